@@ -1,0 +1,1 @@
+"""Bulk mobile-money payouts that are never paid twice and never lost."""

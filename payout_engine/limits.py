@@ -1,0 +1,52 @@
+"""Every bound of the engine in one file, each with its reason."""
+
+from __future__ import annotations
+
+CHUNK_SIZE = 100
+"""Payouts in one chunk where the provider takes them singly; also the most any chunk may hold at present.
+Measured: beyond about 100 a bigger journal row no longer buys speed, and a smaller one loses it."""
+
+CHUNK_INDEX_BITS = 10
+"""A position is `chunk_id << CHUNK_INDEX_BITS | index`: room for 1,024 payouts in a chunk."""
+
+RUN_CHUNK_BITS = 24
+"""A chunk id is `run_no << RUN_CHUNK_BITS | chunk_no`: 16.7 million chunks in a run."""
+
+BLOCK_ROWS = 2_000
+"""Rows that travel together from a source through intake: small enough to stay in cache and to let the loop breathe."""
+
+FIELD_CHARS_MAX = 10_000
+"""One cell. A name or a note never comes near; a file read with the wrong quoting does."""
+
+COLUMNS_MAX = 500
+"""Columns of one file. More is a file that is not a table."""
+
+REFERENCE_CHARS_MAX = 128
+"""A payer's reference. Longer ones do not survive the providers' own tables."""
+
+AMOUNT_MINOR_MAX = 10**13
+"""The largest single amount that is not surely a mistake: ten thousand milliard minor units."""
+
+LINES_SHOWN_MAX = 10
+"""Example lines shown to a person for each kind of problem; the files hold all of them."""
+
+JOURNAL_QUEUE_MAX = 256
+"""Requests that may wait for the journal's thread before callers are made to wait."""
+
+READY_CHUNKS_AHEAD = 64
+"""Chunks loaded ahead of the dispatcher, for each lane."""
+
+RECEIPTS_BATCH = 10_000
+"""Receipts of a sweep that are written in one go: bounds the memory of a sweep of any length."""
+
+QUERIES_BATCH = 100
+"""Open payouts handed to one `look_up` call."""
+
+LIST_BODY_BYTES_MAX = 64 * 1024 * 1024 * 1024
+"""A provider's list of transfers has no documented paging; it is read as a stream and never held."""
+
+ANSWER_BYTES_MAX = 16 * 1024 * 1024
+"""Any other provider answer; longer ones are no answer at all."""
+
+REPEAT_WINDOW_SECONDS = 7 * 24 * 3600
+"""How long an equal recipient and amount counts as a possible repetition of an earlier run."""

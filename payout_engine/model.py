@@ -1,0 +1,301 @@
+"""The things the engine speaks of: payouts, chunks, dispatches, receipts, outcomes, runs.
+
+Plain frozen values without behaviour that matters; every room may hold them. They are `msgspec` structs because one
+of them exists per row. A repr never shows a phone number or another person's address in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+from payout_engine.lifecycle import State
+
+
+def mask(text: str) -> str:
+    """Return `text` with its middle hidden: `22670123456` becomes `2267*****56`."""
+    if len(text) <= 4:
+        return "*" * len(text)
+    head = 4 if len(text) > 8 else 1
+    return text[:head] + "*" * (len(text) - head - 2) + text[-2:]
+
+
+class Payout(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=True):
+    """One instruction: this amount to this recipient.
+
+    Attributes:
+        reference: the payer's own unique id.
+        amount_minor: the amount in the currency's minor units (whole francs for XOF, cents for KES).
+        currency: ISO 4217 code. Empty in a payout given by a user means the currency of the wallet that serves it.
+        phone: the recipient's number as E.164 digits without `+`. Users may give any readable form.
+        email: the recipient's e-mail address, for providers that pay to one.
+        account_number: the recipient's bank account, for providers that pay to one.
+        country: ISO 3166 two-letter code. Empty means: known from the phone or from the configuration.
+        wallet: the provider's code for where the money lands. Empty means: chosen from the number.
+        name: the recipient's name, for providers that want one.
+        line: the line of the file, or the position in the iterable, counted from 1.
+    """
+
+    reference: str
+    amount_minor: int
+    currency: str = ""
+    phone: str = ""
+    email: str = ""
+    account_number: str = ""
+    country: str = ""
+    wallet: str = ""
+    name: str = ""
+    line: int = 0
+
+    @property
+    def recipient(self) -> str:
+        """The phone, e-mail or account that is paid."""
+        return self.phone or self.email or self.account_number
+
+    def __repr__(self) -> str:
+        return f"Payout({self.reference!r}, {self.amount_minor} {self.currency}, to={mask(self.recipient)!r})"
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Rows of a source that travel together. `lines[i]` is the position of `rows[i]` as a person would count it."""
+
+    lines: Sequence[int]
+    rows: Sequence[Sequence[str]]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why our rules refused a line (or warn about it), in words a finance clerk can act on.
+
+    Attributes:
+        code: stable, such as `phone_unreadable`; see `reasons.py`.
+        message: one plain sentence that says what is wrong and how to mend it.
+        column: the header of the column at fault, or empty.
+    """
+
+    code: str
+    message: str
+    column: str = ""
+
+
+class Lane(msgspec.Struct, frozen=True, order=True):
+    """The payouts of one account that draw on one balance.
+
+    Attributes:
+        account: the account's name in the configuration.
+        name: the wallet's code, such as `orange_bf`; unique within the account.
+        currency: ISO 4217 code; one per lane.
+    """
+
+    account: str
+    name: str
+    currency: str
+
+
+REJECTED_LANE = Lane("", "", "")
+"""Where the lines live that our rules refused: they are kept and come out, and are never sent."""
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Payouts of one lane, at most the provider's batch limit, with the rows they were read from.
+
+    Attributes:
+        lane: where they are paid from; `REJECTED_LANE` for refused lines.
+        payouts: in the order of their lines.
+        rows: the cells of each line as they were read, in the input's columns.
+        problems: for refused lines, why, one each; otherwise empty.
+    """
+
+    lane: Lane
+    payouts: Sequence[Payout]
+    rows: Sequence[Sequence[str]]
+    problems: Sequence[Problem] = ()
+
+
+class Receipt(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=True):
+    """What the provider (or our own rule, or a person) said of one payout.
+
+    Attributes:
+        state: where that puts the payout. From `Provider.send`: accepted, paid, failed, unknown, or ready (the
+            provider documents that it refused this payout before processing). From `look_up`: accepted, paid, failed
+            or reversed; `ready` only as final evidence of absence.
+        reason: a stable code, such as `insufficient_funds`; empty when there is nothing to explain.
+        message: the provider's own words, or ours; no secret, no full phone.
+        provider_reference: the provider's id of the transfer, or empty when it gave none.
+        at: when we heard it, in seconds since 1970; 0 means: filled in by the journal.
+    """
+
+    state: State
+    reason: str = ""
+    message: str = ""
+    provider_reference: str = ""
+    at: float = 0.0
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """One transfer as a look-up showed it, not yet matched with a payout.
+
+    Attributes:
+        key: our provider key as the provider repeats it.
+        receipt: what it says.
+        amount_minor: the amount the provider states, or None where it states none. It must equal ours.
+        recipient: the recipient the provider states, in its own spelling, or None. It is ours when either ends with
+            the other (providers drop the country code) or both are the same e-mail in any case.
+    """
+
+    key: str
+    receipt: Receipt
+    amount_minor: int | None = None
+    recipient: str | None = None
+
+
+class Dispatch(msgspec.Struct, frozen=True):
+    """One attempt to send payouts of one chunk: durable before it leaves.
+
+    Attributes:
+        dispatch_id: the journal's number of this attempt.
+        chunk_id: the chunk it belongs to.
+        lane: where it is paid from.
+        indexes: which payouts of the chunk it holds, ascending.
+        payouts: those payouts, in that order.
+        keys: the provider key of each: our unique id of the payout at the provider, the same for every attempt.
+    """
+
+    dispatch_id: int
+    chunk_id: int
+    lane: Lane
+    indexes: Sequence[int]
+    payouts: Sequence[Payout]
+    keys: Sequence[str]
+
+    @property
+    def amount_minor(self) -> int:
+        """The sum of the payouts' amounts."""
+        return sum(payout.amount_minor for payout in self.payouts)
+
+
+class Query(msgspec.Struct, frozen=True):
+    """One open payout to ask the provider about.
+
+    Attributes:
+        key: our provider key.
+        provider_reference: the provider's id, or empty when it never told us.
+        state: `sending`, `accepted` or `unknown`.
+        sent_at: when its last dispatch began, in seconds since 1970.
+        payout: the payout itself.
+    """
+
+    key: str
+    provider_reference: str
+    state: State
+    sent_at: float
+    payout: Payout
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What we tell the caller about one payout."""
+
+    run_id: str
+    line: int
+    reference: str
+    status: State
+    amount_minor: int
+    currency: str
+    account: str = ""
+    wallet: str = ""
+    reason: str = ""
+    message: str = ""
+    provider_reference: str = ""
+    at: float = 0.0
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A payout with all that is known of it, for results and for people."""
+
+    payout: Payout
+    row: Sequence[str]
+    lane: Lane
+    receipt: Receipt
+    key: str
+
+
+class RunState(StrEnum):
+    """How far a run has come. `intake` and `judged` have sent nothing and may be thrown away."""
+
+    INTAKE = "intake"  # lines are being recorded
+    JUDGED = "judged"  # the whole file is judged; nobody has said yes
+    PAYING = "paying"  # approved; may be going on now, or paused, or waiting to be resumed
+    FINISHED = "finished"  # nothing is ready and nothing is open, or a person is needed
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One file's (or iterable's) journey.
+
+    Attributes:
+        run_id: short and unique, for people to type.
+        name: the file's name, or what the caller called the iterable.
+        digest: SHA-256 of the content, in hex; empty for an iterable.
+        columns: the input's header, for results.
+        has_references: False when references were derived because the file had none.
+        dialect: how the input was written (`delimiter`, `bom`), for results in the input's own format.
+    """
+
+    run_id: str
+    name: str
+    digest: str
+    columns: Sequence[str]
+    has_references: bool
+    created_at: float
+    state: RunState = RunState.INTAKE
+    approved_at: float | None = None
+    finished_at: float | None = None
+    dialect: dict[str, str] = {}
+    sandbox: bool = False
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """How many payouts, and how much money, stand in one state of one lane."""
+
+    lane: Lane
+    state: State
+    count: int
+    amount_minor: int
+
+
+class RepeatKind(StrEnum):
+    """What two payouts have in common."""
+
+    REFERENCE = "reference"
+    PAYEE_AMOUNT = "payee_amount"
+
+
+class Repeat(msgspec.Struct, frozen=True):
+    """A payout of a run that repeats an earlier one, of the same run or of another.
+
+    Attributes:
+        position: the journal's address of the repeating payout, for `Journal.hold`.
+        payout: the repeating payout.
+        earlier_run_id: the run of the payout that came first.
+        earlier_line: its line.
+        earlier_state: where it stands now.
+        earlier_at: when its run was approved (0 within the same run), in seconds since 1970.
+    """
+
+    kind: RepeatKind
+    position: int
+    payout: Payout
+    earlier_run_id: str
+    earlier_line: int
+    earlier_state: State
+    earlier_at: float
+    same_run: bool
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """What one lane's balance holds, as the provider states it."""
+
+    lane_name: str
+    available_minor: int
+    pending_minor: int
+    currency: str

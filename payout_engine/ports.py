@@ -1,0 +1,448 @@
+"""Every promise between the rooms: Provider, Journal, Source, Sink.
+
+The engine is written against this page alone. `Raises` is part of each contract; what is not listed is not promised.
+Implementations live in `providers/`, `journal/`, `sources/` and `sinks/`; the suites in `testing/` say whether one
+keeps its promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from payout_engine.lifecycle import State
+from payout_engine.model import (
+    Balance,
+    Block,
+    Chunk,
+    Dispatch,
+    Entry,
+    Lane,
+    Outcome,
+    Payout,
+    Problem,
+    Query,
+    Receipt,
+    Repeat,
+    Run,
+    Sighting,
+    Tally,
+)
+
+# --------------------------------------------------------------------------------------------------------- providers
+
+
+class KeyPromise(StrEnum):
+    """What the provider documents about our provider key."""
+
+    NONE = "none"  # it is repeated back, nothing more: sending twice may pay twice
+    IDEMPOTENT = "idempotent"  # sending again under the same key is a way of asking
+
+
+class LookUpKind(StrEnum):
+    """How an open payout is found again."""
+
+    SWEEP = "sweep"  # one call shows everything: ask once per interval, for all
+    EACH = "each"  # one call per payout (or page of payouts)
+    NONE = "none"  # cannot be asked: open payouts wait for a person
+
+
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine does differently for this provider; every field changes its behaviour.
+
+    Attributes:
+        pays_out: False for a provider that only collects; it is never routed to.
+        batch_limit: payouts in one call.
+        calls_per_second: of the paying call, documented; None when nothing is documented.
+        concurrency: calls on the wire at once.
+        key_promise: what our provider key is worth.
+        key_lifetime_seconds: how long that holds; None means no end is documented.
+        look_up: how open payouts are found again.
+        absence_final_seconds: a look-up that does not show a payout this long after it was sent proves that it was
+            never received; None means never proves anything.
+        recipients: which kinds it pays: `phone`, `email`, `account_number`.
+    """
+
+    pays_out: bool
+    batch_limit: int
+    calls_per_second: float | None
+    concurrency: int
+    key_promise: KeyPromise
+    key_lifetime_seconds: float | None
+    look_up: LookUpKind
+    absence_final_seconds: float | None
+    recipients: Sequence[str]
+
+
+class Wallet(msgspec.Struct, frozen=True, kw_only=True):
+    """One place where a provider lets money land, with the provider's own rules for it. One wallet is one lane.
+
+    Attributes:
+        code: the provider's word, such as `orange_bf`.
+        title: for people, such as `Orange Money`.
+        country: ISO 3166 two-letter code.
+        currency: ISO 4217 code.
+        decimals: digits after the point that the provider accepts.
+        operators: names as in `countries.py` whose numbers it serves, or empty for any mobile number of the country.
+        automatic: True when it may be chosen from the number; False when the payer has to name it.
+        prefixes: the provider's own list of national prefixes, where its document prints one; empty otherwise.
+        amount_minor_min: the smallest amount; 1 where none is documented.
+        amount_minor_max: the largest amount; None where none is documented.
+        multiple_of_minor: amounts must be a multiple of this.
+        fee_basis_points: the fee on top, in hundredths of a percent, rounded up to the minor unit.
+        source: where these facts come from.
+    """
+
+    code: str
+    title: str
+    country: str
+    currency: str
+    decimals: int
+    operators: Sequence[str] = ()
+    automatic: bool = True
+    prefixes: Sequence[str] = ()
+    amount_minor_min: int = 1
+    amount_minor_max: int | None = None
+    multiple_of_minor: int = 1
+    fee_basis_points: int = 0
+    source: str = ""
+
+    def fee_minor(self, amount_minor: int) -> int:
+        """Return the fee for one payout of `amount_minor`, rounded up."""
+        return -(-amount_minor * self.fee_basis_points // 10_000)
+
+
+class Provider(Protocol):
+    """One account at one company: two verbs. Everything else is optional and is offered by implementing it."""
+
+    traits: Traits
+
+    async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
+        """Ask the provider to pay, in one call where it takes batches. This is the only verb that moves money.
+
+        Returns:
+            One receipt per payout, in the dispatch's order. A payout the answer does not speak of clearly is `unknown`.
+
+        Raises:
+            NotSentError: the bytes provably never left (also for a dispatch over `batch_limit`).
+            RefusedError: the provider documents that it refused the whole call before processing any of it.
+            AmbiguousError: anything else. Never any other exception, except cancellation, after which the caller must
+                assume that the provider may have heard.
+        """
+        ...
+
+    def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+        """Ask what became of payouts. Moves no money.
+
+        Args:
+            queries: open payouts, at most `QUERIES_BATCH`. A sweeping provider may show others as well.
+
+        Yields:
+            Batches of sightings, each of bounded size. A payout that is not shown is not proven absent.
+
+        Raises:
+            ProviderError: the look-up did not succeed, or not to its end; what was yielded stands.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+@runtime_checkable
+class HasBalances(Protocol):
+    """A provider that tells what its balances hold."""
+
+    async def balances(self) -> Sequence[Balance]:
+        """Return the balance of each lane.
+
+        Raises:
+            ProviderError: it could not be read; `RefusedError` with `Brake.CREDENTIALS` for a key that is not accepted.
+        """
+        ...
+
+
+class SandboxServer(Protocol):
+    """A provider's API played from the other side, on this machine, with a ledger that is the truth."""
+
+    base_url: str
+
+    async def aclose(self) -> None:
+        """Stop serving."""
+        ...
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider needs to connect: resolved settings of one account. Its repr shows no secret.
+
+    Attributes:
+        name: the account's name in the configuration.
+        secrets: values such as `api_key`; never shown.
+        base_url: overrides the provider's own address, or None.
+        timeout_seconds: for one call.
+        options: the provider's other settings as written in the configuration.
+        loopback_only: True in a sandbox run: any other host is refused before a connection is made.
+    """
+
+    name: str
+    secrets: Mapping[str, str]
+    base_url: str | None = None
+    timeout_seconds: float = 60.0
+    options: Mapping[str, Any] = {}
+    loopback_only: bool = False
+
+    def __repr__(self) -> str:
+        return f"Account({self.name!r})"
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """How a provider folder makes itself known: its module exports one as `REGISTRATION`.
+
+    Attributes:
+        name: the code written in the configuration.
+        title: for people.
+        traits: as documented.
+        wallets: from the account's options, the places it can pay to.
+        secrets: the names of the secrets it needs.
+        connect: opens one account.
+        sandbox: starts the provider's sandbox: a path for its ledger (None: in memory) and options to a server.
+        sandbox_secrets: values that the sandbox accepts.
+        summary: one sentence for `payout-engine providers`.
+    """
+
+    name: str
+    title: str
+    traits: Traits
+    wallets: Callable[[Mapping[str, Any]], Sequence[Wallet]]
+    secrets: Sequence[str]
+    connect: Callable[[Account], Provider]
+    sandbox: Callable[..., AbstractAsyncContextManager[SandboxServer]]
+    sandbox_secrets: Mapping[str, str]
+    summary: str
+
+
+# ----------------------------------------------------------------------------------------------------------- journal
+
+
+class ReadyChunk(msgspec.Struct, frozen=True):
+    """A chunk with payouts that wait to be sent: `indexes` are those in state `ready`."""
+
+    chunk_id: int
+    lane: Lane
+    indexes: Sequence[int]
+    payouts: Sequence[Payout]
+    keys: Sequence[str]
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What a batch of sightings changed.
+
+    Attributes:
+        outcomes: payouts whose state changed, or whose provider reference became known.
+        conflicts: sightings that contradict what is recorded; each is also in the log.
+    """
+
+    outcomes: Sequence[Outcome]
+    conflicts: Sequence[str]
+
+
+class Journal(Protocol):
+    """The durable memory. It refuses every move the lifecycle does not have. All methods may be awaited concurrently.
+
+    Every method may raise JournalFullError (the disk is full or read-only) or JournalDamagedError. After either,
+    nothing the failed call was to record is recorded. Whatever returns from `intend`, `record`, `apply`, `hold`,
+    `seal`, `approve`, `finish` or `note` is durable: it survives the loss of power.
+    """
+
+    # -- intake
+
+    async def begin(self, run: Run) -> None:
+        """Record a new run in state `intake`. A crash before `seal` leaves a run that `discard` removes."""
+        ...
+
+    async def add(self, run_id: str, chunks: Sequence[Chunk]) -> None:
+        """Record chunks of a run in intake. Payouts are born `ready`, refused lines `rejected`."""
+        ...
+
+    def repeats(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
+        """Compare the run's ready payouts with each other and with earlier approved runs.
+
+        References are compared if the run has references of its own; payee and amount always. Compared exactly, not by
+        hash alone. Earlier payouts that are provably unpaid (failed, rejected, cancelled, reversed) do not count, nor
+        do runs that nobody approved. Within one run, all but the lowest line are repeats.
+        """
+        ...
+
+    async def hold(self, run_id: str, reasons: Mapping[int, Problem]) -> None:
+        """Move ready payouts, by position, to `held`, each with its reason."""
+        ...
+
+    async def seal(self, run_id: str) -> None:
+        """End intake: the run is `judged`. Its chunks can no longer be added to."""
+        ...
+
+    async def discard(self, run_id: str) -> None:
+        """Remove a run that was never approved, whole. A run that was approved is never removed.
+
+        Raises:
+            IllegalMoveError: the run was approved.
+        """
+        ...
+
+    async def approve(self, run_id: str) -> bool:
+        """Let a judged run be paid.
+
+        Returns:
+            False when another run was approved since this one was judged: `repeats` must be asked again (then approve).
+        """
+        ...
+
+    # -- payment
+
+    async def recover(self, run_id: str) -> Sequence[Outcome]:
+        """Make every unfinished dispatch of the run `unknown`. Called by the lease holder, before anything is sent."""
+        ...
+
+    async def ready(self, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
+        """Return up to `limit` chunks of a lane with ready payouts, in order, with chunk ids above `after` (0: all)."""
+        ...
+
+    async def intend(self, chunk: ReadyChunk) -> Dispatch:
+        """Record, durably, that these payouts are about to be sent: `ready -> sending`.
+
+        Raises:
+            IllegalMoveError: one of them is not `ready`. Nothing was recorded; nothing may be sent.
+        """
+        ...
+
+    async def record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+        """Record what became of a dispatch: one receipt per payout of it, in order.
+
+        A single receipt stands for all of them alike.
+        """
+        ...
+
+    async def apply(self, sightings: Sequence[Sighting]) -> Applied:
+        """Match look-up results with open payouts, of any run, and record what they say.
+
+        A sighting whose key is not ours is passed over, and so is one of a payout in `sending`: its dispatch is still
+        being spoken, and the next look-up will show it again. A contradiction changes nothing to paid or failed: the
+        payout becomes `held` if it was accepted, unknown or ready, and the conflict is reported. Contradictions are:
+        another amount or recipient than ours; a second provider reference for one key; a sighting of a payout that is
+        `ready` (so was never sent, or provably refused). A final state stays; a sighting that disputes it is a
+        conflict too (`paid -> reversed` excepted, which is a move).
+        """
+        ...
+
+    async def open_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
+        """Return up to `limit` open payouts of an account, by position above `after`, and the last position.
+
+        Payouts in `sending` are left out: their dispatch is still being spoken. The position is 0 at the end.
+        """
+        ...
+
+    async def finish(self, run_id: str) -> None:
+        """Mark a run `finished`. A finished run may be paid on later if a person releases something."""
+        ...
+
+    # -- people
+
+    async def runs(self) -> Sequence[Run]:
+        """Return all runs, newest first."""
+        ...
+
+    async def find(self, run_id: str) -> Run | None:
+        """Return the run with this id, or None."""
+        ...
+
+    async def find_digest(self, digest: str) -> Run | None:
+        """Return the newest run of this content, or None."""
+        ...
+
+    async def tally(self, run_id: str) -> Sequence[Tally]:
+        """Return counts and sums by lane and state. Their total is every line of the run."""
+        ...
+
+    def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:
+        """Yield every line of a run in the input's order, in bounded batches; only those in `states` if given."""
+        ...
+
+    async def note(self, run_id: str, kind: str, text: str) -> None:
+        """Append a remark to the log: a brake, a decision, a warning."""
+        ...
+
+    async def notes(self, run_id: str) -> Sequence[tuple[float, str, str]]:
+        """Return the remarks of a run as (at, kind, text), oldest first."""
+        ...
+
+    def outcomes(self, run_id: str, after: int = 0) -> AsyncIterator[tuple[int, Sequence[Outcome]]]:
+        """Replay what happened from the log: (sequence, outcomes) for entries above `after`, in order."""
+        ...
+
+    def lease(self, account: str) -> AbstractAsyncContextManager[None]:
+        """Hold the right to send for an account; released at the end, and by the death of the process.
+
+        Raises:
+            JournalBusyError: another process holds it.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what is queued and close."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------- sources, sinks
+
+
+class Source(Protocol):
+    """Where lines come from. Opened once; read once.
+
+    Attributes:
+        name: for people, such as `salaries.csv`.
+        digest: SHA-256 of the content in hex, or empty for an iterable.
+        columns: the header as written.
+        dialect: how it was written, for results in the input's own format.
+    """
+
+    name: str
+    digest: str
+    columns: Sequence[str]
+    dialect: Mapping[str, str]
+
+    def blocks(self) -> AsyncIterator[Block]:
+        """Yield the rows in order, each as long as `columns`, blank lines left out.
+
+        Raises:
+            InputError: the rest cannot be read as a table; the message names the line.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Where results go: rows under one header. Nobody sees the result before `commit`."""
+
+    def write(self, rows: Sequence[Sequence[str]]) -> None:
+        """Add rows, each as long as the header.
+
+        Raises:
+            SinkError: they could not be written.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Make the whole result visible at once, durably.
+
+        Raises:
+            SinkError: it could not be done; what was there before is still there.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Throw away what was written. May be called after a failure, and more than once."""
+        ...
