@@ -1,0 +1,149 @@
+"""The configured accounts: which wallets they serve, and their connections, opened when first needed.
+
+In a sandbox run every account talks to an embedded sandbox of its provider, whatever the configuration says of hosts
+and keys, and its connection refuses any host but this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from payout_engine import providers
+from payout_engine.errors import ConfigError, ProviderError
+from payout_engine.model import Balance, Lane
+from payout_engine.pipeline.payment import Payer
+from payout_engine.pipeline.route import Route, Router, Served
+from payout_engine.ports import Account, HasBalances, Provider, Registration, SandboxServer
+from payout_engine.settings import AccountSettings, Settings, resolve_account
+from payout_engine.throttle import Pace
+
+SANDBOX_BALANCE_MINOR = 1_000_000_000
+"""What each wallet of an embedded sandbox holds at first: enough for a demonstration, and visible when spent."""
+
+
+class Balances(msgspec.Struct, frozen=True):
+    """Balances by lane, and what kept others from being read, by account, in words."""
+
+    found: Mapping[Lane, Balance]
+    problems: Mapping[str, str]
+
+
+class Accounts:
+    """All accounts of one engine. Made by `Accounts.open`; closed with the engine's stack."""
+
+    def __init__(self, settings: Mapping[str, AccountSettings], router: Router, stack: AsyncExitStack) -> None:
+        self.router = router
+        self.sandbox = False
+        self._settings = settings
+        self._stack = stack
+        self._journal = Path()
+        self._connections: dict[str, Provider] = {}
+        self._sandboxes: dict[str, SandboxServer] = {}
+
+    @classmethod
+    async def open(cls, settings: Settings, stack: AsyncExitStack, *, only: str | None, sandbox: bool) -> Accounts:
+        """Check the accounts and prepare the routing; connect to nobody yet.
+
+        Raises:
+            ConfigError: an account, a provider or an option is not understood.
+        """
+        chosen = _chosen(settings, only, sandbox)
+        served = [_served(name, account) for name, account in chosen.items()]
+        routes = [
+            Route(**msgspec.structs.asdict(route)) for route in settings.routes if only is None or route.account == only
+        ]
+        accounts = cls(chosen, Router(served, routes), stack)
+        accounts.sandbox = sandbox
+        accounts._journal = settings.journal
+        return accounts
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The accounts' names."""
+        return list(self._settings)
+
+    def lanes(self, name: str) -> Sequence[Lane]:
+        """Return every lane of an account."""
+        return [Lane(name, wallet.code, wallet.currency) for wallet in self._wallets(name)]
+
+    async def payer(self, name: str, used_before: bool) -> Payer:
+        """Connect an account for paying.
+
+        Raises:
+            ConfigError: the run needs an account that is not configured, or its secrets are missing.
+        """
+        provider = await self.connect(name)
+        return Payer(name, provider, Pace(provider.traits.calls_per_second, used_before=used_before))
+
+    async def connect(self, name: str) -> Provider:
+        """Return the account's connection, opened at the first call; no byte is sent by this."""
+        if name not in self._connections:
+            if name not in self._settings:
+                raise ConfigError(f"The account “{name}” is not configured, so its payouts cannot be paid or followed.")
+            registration = providers.get(self._settings[name].provider)
+            account = await self._account(name, registration)
+            self._connections[name] = registration.connect(account)
+            self._stack.push_async_callback(self._connections[name].aclose)
+        return self._connections[name]
+
+    async def balances(self, lanes: Iterable[Lane]) -> Balances:
+        """Read the balances behind these lanes; what cannot be read is told, not raised."""
+        found: dict[Lane, Balance] = {}
+        problems: dict[str, str] = {}
+        wanted = set(lanes)
+        for name in sorted({lane.account for lane in wanted if lane.account}):
+            try:
+                provider = await self.connect(name)
+                read = await provider.balances() if isinstance(provider, HasBalances) else ()
+            except (ProviderError, ConfigError) as error:
+                problems[name] = str(error)
+                continue
+            of_lane = {balance.lane_name: balance for balance in read}
+            found |= {lane: of_lane[lane.name] for lane in wanted if lane.account == name and lane.name in of_lane}
+        return Balances(found, problems)
+
+    async def _account(self, name: str, registration: Registration) -> Account:
+        settings = self._settings[name]
+        if not self.sandbox:
+            return resolve_account(name, settings, registration.secrets)
+        options = {key: value for key, value in settings.options.items() if key not in registration.secrets}
+        server = await self._sandbox(registration)
+        account = resolve_account(name, AccountSettings(settings.provider, options), ())
+        return msgspec.structs.replace(
+            account, secrets=registration.sandbox_secrets, base_url=server.base_url, loopback_only=True
+        )
+
+    async def _sandbox(self, registration: Registration) -> SandboxServer:
+        """Start the provider's sandbox once, with its ledger beside the journal so that it outlives this process."""
+        if registration.name not in self._sandboxes:
+            ledger = self._journal.with_name(f"{self._journal.stem}-{registration.name}-ledger.db")
+            wallets = registration.wallets({})
+            server = registration.sandbox(ledger, balances={wallet.code: SANDBOX_BALANCE_MINOR for wallet in wallets})
+            self._sandboxes[registration.name] = await self._stack.enter_async_context(server)
+        return self._sandboxes[registration.name]
+
+    def _wallets(self, name: str) -> Sequence[object]:
+        settings = self._settings[name]
+        return providers.get(settings.provider).wallets(settings.options)
+
+
+def _chosen(settings: Settings, only: str | None, sandbox: bool) -> Mapping[str, AccountSettings]:
+    """Return the accounts in use: the configured ones, or one per paying provider in a sandbox without any."""
+    accounts = dict(settings.accounts)
+    if not accounts and sandbox:
+        found = providers.discover()
+        accounts = {name: AccountSettings(name) for name, entry in found.items() if entry.traits.pays_out}
+    if not accounts:
+        raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
+    if only is not None and only not in accounts:
+        raise ConfigError(f"There is no account “{only}”. Configured: {', '.join(accounts)}.")
+    return accounts if only is None else {only: accounts[only]}
+
+
+def _served(name: str, settings: AccountSettings) -> Served:
+    registration = providers.get(settings.provider)
+    return Served(name, registration.traits, registration.wallets(settings.options))

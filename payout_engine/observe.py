@@ -1,0 +1,72 @@
+"""What the engine tells those who watch: small frozen events, given to one callable.
+
+Money never depends on a watcher: an exception from one is logged and swallowed. Events carry no phone and no secret.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from payout_engine.errors import Brake
+
+logger = logging.getLogger("payout_engine")
+
+
+class LinesRead(msgspec.Struct, frozen=True):
+    """Intake has judged this many lines so far."""
+
+    lines: int
+
+
+class Dispatched(msgspec.Struct, frozen=True):
+    """A call was answered, or not: `count` payouts of `lane` were spoken of."""
+
+    account: str
+    lane: str
+    count: int
+
+
+class Braked(msgspec.Struct, frozen=True):
+    """A brake stopped a lane (or the whole account, when `lane` is empty), and why."""
+
+    account: str
+    lane: str
+    brake: Brake
+    message: str
+
+
+class LookedUp(msgspec.Struct, frozen=True):
+    """A look-up ended; `changed` payouts moved. `problem` says what went wrong, or is empty."""
+
+    account: str
+    changed: int
+    problem: str
+    next_in_seconds: float
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Something to wait for, in words: a refusal for the rate, a provider out of reach."""
+
+    account: str
+    message: str
+
+
+Event = LinesRead | Dispatched | Braked | LookedUp | Waiting
+Watch = Callable[[Event], None]
+
+
+def safe(watch: Watch | None) -> Watch:
+    """Return a watcher that never raises."""
+
+    def tell(event: Event) -> None:
+        if watch is None:
+            return
+        try:
+            watch(event)
+        except Exception:
+            logger.exception("a watcher failed on %s", type(event).__name__)
+
+    return tell

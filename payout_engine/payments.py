@@ -1,0 +1,87 @@
+"""One run being paid: an async iterator of outcomes, driven by a task of the engine.
+
+Created by `Engine.pay`. The payment runs beside the caller and waits for it only when the bounded stream is full. It
+ends by itself, or cleanly when it is stopped or the engine is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+
+from payout_engine.model import Outcome
+from payout_engine.pipeline.dispatch import Publish
+from payout_engine.pipeline.payment import Ending, Payment
+
+BATCHES_WAITING_MAX = 64
+"""Batches of outcomes that may wait for the iterating caller before paying waits for it too."""
+
+
+class PaymentStream:
+    """Outcomes as they settle. After the loop, `ending` says how paying ended.
+
+    Attributes:
+        run_id: the run being paid.
+        ending: how it ended; set when the iteration is over.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.ending = Ending()
+        self._payment: Payment | None = None
+        self._stop_asked = False
+        self._error: BaseException | None = None
+        self._waiting: list[Outcome] = []
+        self._send, self._receive = anyio.create_memory_object_stream[Sequence[Outcome]](BATCHES_WAITING_MAX)
+
+    def stop(self) -> None:
+        """Send nothing more; what is on the wire is finished and recorded. Safe at any moment."""
+        self._stop_asked = True
+        if self._payment is not None:
+            self._payment.stop()
+
+    def __aiter__(self) -> PaymentStream:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        while not self._waiting:
+            try:
+                self._waiting = list(reversed(await self._receive.receive()))
+            except (anyio.EndOfStream, anyio.ClosedResourceError):
+                self._receive.close()
+                if self._error is not None:
+                    raise self._error from None
+                raise StopAsyncIteration from None
+        return self._waiting.pop()
+
+    def abandon(self) -> None:
+        """Stop listening, so that paying never waits for a caller who has left."""
+        self._receive.close()
+
+    async def drive(self, prepare: Callable[[Publish], Awaitable[Payment]]) -> None:
+        """Pay to the end. Called once, by the engine's task."""
+        try:
+            self._payment = await prepare(self._publish)
+            if self._stop_asked:
+                self._payment.stop()
+            self.ending = await self._payment.run()
+        except Exception as error:
+            self._error = alone(error)
+        finally:
+            self._send.close()
+
+    async def _publish(self, outcomes: Sequence[Outcome]) -> None:
+        if not outcomes:
+            return
+        try:
+            await self._send.send(outcomes)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return  # Nobody listens any more; the journal has it all.
+
+
+def alone(error: BaseException) -> BaseException:
+    """Return the one exception inside nested exception groups, or the group when there are several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,234 @@
+"""Dispatch: speak to the provider for the ready payouts of one account, within its limits.
+
+The two lines that matter stand together in `Dispatcher._pay`: the durable intent, and the send below it, which is the
+only line of the project where money leaves. Everything the provider may answer, or fail to answer, becomes receipts in
+`Dispatcher._speak`, and nothing becomes `ready` again without proof. `payment.py` runs one dispatcher per account.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import anyio
+import msgspec
+
+from payout_engine import observe
+from payout_engine.errors import AmbiguousError, Brake, IllegalMoveError, NotSentError, ProviderError, RefusedError
+from payout_engine.lifecycle import State
+from payout_engine.limits import READY_CHUNKS_AHEAD
+from payout_engine.model import Dispatch, Lane, Outcome, Receipt
+from payout_engine.ports import Journal, Provider, ReadyChunk
+from payout_engine.throttle import Pace
+
+logger = logging.getLogger(__name__)
+
+TROUBLES_MAX = 5
+"""Calls in a row without a usable answer before the account stops: each may leave a chunk in doubt."""
+
+TROUBLE_PAUSE_SECONDS = 0.5
+TROUBLE_PAUSE_SECONDS_MAX = 10.0
+
+INSUFFICIENT_FUNDS = "insufficient_funds"
+"""The reason of a receipt that sends a payout back to `ready` because the lane's balance is too low."""
+
+Publish = Callable[[Sequence[Outcome]], Awaitable[None]]
+"""Told of outcomes after they are durable. A slow listener slows the engine down; it cannot make it forget."""
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Why a lane, or the whole account when `lane` is None, stopped before everything was sent."""
+
+    account: str
+    lane: Lane | None
+    brake: Brake
+    message: str
+
+
+class Dispatcher:
+    """Sends what is ready for one account until nothing is, or a brake stops it.
+
+    Args:
+        journal: the durable memory.
+        provider: the account's connection.
+        run_id: the run to pay.
+        account: the account's name.
+        lanes: its lanes in this run.
+        pace: the account's call rate.
+        publish: told of every outcome.
+        tell: told of what happens.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        provider: Provider,
+        run_id: str,
+        account: str,
+        lanes: Sequence[Lane],
+        pace: Pace,
+        publish: Publish,
+        tell: observe.Watch,
+    ) -> None:
+        self.stops: list[Stop] = []
+        self._journal = journal
+        self._provider = provider
+        self._run_id = run_id
+        self._account = account
+        self._lanes = list(lanes)
+        self._pace = pace
+        self._publish = publish
+        self._tell = tell
+        self._stopped = False
+        self._on_the_wire = 0
+        self._troubles = 0
+        self._landed = anyio.Event()
+
+    def stop(self, lane: Lane | None, brake: Brake, message: str) -> None:
+        """Stop sending for a lane, or for the account when `lane` is None. What is on the wire is finished."""
+        if self._stopped or (lane is not None and lane not in self._lanes):
+            return
+        self.stops.append(Stop(self._account, lane, brake, message))
+        self._tell(observe.Braked(self._account, lane.name if lane else "", brake, message))
+        if lane is None:
+            self._stopped = True
+        else:
+            self._lanes.remove(lane)
+
+    async def run(self) -> None:
+        """Send until nothing is ready or everything is stopped; return when nothing is on the wire."""
+        lock = anyio.Lock()
+        chunks = self._chunks()
+        async with anyio.create_task_group() as workers:
+            for _ in range(self._provider.traits.concurrency):
+                workers.start_soon(self._work, chunks, lock)
+
+    async def _work(self, chunks: AsyncIterator[ReadyChunk], lock: anyio.Lock) -> None:
+        while True:
+            async with lock:
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            try:
+                await self._pay(chunk)
+            finally:
+                self._on_the_wire -= 1
+                self._landed.set()
+
+    async def _chunks(self) -> AsyncIterator[ReadyChunk]:
+        """Yield ready chunks, the lanes in turn, until a whole pass finds none and nothing is on the wire.
+
+        A chunk may come back to `ready` (it provably never left, or was refused for the rate), so a pass that found
+        something, or calls that have not landed, are followed by another pass.
+        """
+        while not self._stopped:
+            found = False
+            self._landed = anyio.Event()
+            landed = self._landed
+            async for chunk in self._one_pass():
+                found = True
+                await self._breathe()
+                self._on_the_wire += 1
+                yield chunk
+            if not found and self._on_the_wire == 0:
+                return
+            if not found:
+                await landed.wait()
+
+    async def _breathe(self) -> None:
+        """Pause, longer each time, while calls have no usable answer: each call in doubt is a chunk in doubt."""
+        if self._troubles:
+            await anyio.sleep(min(TROUBLE_PAUSE_SECONDS * 2**self._troubles, TROUBLE_PAUSE_SECONDS_MAX))
+
+    async def _one_pass(self) -> AsyncIterator[ReadyChunk]:
+        """Yield what is ready now, one chunk of each lane in turn."""
+        after = dict.fromkeys(self._lanes, 0)
+        ahead: dict[Lane, list[ReadyChunk]] = {lane: [] for lane in self._lanes}
+        while after:
+            for lane in list(after):
+                if not ahead[lane]:
+                    page = await self._journal.ready(self._run_id, lane, after[lane], READY_CHUNKS_AHEAD)
+                    ahead[lane] = list(reversed(page))
+                if not ahead[lane]:
+                    del after[lane]
+                    continue
+                chunk = ahead[lane].pop()
+                after[lane] = chunk.chunk_id
+                if self._may_send(lane):
+                    yield chunk
+                else:
+                    after.pop(lane, None)
+
+    def _may_send(self, lane: Lane) -> bool:
+        return not self._stopped and lane in self._lanes
+
+    async def _pay(self, chunk: ReadyChunk) -> None:
+        """Send one chunk and record what became of it."""
+        async with self._pace.turn() as turn:
+            if not self._may_send(chunk.lane):
+                return
+            try:
+                dispatch = await self._journal.intend(chunk)
+            except IllegalMoveError:
+                return  # Somebody moved a payout of it since it was loaded; the next pass loads what is still ready.
+            turn.begin()
+            receipts = await self._speak(dispatch)
+        await self._publish(await self._journal.record(dispatch, receipts))
+        self._tell(observe.Dispatched(self._account, chunk.lane.name, len(dispatch.payouts)))
+
+    async def _speak(self, dispatch: Dispatch) -> Sequence[Receipt]:
+        """Send, and return one receipt per payout, or one for all, whatever happens.
+
+        A cancellation in mid-send leaves the dispatch open on purpose: it is recorded as `unknown` here if there is
+        time, and by `Journal.recover` if there is none.
+        """
+        try:
+            receipts = await self._provider.send(dispatch)  # The one line where money leaves.
+        except NotSentError as error:
+            self._trouble(error)
+            return [Receipt(State.READY, error.reason, str(error))]
+        except RefusedError as error:
+            return [self._refused(dispatch, error)]
+        except AmbiguousError as error:
+            self._trouble(error)
+            return [Receipt(State.UNKNOWN, error.reason, str(error))]
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                receipt = Receipt(State.UNKNOWN, "interrupted", "The program was stopped before the answer came.")
+                await self._journal.record(dispatch, [receipt])
+            raise
+        except Exception:
+            logger.exception("the adapter of account %s failed", self._account)
+            self.stop(None, Brake.PROVIDER_DOWN, "The provider's adapter failed; this is a fault in payout_engine.")
+            return [Receipt(State.UNKNOWN, "adapter_failed", "The answer could not be understood by this program.")]
+        return self._answered(dispatch, receipts)
+
+    def _answered(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
+        if len(receipts) != len(dispatch.payouts):
+            self.stop(None, Brake.PROVIDER_DOWN, "The provider's adapter miscounted; this is a fault in payout_engine.")
+            return [Receipt(State.UNKNOWN, "adapter_failed", "The answer does not cover every payout of the call.")]
+        self._troubles = 0
+        short = [receipt for receipt in receipts if receipt.state is State.READY]
+        if short:
+            self.stop(dispatch.lane, Brake.FUNDS, short[0].message)
+        return receipts
+
+    def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
+        """The whole call was refused before processing: slow down, brake, or give its payouts their verdict."""
+        self._troubles = 0
+        if error.too_fast:
+            self._pace.slow_down(error.retry_after_seconds)
+            self._tell(observe.Waiting(self._account, f"{error} The engine calls more slowly from now on."))
+        elif error.final:
+            return Receipt(State.FAILED, error.reason, str(error))
+        else:
+            lane = dispatch.lane if error.brake is Brake.FUNDS else None
+            self.stop(lane, error.brake or Brake.LIMIT, str(error))
+        return Receipt(State.READY, error.reason, str(error))
+
+    def _trouble(self, error: ProviderError) -> None:
+        self._troubles += 1
+        self._tell(observe.Waiting(self._account, str(error)))
+        if self._troubles >= TROUBLES_MAX:
+            message = f"{self._troubles} calls in a row had no usable answer; the last: {error}"
+            self.stop(None, Brake.PROVIDER_DOWN, message)

@@ -1,0 +1,140 @@
+"""Follow: ask the provider what became of open payouts, until each has its verdict or asking no longer helps.
+
+Where the provider lists its transfers, one sweep serves everything that is open; where it has to be asked one by one,
+the open payouts are walked page by page. The intervals grow while nothing changes. Age never turns an unknown payout
+into a failed one: once it has been looked for long enough, it is left for a person. `payment.py` runs one follower per
+account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import msgspec
+
+from payout_engine import observe
+from payout_engine.errors import Brake, ProviderError, RefusedError
+from payout_engine.lifecycle import State
+from payout_engine.limits import QUERIES_BATCH
+from payout_engine.model import Sighting, Tally
+from payout_engine.pipeline.dispatch import Publish
+from payout_engine.ports import Journal, LookUpKind, Provider
+
+
+class FollowPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how long to ask.
+
+    Attributes:
+        first_seconds: before the first look-up, and again after everything has been sent.
+        growth: each interval without news is this much longer than the last.
+        longest_seconds: the longest interval.
+        busy_share: a look-up that takes long is followed by a pause at least this many times as long.
+        unknown_patience_seconds: how long payouts without an answer are looked for once all else has settled.
+    """
+
+    first_seconds: float = 1.0
+    growth: float = 1.6
+    longest_seconds: float = 60.0
+    busy_share: float = 4.0
+    unknown_patience_seconds: float = 300.0
+
+
+class Follower:
+    """Follows one account's open payouts of one run.
+
+    Attributes:
+        account: the account's name.
+        sent: set by the owner when nothing more will be sent, so that the follower may end.
+        refused: why the account's key was not accepted while following, or empty.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        provider: Provider,
+        run_id: str,
+        account: str,
+        policy: FollowPolicy,
+        publish: Publish,
+        tell: observe.Watch,
+    ) -> None:
+        self.sent = anyio.Event()
+        self.refused = ""
+        self._journal = journal
+        self._provider = provider
+        self._run_id = run_id
+        self.account = account
+        self._policy = policy
+        self._publish = publish
+        self._tell = tell
+
+    async def run(self) -> None:
+        """Return when nothing is open, or when all that is open is unknown and has been looked for long enough."""
+        if self._provider.traits.look_up is LookUpKind.NONE:
+            await self.sent.wait()
+            return
+        interval_seconds = self._policy.first_seconds
+        alone_since: float | None = None
+        while not self.refused:
+            everything_sent = self.sent.is_set()
+            await self._pause(interval_seconds, everything_sent)
+            if self.sent.is_set() and not everything_sent:
+                interval_seconds = self._policy.first_seconds
+            started_at = anyio.current_time()
+            changed = await self._look_up(interval_seconds)
+            took_seconds = anyio.current_time() - started_at
+            accepted, unknown = await self._open()
+            if self.sent.is_set() and accepted == 0:
+                alone_since = alone_since if alone_since is not None and not changed else anyio.current_time()
+                if unknown == 0 or anyio.current_time() - alone_since >= self._policy.unknown_patience_seconds:
+                    return
+            if not changed:
+                interval_seconds = min(interval_seconds * self._policy.growth, self._policy.longest_seconds)
+            interval_seconds = max(interval_seconds, took_seconds * self._policy.busy_share)
+
+    async def _pause(self, interval_seconds: float, everything_sent: bool) -> None:
+        """Sleep, but wake early once when the last payout has been sent."""
+        if everything_sent:
+            await anyio.sleep(interval_seconds)
+            return
+        with anyio.move_on_after(interval_seconds):
+            await self.sent.wait()
+            await anyio.sleep(min(interval_seconds, self._policy.first_seconds))
+
+    async def _look_up(self, interval_seconds: float) -> int:
+        """Ask once about everything that is open; return how many payouts moved."""
+        changed, problem = 0, ""
+        try:
+            after = 0
+            while True:
+                queries, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, after)
+                if queries:
+                    async for sightings in self._provider.look_up(queries):
+                        changed += await self._apply(sightings)
+                if not queries or not after or self._provider.traits.look_up is LookUpKind.SWEEP:
+                    break
+        except RefusedError as error:
+            problem = str(error)
+            if error.brake is Brake.CREDENTIALS:
+                self.refused = problem
+        except ProviderError as error:
+            problem = str(error)
+        self._tell(observe.LookedUp(self.account, changed, problem, interval_seconds))
+        return changed
+
+    async def _apply(self, sightings: Sequence[Sighting]) -> int:
+        applied = await self._journal.apply(sightings)
+        await self._publish([outcome for outcome in applied.outcomes if outcome.run_id == self._run_id])
+        for conflict in applied.conflicts:
+            self._tell(observe.Waiting(self.account, conflict))
+        return len(applied.outcomes)
+
+    async def _open(self) -> tuple[int, int]:
+        """Return how many payouts of the account are accepted (or still being sent), and how many unknown."""
+        tallies = [tally for tally in await self._journal.tally(self._run_id) if tally.lane.account == self.account]
+        return _count(tallies, State.ACCEPTED) + _count(tallies, State.SENDING), _count(tallies, State.UNKNOWN)
+
+
+def _count(tallies: Sequence[Tally], state: State) -> int:
+    return sum(tally.count for tally in tallies if tally.state is state)

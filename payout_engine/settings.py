@@ -1,0 +1,168 @@
+"""The configuration file `payouts.toml`, read and checked; and secrets, found without ever being shown.
+
+Settings know no provider by name: what an account needs is said by the provider's registration, and resolved here when
+the account is first used, so that judging a file never asks for a key.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from payout_engine.errors import ConfigError
+from payout_engine.ports import Account
+
+DEFAULT_CONFIG = Path("payouts.toml")
+DEFAULT_JOURNAL = Path("payouts.db")
+SANDBOX_JOURNAL = Path("payouts-sandbox.db")
+
+
+class RouteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One routing rule: payouts that agree with every given field go to `account`. The first match wins."""
+
+    account: str
+    country: str = ""
+    operator: str = ""
+    wallet: str = ""
+    currency: str = ""
+
+
+class AccountSettings(msgspec.Struct, frozen=True):
+    """One account as written: the provider's code and everything else of its table, secrets unresolved."""
+
+    provider: str
+    options: Mapping[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"AccountSettings({self.provider!r})"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `payouts.toml` says.
+
+    Attributes:
+        journal: path of the journal file.
+        accounts: by name.
+        routes: in order.
+        columns: meaning -> header, for files whose headers are not recognised.
+        country: the country of phone numbers written without a country code, or empty.
+        max_payout_amount: the largest amount of one payout, in major units of its currency; None for no limit of ours.
+        unknown_patience_seconds: how long a payout without an answer is looked for before a person is asked.
+    """
+
+    journal: Path = DEFAULT_JOURNAL
+    accounts: Mapping[str, AccountSettings] = {}
+    routes: Sequence[RouteSettings] = ()
+    columns: Mapping[str, str] = {}
+    country: str = ""
+    max_payout_amount: int | None = None
+    unknown_patience_seconds: float = 300.0
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read a configuration file.
+
+    Args:
+        path: the file, or None for `payouts.toml` in the current folder if there is one.
+
+    Raises:
+        ConfigError: it is missing, not TOML, or holds something that is not understood; the message names the place.
+    """
+    if path is None:
+        if not DEFAULT_CONFIG.exists():
+            return Settings()
+        path = DEFAULT_CONFIG
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no configuration file {path}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {type(error).__name__}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"The configuration file {path} is not valid TOML: {error}.") from None
+    return _settings(raw, path)
+
+
+def _settings(raw: dict[str, Any], path: Path) -> Settings:
+    unknown = sorted(set(raw) - set(Settings.__struct_fields__))
+    if unknown:
+        raise ConfigError(f"{path}: “{unknown[0]}” is not a setting. Known: {', '.join(Settings.__struct_fields__)}.")
+    accounts = {name: _account(name, table, path) for name, table in raw.pop("accounts", {}).items()}
+    journal = path.parent / raw.pop("journal", DEFAULT_JOURNAL)
+    try:
+        settings = msgspec.convert({**raw, "journal": str(journal)}, Settings, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}.") from None
+    for route in settings.routes:
+        if route.account not in accounts:
+            raise ConfigError(f"{path}: a route names the account “{route.account}”, which is not configured.")
+    return msgspec.structs.replace(settings, accounts=accounts)
+
+
+def _decode(wanted: type, value: Any) -> Any:
+    return wanted(value)
+
+
+def _account(name: str, table: Any, path: Path) -> AccountSettings:
+    if not isinstance(table, dict) or not isinstance(table.get("provider"), str):
+        raise ConfigError(f'{path}: [accounts.{name}] needs a line such as: provider = "senfenico".')
+    options = {key: value for key, value in table.items() if key != "provider"}
+    return AccountSettings(table["provider"], options)
+
+
+def resolve_account(name: str, settings: AccountSettings, secret_names: Sequence[str]) -> Account:
+    """Return what a provider needs to connect, with its secrets found.
+
+    Raises:
+        ConfigError: a secret is missing or may not be written where it is, or an option has the wrong type.
+    """
+    options = dict(settings.options)
+    base_url = options.pop("base_url", None)
+    timeout_seconds = options.pop("timeout_seconds", 60)
+    if base_url is not None and not isinstance(base_url, str):
+        raise ConfigError(f"[accounts.{name}] base_url must be a text in quotes.")
+    if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, int | float) or timeout_seconds <= 0:
+        raise ConfigError(f"[accounts.{name}] timeout_seconds must be a number above zero.")
+    secrets = {key: _secret(name, key, options.pop(key, None), base_url) for key in secret_names}
+    return Account(
+        name=name, secrets=secrets, base_url=base_url, timeout_seconds=float(timeout_seconds), options=options
+    )
+
+
+def _secret(account: str, key: str, value: Any, base_url: str | None) -> str:
+    """Find one secret. Messages name where it was looked for, never what was found."""
+    where = f"[accounts.{account}] {key}"
+    if isinstance(value, dict) and set(value) == {"env"}:
+        found = os.environ.get(str(value["env"]), "")
+        missing = f"{where}: the environment variable {value['env']} is not set."
+    elif isinstance(value, dict) and set(value) == {"file"}:
+        try:
+            found = Path(str(value["file"])).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            found = ""
+        missing = f"{where}: the file {value['file']} is missing, empty or not readable."
+    elif isinstance(value, str) and ("_test_" in value or is_loopback(base_url)):
+        found, missing = value, f"{where} is empty."
+    elif isinstance(value, str):
+        raise ConfigError(f'{where} is written out in the file. Put it elsewhere: {key} = {{ env = "NAME" }}.')
+    else:
+        raise ConfigError(f'{where} is missing. Write: {key} = {{ env = "NAME" }} or {{ file = "PATH" }}.')
+    if not found:
+        raise ConfigError(missing)
+    return found
+
+
+def is_loopback(url: str | None) -> bool:
+    """Return whether `url` surely points at this machine: a loopback address or `localhost`."""
+    host = (urlsplit(url).hostname or "") if url else ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,127 @@
+"""The pace: never over the limit at the provider's clock, and close to it. In simulated time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
+import anyio
+import pytest
+
+from payout_engine.testing import virtual_time
+from payout_engine.throttle import Pace
+
+
+async def arrivals(pace: Pace, calls: int, delay: Callable[[], tuple[float, float]]) -> list[float]:
+    """Make `calls` concurrent calls; return when each arrived, by the provider's clock, in order of arrival."""
+    arrived: list[float] = []
+
+    async def call() -> None:
+        async with pace.turn() as turn:
+            turn.begin()
+            there_seconds, back_seconds = delay()
+            await anyio.sleep(there_seconds)
+            arrived.append(anyio.current_time())
+            await anyio.sleep(back_seconds)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(calls):
+            tasks.start_soon(call)
+    return sorted(arrived)
+
+
+def most_in_a_second(arrived: list[float], window_seconds: float = 1.0) -> int:
+    """Return the most calls in any half-open sliding window."""
+    most = first = 0
+    for last, at in enumerate(arrived):
+        while at - arrived[first] >= window_seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+@pytest.mark.parametrize(("jitter_seconds", "share"), [(0.0, 0.99), (0.010, 0.98), (0.040, 0.95)])
+@pytest.mark.parametrize("seed", range(20))
+def test_the_limit_is_kept_full_and_never_exceeded(jitter_seconds: float, share: float, seed: int) -> None:
+    """Whatever the jitter, no sliding second holds six calls, and little of the rate is lost."""
+    chance = random.Random(seed)
+
+    async def main() -> list[float]:
+        return await arrivals(Pace(5.0), 600, lambda: (0.02 + chance.uniform(0, jitter_seconds), 0.02))
+
+    arrived = virtual_time.run(main())
+
+    assert most_in_a_second(arrived) == 5
+    assert (len(arrived) - 5) / (arrived[-1] - arrived[4]) >= 5 * share
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_slow_provider_is_not_called_too_often(seed: int) -> None:
+    """Answers that take up to three seconds delay nothing and hide nothing."""
+    chance = random.Random(seed)
+
+    async def main() -> list[float]:
+        return await arrivals(Pace(5.0), 100, lambda: (0.01 + chance.uniform(0, 0.02), chance.uniform(0.5, 3.0)))
+
+    assert most_in_a_second(virtual_time.run(main())) <= 5
+
+
+def test_rates_below_one_per_second() -> None:
+    """One call per four seconds means just that."""
+
+    async def main() -> list[float]:
+        return await arrivals(Pace(0.25), 5, lambda: (0.01, 0.01))
+
+    arrived = virtual_time.run(main())
+
+    assert all(later - earlier >= 4.0 for earlier, later in pairwise(arrived))
+
+
+def test_a_turn_that_never_begins_gives_its_place_back() -> None:
+    """Turns given up in mid-wait do not use up the rate."""
+
+    async def main() -> float:
+        pace = Pace(5.0)
+        for _ in range(50):
+            async with pace.turn():
+                pass
+        return anyio.current_time()
+
+    assert virtual_time.run(main()) < 50 / 5.0
+
+
+def test_a_refusal_slows_the_pace_for_good() -> None:
+    """After a refusal for the rate the provider's pause is kept, and the margin stays wider."""
+
+    async def main() -> float:
+        pace = Pace(5.0)
+        before_seconds = pace.guard_seconds
+        pace.slow_down(3.0)
+        async with pace.turn() as turn:
+            turn.begin()
+        assert pace.guard_seconds > before_seconds
+        return anyio.current_time()
+
+    assert virtual_time.run(main()) >= 3.0
+
+
+def test_calls_of_an_earlier_process_still_count() -> None:
+    """A pace that takes over an account waits one window before its first call."""
+
+    async def main() -> float:
+        async with Pace(5.0, used_before=True).turn() as turn:
+            turn.begin()
+        return anyio.current_time()
+
+    assert virtual_time.run(main()) >= 1.0
+
+
+def test_no_documented_rate_means_no_waiting() -> None:
+    """Without a rate every turn comes at once."""
+
+    async def main() -> float:
+        await arrivals(Pace(None), 1000, lambda: (0.0, 0.0))
+        return anyio.current_time()
+
+    assert virtual_time.run(main()) < 0.1
