@@ -1,1 +1,49 @@
-"""Bulk mobile-money payouts that are never paid twice and never lost."""
+"""Bulk mobile-money payouts that are never paid twice and never lost.
+
+async with Engine.open("payouts.toml") as engine:
+    run = await engine.submit("salaries.csv")
+    async for outcome in engine.pay(run):
+        ...
+"""
+
+from payout_engine.engine import Engine, Submission
+from payout_engine.errors import (
+    Brake,
+    ConfigError,
+    InputError,
+    JournalError,
+    PayoutEngineError,
+    SinkError,
+    UserError,
+)
+from payout_engine.lifecycle import State
+from payout_engine.model import Outcome, Payout, Run
+from payout_engine.payments import PaymentStream
+from payout_engine.pipeline.payment import Ending
+from payout_engine.settings import Settings, load_settings
+from payout_engine.summary import Exit, Summary, summarize
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Brake",
+    "ConfigError",
+    "Ending",
+    "Engine",
+    "Exit",
+    "InputError",
+    "JournalError",
+    "Outcome",
+    "PaymentStream",
+    "Payout",
+    "PayoutEngineError",
+    "Run",
+    "Settings",
+    "SinkError",
+    "State",
+    "Submission",
+    "Summary",
+    "UserError",
+    "load_settings",
+    "summarize",
+]

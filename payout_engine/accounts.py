@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
+from functools import cached_property
 
 import msgspec
 
@@ -17,7 +17,7 @@ from payout_engine.errors import ConfigError, ProviderError
 from payout_engine.model import Balance, Lane
 from payout_engine.pipeline.payment import Payer
 from payout_engine.pipeline.route import Route, Router, Served
-from payout_engine.ports import Account, HasBalances, Provider, Registration, SandboxServer
+from payout_engine.ports import Account, HasBalances, Provider, Registration, SandboxServer, Traits, Wallet
 from payout_engine.settings import AccountSettings, Settings, resolve_account
 from payout_engine.throttle import Pace
 
@@ -33,33 +33,38 @@ class Balances(msgspec.Struct, frozen=True):
 
 
 class Accounts:
-    """All accounts of one engine. Made by `Accounts.open`; closed with the engine's stack."""
+    """All accounts of one engine; their connections are closed with the engine's stack.
 
-    def __init__(self, settings: Mapping[str, AccountSettings], router: Router, stack: AsyncExitStack) -> None:
-        self.router = router
-        self.sandbox = False
-        self._settings = settings
+    Args:
+        settings: the configuration.
+        stack: what is opened is closed with it.
+        only: use only this account.
+        sandbox: talk to embedded sandboxes only.
+
+    Raises:
+        ConfigError: the account `only` does not exist.
+    """
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack, *, only: str | None, sandbox: bool) -> None:
+        self.sandbox = sandbox
+        self._settings = _chosen(settings, only, sandbox)
+        self._routes = [route for route in settings.routes if only is None or route.account == only]
         self._stack = stack
-        self._journal = Path()
+        self._journal = settings.journal
         self._connections: dict[str, Provider] = {}
         self._sandboxes: dict[str, SandboxServer] = {}
 
-    @classmethod
-    async def open(cls, settings: Settings, stack: AsyncExitStack, *, only: str | None, sandbox: bool) -> Accounts:
-        """Check the accounts and prepare the routing; connect to nobody yet.
+    @cached_property
+    def router(self) -> Router:
+        """Where each payout goes.
 
         Raises:
-            ConfigError: an account, a provider or an option is not understood.
+            ConfigError: no account is configured, or a provider or an option is not understood.
         """
-        chosen = _chosen(settings, only, sandbox)
-        served = [_served(name, account) for name, account in chosen.items()]
-        routes = [
-            Route(**msgspec.structs.asdict(route)) for route in settings.routes if only is None or route.account == only
-        ]
-        accounts = cls(chosen, Router(served, routes), stack)
-        accounts.sandbox = sandbox
-        accounts._journal = settings.journal
-        return accounts
+        if not self._settings:
+            raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
+        served = [Served(name, self.traits(name), self.wallets(name)) for name in self._settings]
+        return Router(served, [Route(**msgspec.structs.asdict(route)) for route in self._routes])
 
     @property
     def names(self) -> Sequence[str]:
@@ -68,7 +73,7 @@ class Accounts:
 
     def lanes(self, name: str) -> Sequence[Lane]:
         """Return every lane of an account."""
-        return [Lane(name, wallet.code, wallet.currency) for wallet in self._wallets(name)]
+        return [Lane(name, wallet.code, wallet.currency) for wallet in self.wallets(name)]
 
     async def payer(self, name: str, used_before: bool) -> Payer:
         """Connect an account for paying.
@@ -84,7 +89,7 @@ class Accounts:
         if name not in self._connections:
             if name not in self._settings:
                 raise ConfigError(f"The account “{name}” is not configured, so its payouts cannot be paid or followed.")
-            registration = providers.get(self._settings[name].provider)
+            registration = self._registration(name)
             account = await self._account(name, registration)
             self._connections[name] = registration.connect(account)
             self._stack.push_async_callback(self._connections[name].aclose)
@@ -126,9 +131,16 @@ class Accounts:
             self._sandboxes[registration.name] = await self._stack.enter_async_context(server)
         return self._sandboxes[registration.name]
 
-    def _wallets(self, name: str) -> Sequence[object]:
-        settings = self._settings[name]
-        return providers.get(settings.provider).wallets(settings.options)
+    def traits(self, name: str) -> Traits:
+        """Return what the engine does differently for an account."""
+        return self._registration(name).traits(self._settings[name].options)
+
+    def wallets(self, name: str) -> Sequence[Wallet]:
+        """Return the places an account can pay to."""
+        return self._registration(name).wallets(self._settings[name].options)
+
+    def _registration(self, name: str) -> Registration:
+        return providers.get(self._settings[name].provider)
 
 
 def _chosen(settings: Settings, only: str | None, sandbox: bool) -> Mapping[str, AccountSettings]:
@@ -136,14 +148,7 @@ def _chosen(settings: Settings, only: str | None, sandbox: bool) -> Mapping[str,
     accounts = dict(settings.accounts)
     if not accounts and sandbox:
         found = providers.discover()
-        accounts = {name: AccountSettings(name) for name, entry in found.items() if entry.traits.pays_out}
-    if not accounts:
-        raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
+        accounts = {name: AccountSettings(name) for name, entry in found.items() if entry.traits({}).pays_out}
     if only is not None and only not in accounts:
-        raise ConfigError(f"There is no account “{only}”. Configured: {', '.join(accounts)}.")
+        raise ConfigError(f"There is no account “{only}”. Configured: {', '.join(accounts) or 'none'}.")
     return accounts if only is None else {only: accounts[only]}
-
-
-def _served(name: str, settings: AccountSettings) -> Served:
-    registration = providers.get(settings.provider)
-    return Served(name, registration.traits, registration.wallets(settings.options))

@@ -5,22 +5,24 @@
         async for outcome in engine.pay(run):
             ...
 
-`submit` judges the whole file and records it; nothing is sent. `pay` approves the run, sends what is ready, follows what
-is open, and streams outcomes as they settle. Both may be called again after a crash with the same file.
+`submit` judges the whole file and records it; nothing is sent. `pay` approves the run, sends what is ready, follows
+what is open, and streams outcomes as they settle. Both may be called again after a crash with the same file.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import anyio
+import anyio.abc
 import msgspec
 
-from payout_engine import observe, providers
+from payout_engine import observe
 from payout_engine.accounts import Accounts
 from payout_engine.errors import ConfigError, SinkError
 from payout_engine.journal import SqliteJournal
@@ -36,6 +38,7 @@ from payout_engine.pipeline.repeats import hold_repeats
 from payout_engine.pipeline.results import ResultFiles, write_results
 from payout_engine.ports import Journal, Source
 from payout_engine.settings import SANDBOX_JOURNAL, Settings, load_settings
+from payout_engine.sinks import open_sink
 from payout_engine.sources import open_source, payouts_source
 
 FOLLOW_FOR_SECONDS = 30 * 60.0
@@ -112,27 +115,34 @@ class Engine:
         stack = AsyncExitStack()
         try:
             async with stack, anyio.create_task_group() as tasks:
-                accounts = await Accounts.open(settings, stack, only=account, sandbox=sandbox)
+                accounts = Accounts(settings, stack, only=account, sandbox=sandbox)
                 engine = cls(settings, accounts, tasks, stack)
                 try:
                     yield engine
                 finally:
-                    engine._stop()
+                    await engine._stop()
         except BaseExceptionGroup as group:
             raise alone(group) from None
 
-    def _stop(self) -> None:
+    async def _stop(self) -> None:
+        """Let every payment finish what is on the wire: a call that is cut off leaves its payouts unknown."""
         for stream in self._streams:
-            stream.stop()
+            if not stream.done.is_set():
+                stream.stop()
             stream.abandon()
+        with anyio.CancelScope(shield=True):
+            for stream in self._streams:
+                await stream.done.wait()
 
     async def journal(self) -> Journal:
         """Return the journal, opened (and created) at the first call."""
         async with self._opening:
-            if self._opened is None:
-                opening = SqliteJournal.open(self.settings.journal, sandbox=self.accounts.sandbox)
-                self._opened = await self._stack.enter_async_context(opening)
-            return self._opened
+            if self._opened is not None:
+                return self._opened
+            opening = SqliteJournal.open(self.settings.journal, sandbox=self.accounts.sandbox)
+            journal: Journal = await self._stack.enter_async_context(opening)
+            self._opened = journal
+            return journal
 
     # ------------------------------------------------------------------------------------------------ judging a file
 
@@ -178,10 +188,10 @@ class Engine:
         return await self._judge(source, await self.journal(), watch)
 
     async def _source(self, payouts: Path | str | Source | Payouts, name: str) -> Source:
-        if isinstance(payouts, Path | str):
+        if isinstance(payouts, str | Path):
             return await open_source(payouts, stack=self._stack)
         if isinstance(payouts, Iterable | AsyncIterable):
-            return payouts_source(payouts, name)
+            return payouts_source(cast(Payouts, payouts), name)
         return payouts
 
     async def _known(self, source: Source) -> Run | None:
@@ -247,28 +257,28 @@ class Engine:
         events: Path | None,
         tell: observe.Watch,
     ) -> None:
-        """Hold the leases while the stream is driven and the event file follows."""
-        async with AsyncExitStack() as held:
+        """Hold the leases, and keep the event file up to date, while the stream is driven."""
 
-            async def begin(publish: Publish) -> Payment:
-                journal, run = await self.approved(stream.run_id)
-                accounts = sorted({t.lane.account for t in await journal.tally(run.run_id)} - {""})
-                for account in accounts:
-                    await held.enter_async_context(journal.lease(account))
-                if events is not None:
-                    await held.enter_async_context(_delivering(journal, run, events, tell))
-                return Payment(
-                    journal,
-                    run.run_id,
-                    {name: await self.accounts.payer(name, await self._used_before(run)) for name in accounts},
-                    self._policy(),
-                    follow_for_seconds=follow_for_seconds,
-                    send=send,
-                    publish=publish,
-                    tell=tell,
-                )
+        async def begin(publish: Publish, held: AsyncExitStack) -> Payment:
+            journal, run = await self.approved(stream.run_id)
+            accounts = sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""})
+            for account in accounts:
+                await held.enter_async_context(journal.lease(account))
+            if events is not None:
+                await held.enter_async_context(_delivering(journal, run, events, tell))
+            used_before = await self._used_before(run)
+            return Payment(
+                journal,
+                run.run_id,
+                {name: await self.accounts.payer(name, used_before) for name in accounts},
+                self._policy(),
+                follow_for_seconds=follow_for_seconds,
+                send=send,
+                publish=publish,
+                tell=tell,
+            )
 
-            await stream.drive(begin)
+        await stream.drive(begin)
 
     async def approved(self, run_id: str) -> tuple[Journal, Run]:
         """Return a run that may be paid, approving it if it was only judged.
@@ -285,8 +295,9 @@ class Engine:
         return journal, run
 
     async def _used_before(self, run: Run) -> bool:
-        """Whether calls made moments ago by an earlier process may still count against the rate."""
-        return any(other.state is not RunState.JUDGED for other in await (await self.journal()).runs())
+        """Whether calls made moments ago, for this run or another, may still count against the rate."""
+        runs = await (await self.journal()).runs()
+        return run.state is not RunState.JUDGED or any(other.approved_at for other in runs if other != run)
 
     def _policy(self) -> FollowPolicy:
         if self.accounts.sandbox:
@@ -326,7 +337,8 @@ class Engine:
         Raises:
             SinkError: they could not be written. Money is not affected.
         """
-        return await write_results(await self.journal(), await self.run(run_id), folder, format=format)
+        journal, run = await self.journal(), await self.run(run_id)
+        return await write_results(journal, run, folder, format=format, open_sink=open_sink)
 
 
 @asynccontextmanager
@@ -346,6 +358,3 @@ async def _delivering(journal: Journal, run: Run, path: Path, tell: observe.Watc
             yield
         finally:
             done.set()
-
-
-__all__ = ["FOLLOW_FOR_SECONDS", "Engine", "Mapping", "Submission", "providers"]

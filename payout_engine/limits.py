@@ -50,3 +50,18 @@ ANSWER_BYTES_MAX = 16 * 1024 * 1024
 
 REPEAT_WINDOW_SECONDS = 7 * 24 * 3600
 """How long an equal recipient and amount counts as a possible repetition of an earlier run."""
+
+TEXT_LINE_BYTES_MAX = 16 * 1024 * 1024
+"""One line of a text file. The longest lawful row fits; a file without line ends does not."""
+
+WORKBOOK_BYTES_MAX = 100 * 1024 * 1024
+"""A spreadsheet is loaded whole; larger ones are asked for as CSV, which streams."""
+
+WORKBOOK_UNPACKED_BYTES_MAX = 2 * 1024 * 1024 * 1024
+"""What a spreadsheet may grow to when unpacked: a sheet full to its last row stays below, an archive bomb does not."""
+
+WORKBOOK_CELLS_MAX = 30_000_000
+"""Rows times columns of one sheet: its reader reserves about 30 bytes for each, also for the empty ones between."""
+
+SCAN_BYTES = 1024 * 1024
+"""Bytes read at a time where a file is hashed, checked or copied."""

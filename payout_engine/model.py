@@ -6,7 +6,7 @@ of them exists per row. A repr never shows a phone number or another person's ad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -59,10 +59,22 @@ class Payout(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=Tr
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Rows of a source that travel together. `lines[i]` is the position of `rows[i]` as a person would count it."""
+    """Rows of a source that travel together.
+
+    Attributes:
+        lines: `lines[i]` is the position of `rows[i]` as a person would count it.
+        rows: the cells, each row as long as the header.
+        ragged: by line, how many cells a row had whose length was not the header's; it was cut or filled to fit.
+        unreadable: by line, why the source could not read a row, as a phrase after "the line cannot be read: ".
+    """
 
     lines: Sequence[int]
     rows: Sequence[Sequence[str]]
+    ragged: Mapping[int, int] = {}
+    unreadable: Mapping[int, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Block({len(self.rows)} rows)"
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -77,6 +89,10 @@ class Problem(msgspec.Struct, frozen=True):
     code: str
     message: str
     column: str = ""
+
+    def __repr__(self) -> str:
+        # The message may name the number that was probably meant, which belongs in files and not in logs.
+        return f"Problem({self.code!r}, column={self.column!r})"
 
 
 class Lane(msgspec.Struct, frozen=True, order=True):

@@ -7,6 +7,7 @@ ends by itself, or cleanly when it is stopped or the engine is closed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 
 import anyio
 
@@ -24,11 +25,14 @@ class PaymentStream:
     Attributes:
         run_id: the run being paid.
         ending: how it ended; set when the iteration is over.
+        done: set when nothing of it runs any more.
     """
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.ending = Ending()
+        self.done = anyio.Event()
+        self._scope = anyio.CancelScope()
         self._payment: Payment | None = None
         self._stop_asked = False
         self._error: BaseException | None = None
@@ -40,6 +44,11 @@ class PaymentStream:
         self._stop_asked = True
         if self._payment is not None:
             self._payment.stop()
+
+    def cut_off(self) -> None:
+        """Stop at once. Payouts whose call is on the wire become `unknown`, for look-ups or a person to settle."""
+        self.stop()
+        self._scope.cancel()
 
     def __aiter__(self) -> PaymentStream:
         return self
@@ -59,17 +68,25 @@ class PaymentStream:
         """Stop listening, so that paying never waits for a caller who has left."""
         self._receive.close()
 
-    async def drive(self, prepare: Callable[[Publish], Awaitable[Payment]]) -> None:
-        """Pay to the end. Called once, by the engine's task."""
+    async def drive(self, prepare: Callable[[Publish, AsyncExitStack], Awaitable[Payment]]) -> None:
+        """Pay to the end. Called once, by the engine's task; what `prepare` leaves in the stack is let go at the end."""
         try:
-            self._payment = await prepare(self._publish)
-            if self._stop_asked:
-                self._payment.stop()
-            self.ending = await self._payment.run()
+            with self._scope:
+                async with AsyncExitStack() as held:
+                    await self._pay(await prepare(self._publish, held))
         except Exception as error:
             self._error = alone(error)
         finally:
+            if self._scope.cancelled_caught:
+                self.ending = Ending(interrupted=True)
             self._send.close()
+            self.done.set()
+
+    async def _pay(self, payment: Payment) -> None:
+        self._payment = payment
+        if self._stop_asked:
+            payment.stop()
+        self.ending = await payment.run()
 
     async def _publish(self, outcomes: Sequence[Outcome]) -> None:
         if not outcomes:

@@ -206,7 +206,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: the code written in the configuration.
         title: for people.
-        traits: as documented.
+        traits: from the account's options (none: as documented), what the engine does differently.
         wallets: from the account's options, the places it can pay to.
         secrets: the names of the secrets it needs.
         connect: opens one account.
@@ -217,7 +217,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     title: str
-    traits: Traits
+    traits: Callable[[Mapping[str, Any]], Traits]
     wallets: Callable[[Mapping[str, Any]], Sequence[Wallet]]
     secrets: Sequence[str]
     connect: Callable[[Account], Provider]

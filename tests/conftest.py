@@ -1,1 +1,48 @@
 """Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from payout_engine import Engine, Settings
+from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox as Sandbox
+from payout_engine.providers.senfenico.sandbox import sandbox
+from payout_engine.settings import AccountSettings
+
+RICH = {"orange_bf": 10**9, "moov_bf": 10**9, "sank_bf": 10**9}
+"""Balances that no test exhausts by accident."""
+
+Bank = Callable[..., AbstractAsyncContextManager[Sandbox]]
+
+
+@pytest.fixture
+def bank() -> Bank:
+    """Return a maker of Senfenico sandboxes that settle at once, over real HTTP on this machine."""
+
+    @asynccontextmanager
+    async def open_bank(**options: Any) -> AsyncIterator[Sandbox]:
+        async with sandbox(**{"balances": RICH, "settle_seconds": 0.0, "calls_per_second": 500, **options}) as server:
+            yield server
+
+    return open_bank
+
+
+@pytest.fixture
+def engine_for(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Engine]]:
+    """Return a maker of engines that pay one account, `bf`, at a given sandbox, with a real journal file."""
+
+    def open_engine(server: Sandbox, **options: Any) -> AbstractAsyncContextManager[Engine]:
+        account = {"api_key": "sk_test_tests", "base_url": server.base_url, "rate_per_second": 500, **options}
+        settings = Settings(
+            journal=tmp_path / "payouts.db",
+            accounts={"bf": AccountSettings("senfenico", account)},
+            unknown_patience_seconds=2.0,
+        )
+        return Engine.open(settings)
+
+    return open_engine

@@ -1,1 +1,12 @@
+"""The journal: the durable memory of every run, payout, dispatch and receipt.
 
+`SqliteJournal` is the one that pays; `MemoryJournal` is the readable reference that it must agree with, and what
+simulations use. Both keep the promises of `payout_engine.ports.Journal`.
+"""
+
+from __future__ import annotations
+
+from payout_engine.journal.memory import MemoryJournal
+from payout_engine.journal.sqlite import SqliteJournal
+
+__all__ = ["MemoryJournal", "SqliteJournal"]

@@ -1,0 +1,42 @@
+# `make` runs what CI runs. Everything happens in .venv; nothing is installed elsewhere.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: check test lint types demo bench bench-quick clean
+.DEFAULT_GOAL := check
+
+check: lint types test  ## what CI runs
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+test: $(STAMP)  ## every test
+	$(BIN)/python -m pytest -n auto
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+demo: $(STAMP)  ## pay examples/salaries-bf.csv through the embedded sandbox; needs no key, moves no money
+	@rm -rf demo && mkdir -p demo && cp examples/salaries-bf.csv demo/
+	@cd demo && ../$(BIN)/payout-engine run salaries-bf.csv --sandbox --yes; \
+	code=$$?; test $$code -eq 0 -o $$code -eq 1 -o $$code -eq 3 -o $$code -eq 5
+
+bench: $(STAMP)  ## every figure of the README; several minutes
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m benchmarks --quick
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,100 @@
+"""`python -m benchmarks`: run the cases side by side and say what was found.
+
+The exit code is 1 when a figure does not count. Files are made in a folder of the disk to be measured, and removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from benchmarks.cases import Bench, Row
+from benchmarks.report import Report, machine, show, targets
+
+LINES = 1_000_000
+LINES_QUICK = 100_000
+LINES_FLATNESS = 10_000_000
+CASES = "abcde"
+
+
+def main() -> int:
+    """Run what the options ask for and return the exit code."""
+    options = _options()
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    progress = Console(stderr=True)
+    bench = Bench(
+        options.folder,
+        line_count=options.lines or (LINES_QUICK if options.quick else LINES),
+        repeats=options.repeats or (1 if options.quick else 3),
+        quick=options.quick,
+        say=lambda text: progress.print(text, highlight=False, markup=False),
+    )
+    try:
+        rows = [bench.profile()] if options.profile else _rows(bench, options)
+    finally:
+        bench.clean()
+    report = Report(machine(), rows, () if options.profile else targets(rows))
+    show(report, console)
+    for row in rows:
+        if row.measured and row.measured.profile:
+            console.print(row.measured.profile, markup=False, highlight=False, soft_wrap=True)
+    if options.json is not None:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    return 1 if any(row.problem for row in rows) else 0
+
+
+def _rows(bench: Bench, options: argparse.Namespace) -> Sequence[Row]:
+    rows: list[Row] = []
+    if "a" in options.only:
+        rows.append(bench.bound())
+    if "b" in options.only:
+        rows.append(bench.engine())
+    if "c" in options.only:
+        rows += bench.scripts()
+    if "d" in options.only:
+        rows += [*bench.documented_limit(), bench.limiter()]
+    if "e" in options.only:
+        rows.append(bench.plan())
+    if options.ten_million:
+        rows.append(bench.plan(LINES_FLATNESS))
+    return rows
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures payout_engine beside a bare HTTP client and the scripts people write, on this machine.",
+        epilog="(a) bare aiohttp  (b) the whole engine  (c) scripts  (d) the documented limit, with jitter  (e) plan. "
+        "Example: python -m benchmarks --quick --only a,b",
+    )
+    parser.add_argument("--lines", type=int, help=f"payouts for a, b and e (default {LINES:,})")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{LINES_QUICK:,} lines, once, and 15 seconds for each (d)"
+    )
+    parser.add_argument("--repeats", type=int, help="runs of a, b and e; the median counts (default 3, quick 1)")
+    parser.add_argument("--only", type=_cases, default=CASES, help="cases to run, such as a,b")
+    parser.add_argument(
+        "--ten-million", action="store_true", help="also plan ten million lines, to see memory stay flat"
+    )
+    parser.add_argument("--profile", action="store_true", help="only run (b), once, under cProfile")
+    parser.add_argument("--json", type=Path, help="write everything to this file")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("bench-out"), help="where files are made (default bench-out)"
+    )
+    return parser.parse_args()
+
+
+def _cases(text: str) -> str:
+    chosen = text.replace(",", "").lower()
+    if not chosen or set(chosen) - set(CASES):
+        raise argparse.ArgumentTypeError(f"choose from {','.join(CASES)}")
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""The command line: a door. Results and data go to stdout; progress and messages go to stderr.
+
+    payout-engine plan salaries.csv     judge the file, move nothing
+    payout-engine run salaries.csv      plan, ask, pay, follow, write results; run again to finish what was begun
+
+Exit codes are those of `payout_engine.summary.Exit`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from payout_engine.cli.app import app
+from payout_engine.cli.console import fail
+from payout_engine.errors import PayoutEngineError
+from payout_engine.summary import Exit
+
+
+def main() -> None:
+    """Run the command line; every error raised on purpose becomes one clear sentence and exit code 2."""
+    try:
+        app(prog_name="payout-engine")
+    except PayoutEngineError as error:
+        fail(str(error))
+        sys.exit(Exit.UNUSABLE)

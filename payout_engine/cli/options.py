@@ -1,0 +1,55 @@
+"""The options that commands share, written once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+UNITS_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration_seconds(text: str | float) -> float:
+    """Return the seconds in `30m`, `90s`, `2h`, `1d` or a plain number of seconds.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", str(text).lower())
+    if match is None:
+        raise typer.BadParameter(f"“{text}” is not a duration. Write for example 90s, 30m or 2h.")
+    return float(match[1]) * UNITS_SECONDS[match[2]]
+
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="CSV, JSONL, XLSX or Parquet; - is standard input.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as shown by `payout-engine runs`.")]
+AnyRunId = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="A run's id; without it, every run that is not finished.")
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="The configuration; payouts.toml here if not given.")
+]
+JournalPath = Annotated[
+    Path | None, typer.Option("--journal", metavar="PATH", help="The journal; overrides the configuration.")
+]
+AccountName = Annotated[str | None, typer.Option("--account", metavar="NAME", help="Use only this account.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where results go; FILE-results if not given.")]
+Sandbox = Annotated[
+    bool, typer.Option("--sandbox", help="Pay into embedded sandboxes on this machine; needs no key, moves no money.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Pay without asking; for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, for machines.")]
+FollowFor = Annotated[
+    float,
+    typer.Option(
+        "--follow-for",
+        metavar="DURATION",
+        parser=duration_seconds,
+        help="How long to wait for final answers after the last payout was sent, such as 90s, 30m, 2h.",
+        show_default="30m",
+    ),
+]
+NoFollow = Annotated[bool, typer.Option("--no-follow", help="Do not wait for final answers; `follow` can do it later.")]
+Format = Annotated[str, typer.Option("--format", metavar="csv|jsonl|parquet", help="How to write the results file.")]

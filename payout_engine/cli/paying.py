@@ -1,0 +1,180 @@
+"""The commands that may move money: run, resume, follow."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+import typer
+from rich.markup import escape
+
+from payout_engine.cli import render
+from payout_engine.cli.console import data, emit, fail, say
+from payout_engine.cli.progress import LineCounter, metered
+from payout_engine.engine import Engine, Submission
+from payout_engine.errors import SinkError, UserError
+from payout_engine.lifecycle import State
+from payout_engine.model import Run, RunState
+from payout_engine.payments import PaymentStream
+from payout_engine.pipeline.payment import Ending
+from payout_engine.summary import Exit, Summary, summarize
+
+OUT_NOTE = "results_folder"
+"""The remark in the journal that says where a run's results go, so that `resume` writes to the same place."""
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the person asked for, apart from what to pay."""
+
+    out: Path | None
+    format: str
+    json: bool
+    follow_for_seconds: float
+
+
+async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> int:
+    """Plan, confirm, pay, follow, write results; return the exit code."""
+    if not yes and (file == "-" or not sys.stdin.isatty()):
+        raise UserError("Nothing was sent: there is nobody to ask. Look with `plan`, then pay with `run --yes`.")
+    submission = await engine.submit(file, watch=LineCounter(quiet=wishes.json).watch)
+    out = wishes.out or default_folder(file)
+    if submission.known:
+        _tell_known(submission.run, wishes)
+    elif not await _confirmed(engine, submission, wishes, yes=yes):
+        await (await engine.journal()).discard(submission.run_id)
+        say("Nothing was sent and nothing was recorded.")
+        return Exit.UNUSABLE
+    journal, run = await engine.approved(submission.run_id)
+    await journal.note(run.run_id, OUT_NOTE, str(out.absolute()))
+    return await pay_and_report(engine, run, out, wishes, send=True)
+
+
+def default_folder(file: str) -> Path:
+    """Return where results go when nobody says: beside the file, under its name."""
+    return Path("standard-input-results") if file == "-" else Path(f"{file}-results")
+
+
+def _tell_known(run: Run, wishes: Wishes) -> None:
+    if wishes.json:
+        emit("known_run", run_id=run.run_id, state=run.state)
+        return
+    begun = render.moment(run.approved_at or run.created_at)
+    verb = "was already paid" if run.state is RunState.FINISHED else "is already being paid"
+    say(f"This file {verb} as run [bold]{run.run_id}[/] ({escape(run.name)}, begun {begun}). No line is paid twice.")
+
+
+async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, yes: bool) -> bool:
+    """Show the plan and ask, unless there is nothing to ask."""
+    assert submission.findings is not None
+    if wishes.json:
+        render.plan_json(submission)
+    else:
+        render.plan(submission, engine, to_messages=True)
+    if yes or submission.findings.accepted == 0:
+        return True
+    total = render.money(submission.forecast.totals_minor if submission.forecast else {})
+    return typer.confirm(f"Pay {submission.findings.accepted:,} payouts, {total}, now?", default=False, err=True)
+
+
+async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, send: bool) -> int:
+    """Go on with one run, or with every run that is not finished; return the most urgent exit code."""
+    if run_id is not None:
+        runs: Sequence[Run] = [await engine.run(run_id)]
+    else:
+        runs = [run for run in reversed(await engine.runs()) if run.state is RunState.PAYING]
+    if not runs:
+        say("Every run is finished; there is nothing to resume.")
+    codes = [await _resume(engine, run, wishes, send=send) for run in runs]
+    return max(codes, key=_urgency, default=Exit.ALL_PAID)
+
+
+async def _resume(engine: Engine, run: Run, wishes: Wishes, *, send: bool) -> int:
+    if run.state in (RunState.INTAKE, RunState.JUDGED):
+        raise UserError(f"Run {run.run_id} was never approved. Run its file again: payout-engine run {run.name}")
+    noted = [text for _, kind, text in await (await engine.journal()).notes(run.run_id) if kind == OUT_NOTE]
+    out = wishes.out or Path(noted[-1] if noted else f"{run.run_id}-results")
+    if not wishes.json:
+        say(f"Run [bold]{run.run_id}[/] ({escape(run.name)})")
+    return await pay_and_report(engine, run, out, wishes, send=send)
+
+
+def _urgency(code: int) -> int:
+    return [
+        Exit.ALL_PAID,
+        Exit.SOME_NOT_PAID,
+        Exit.NEEDS_A_PERSON,
+        Exit.NOT_SETTLED,
+        Exit.BRAKE,
+        Exit.INTERRUPTED,
+    ].index(Exit(code))
+
+
+async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> int:
+    """Pay, show progress, write the results folder, print the summary; return the exit code."""
+    out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ending = await _pay(engine, run, out, wishes, send=send)
+    summary = summarize(run.run_id, await engine.tally(run.run_id), ending)
+    written = True
+    try:
+        await engine.results(run.run_id, out, format=wishes.format)
+    except SinkError as error:
+        written = False
+        fail(f"{error} The payments are recorded; write the results with: payout-engine results {run.run_id}")
+    await _report(engine, run, summary, ending, out if written else None, wishes)
+    return summary.exit_code if written else summary.exit_code or Exit.UNUSABLE
+
+
+async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> Ending:
+    with metered(await engine.tally(run.run_id), quiet=wishes.json) as meter:
+        stream = engine.pay(
+            run,
+            follow_for_seconds=wishes.follow_for_seconds,
+            send=send,
+            events=out / "events.jsonl",
+            watch=meter.watch,
+        )
+        async with _interruptible(stream):
+            async for outcome in stream:
+                meter.settle(outcome)
+                if wishes.json:
+                    emit("outcome", **msgspec.structs.asdict(outcome))
+    return stream.ending
+
+
+@asynccontextmanager
+async def _interruptible(stream: PaymentStream) -> AsyncIterator[None]:
+    """Let Ctrl-C and a polite kill finish what is on the wire; a second one stops at once."""
+
+    async def listen() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                if asked:
+                    stream.cut_off()
+                    return
+                asked.append(True)
+                say(
+                    "Stopping: finishing what is on the wire, sending nothing more. Press Ctrl-C again to stop at once."
+                )
+                stream.stop()
+
+    asked: list[bool] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listen)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def _report(engine: Engine, run: Run, summary: Summary, ending: Ending, out: Path | None, wishes: Wishes) -> None:
+    coming = await engine.forecast(run.run_id) if summary.count(State.READY) else None
+    if wishes.json:
+        folder = str(out) if out is not None else None
+        emit("summary", **msgspec.to_builtins(summary), results=folder, stops=msgspec.to_builtins(ending.stops))
+        return
+    data.print(render.summary(summary))
+    for line in render.next_steps(run, summary, ending, coming, out):
+        say(line)

@@ -1,0 +1,209 @@
+"""What the command line shows: plans, summaries and what to do next, in a finance person's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from rich.markup import escape
+from rich.table import Table
+
+from payout_engine.cli.console import data, emit, messages
+from payout_engine.engine import Engine, Submission
+from payout_engine.errors import Brake
+from payout_engine.lifecycle import State
+from payout_engine.model import Run
+from payout_engine.money import format_amount
+from payout_engine.pipeline.forecast import Forecast, LaneForecast
+from payout_engine.pipeline.intake import Findings, Kind
+from payout_engine.pipeline.payment import Ending
+from payout_engine.summary import Summary
+
+EXAMPLES_SHOWN = 3
+"""Lines shown for each kind of problem; the result files hold all of them."""
+
+MEANINGS: Mapping[State, tuple[str, str]] = {
+    State.PAID: ("green", "the money arrived"),
+    State.ACCEPTED: ("cyan", "the provider took the order; no final answer yet"),
+    State.SENDING: ("cyan", "being sent"),
+    State.READY: ("yellow", "not sent yet"),
+    State.UNKNOWN: ("bold red", "sent, and no answer says what became of it"),
+    State.HELD: ("bold yellow", "waits for a person's word; not sent"),
+    State.FAILED: ("red", "the provider states that it did not pay"),
+    State.REJECTED: ("red", "refused by our checks; not sent"),
+    State.CANCELLED: ("dim", "withdrawn before it was sent"),
+    State.REVERSED: ("magenta", "was paid, then taken back"),
+}
+
+
+def money(amounts_minor: Mapping[str, int]) -> str:
+    """Return amounts by currency as text, such as `1,240,000 XOF + 300.00 KES`."""
+    return " + ".join(format_amount(amount, currency) for currency, amount in sorted(amounts_minor.items())) or "-"
+
+
+def moment(at: float | None) -> str:
+    """Return a time as a person in UTC reads it, or a dash."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else "-"
+
+
+def span(seconds: float) -> str:
+    """Return a duration in words."""
+    if seconds < 90:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
+    """Return an empty table without lines; the columns in `numbers` are set to the right."""
+    made = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
+    right = set(numbers)
+    for column in columns:
+        number = column in right
+        made.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
+    return made
+
+
+# -------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
+    """Show what a file holds and what paying it would need."""
+    findings, forecast = submission.findings, submission.forecast
+    assert findings is not None
+    assert forecast is not None
+    out = messages if to_messages else data
+    sandbox = "  [black on yellow] sandbox: no real money [/]" if engine.accounts.sandbox else ""
+    out.print(f"\n[bold]{escape(submission.run.name)}[/]{sandbox}")
+    out.print(_counts(findings))
+    for title, kinds in (
+        ("Refused", findings.rejected_by_code),
+        ("Held for a person", findings.held_by_code),
+        ("Please look", findings.warnings_by_code),
+    ):
+        if kinds:
+            out.print(f"\n[bold]{title}[/]")
+            out.print(_problems(kinds.values()))
+    if forecast.lanes:
+        out.print()
+        out.print(_lanes(forecast))
+        for line in _money_and_time(forecast):
+            out.print(line, soft_wrap=True)
+    out.print()
+
+
+def _counts(findings: Findings) -> str:
+    parts = [f"{findings.lines:,} lines", f"[green]{findings.accepted:,} to pay[/]"]
+    if findings.rejected:
+        parts.append(f"[red]{findings.rejected:,} refused[/]")
+    if findings.held:
+        parts.append(f"[yellow]{findings.held:,} held[/]")
+    return ", ".join(parts)
+
+
+def _problems(kinds: Iterable[Kind]) -> Table:
+    rows = table("line", "column", "what is wrong, and how to mend it", numbers=["line"])
+    for kind in sorted(kinds, key=lambda kind: -kind.count):
+        for example in kind.examples[:EXAMPLES_SHOWN]:
+            rows.add_row(str(example.line), escape(example.column), escape(example.message))
+        if kind.count > EXAMPLES_SHOWN:
+            rows.add_row("", "", f"[dim]and {kind.count - EXAMPLES_SHOWN:,} more like this ({kind.code})[/]")
+    return rows
+
+
+def _lanes(forecast: Forecast) -> Table:
+    numbers = ["payouts", "amount", "fees", "needed", "balance"]
+    several = len({lane.lane.account for lane in forecast.lanes}) > 1
+    rows = table("wallet", *numbers, "", numbers=numbers)
+    for lane in forecast.lanes:
+        title = f"{lane.title} ({lane.lane.account})" if several else lane.title
+        balance = "not read" if lane.balance_minor is None else _number(lane.balance_minor, lane)
+        rows.add_row(
+            escape(title),
+            f"{lane.count:,}",
+            *(_number(amount, lane) for amount in (lane.amount_minor, lane.fee_minor, lane.need_minor)),
+            f"[red]{balance}[/]" if lane.shortfall_minor else balance,
+            lane.lane.currency,
+        )
+    return rows
+
+
+def _number(amount_minor: int, lane: LaneForecast) -> str:
+    """Return an amount without its currency, which the table names once in each row."""
+    return format_amount(amount_minor, lane.lane.currency).removesuffix(lane.lane.currency).strip()
+
+
+def _money_and_time(forecast: Forecast) -> Iterable[str]:
+    yield (
+        f"\nTo pay: [bold]{money(forecast.totals_minor)}[/] to {forecast.count:,} recipients, "
+        f"fees {money(forecast.fees_minor)}, together [bold]{money(forecast.needs_minor)}[/]."
+    )
+    for lane in forecast.lanes:
+        if lane.shortfall_minor:
+            yield f"[red]Not enough money:[/] {_short(lane)} The money would run out at line {lane.runs_out_at_line}."
+    for account, problem in forecast.balance_problems.items():
+        yield f"[yellow]The balance of {escape(account)} could not be read:[/] {escape(problem)}"
+    if forecast.estimated_seconds is None:
+        yield "No call rate is documented, so the time cannot be foreseen."
+    else:
+        calls = sum(lane.calls for lane in forecast.lanes)
+        yield f"Sending takes about {span(forecast.estimated_seconds)} ({calls:,} calls at the documented rate)."
+
+
+def _short(lane: LaneForecast) -> str:
+    short = format_amount(lane.shortfall_minor, lane.lane.currency)
+    return f"top up {escape(lane.title)} of account {escape(lane.lane.account)} by [bold]{short}[/]."
+
+
+def plan_json(submission: Submission) -> None:
+    """Print a plan as one JSON line."""
+    fields = msgspec.to_builtins(submission.findings)
+    emit(
+        "plan",
+        **{**fields, "run_id": submission.run_id, "name": submission.run.name, "digest": submission.run.digest},
+        forecast=msgspec.to_builtins(submission.forecast),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- summary
+
+
+def summary(found: Summary) -> Table:
+    """Return a table of what became of a run's lines."""
+    rows = table("", "lines", "amount", "meaning", numbers=["lines", "amount"])
+    for total in sorted(found.totals, key=lambda total: list(MEANINGS).index(total.state)):
+        colour, meaning = MEANINGS[total.state]
+        amount = "-" if total.state is State.REJECTED else money(total.amounts_minor)
+        rows.add_row(f"[{colour}]{total.state}[/]", f"{total.count:,}", amount, meaning)
+    rows.add_row("[bold]all lines[/]", f"[bold]{found.lines:,}[/]", "", "")
+    return rows
+
+
+def next_steps(run: Run, found: Summary, ending: Ending, forecast: Forecast | None, out: Path | None) -> Sequence[str]:
+    """Return what a person should do now, in the order of urgency, and where the results are."""
+    again = f"[bold]payout-engine resume {run.run_id}{' --sandbox' if run.sandbox else ''}[/]"
+    steps = [f"[red]Stopped:[/] {escape(stop.message)}" for stop in ending.stops]
+    if forecast is not None and any(stop.brake is Brake.FUNDS for stop in ending.stops):
+        steps += [f"To go on, {_short(lane)}" for lane in forecast.lanes if lane.shortfall_minor]
+    if found.count(State.READY):
+        steps.append(f"{found.count(State.READY):,} payouts were not sent. When the cause is gone: {again}")
+    unknown = found.count(State.UNKNOWN)
+    if unknown:
+        steps.append(
+            f"[bold red]Unknown money: {money(found.amounts_minor(State.UNKNOWN))}[/] in {unknown:,} payouts. Ask the "
+            "provider about each before anyone pays it again; they are in attention.csv."
+        )
+    if found.count(State.HELD):
+        steps.append(f"{found.count(State.HELD):,} payouts are held for a person; why is in attention.csv.")
+    if found.count(State.ACCEPTED, State.SENDING):
+        steps.append(f"Some have no final answer yet. Ask again with: {again.replace('resume', 'follow')}")
+    if found.count(State.REJECTED):
+        steps.append("Refused lines are in rejected.csv with what to mend; mend them there and run that file.")
+    if found.count(State.FAILED):
+        steps.append("Lines that were provably not paid are in failed.csv, ready to be run again.")
+    if out is not None:
+        steps.append(f"Results: [bold]{escape(str(out))}[/]")
+    return steps

@@ -1,0 +1,109 @@
+"""The log: what happened, in order, each entry sealed by the hash of the one before it.
+
+Nothing is written before a run is sealed. From then on the entries of a run are enough to prove, by replay alone, that
+no payout had a second dispatch without proof between, and that every state follows from a recorded receipt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import apsw
+import msgspec
+
+from payout_engine.journal.ask import value
+from payout_engine.model import Receipt
+
+SEAL = "seal"
+"""A run is judged: its name, its control totals and the digest of its payouts."""
+HOLD = "hold"
+APPROVE = "approve"
+DISCARD = "discard"
+INTENT = "intent"
+"""A dispatch is about to be spoken."""
+RECEIPTS = "receipts"
+"""What became of a dispatch."""
+RECOVER = "recover"
+"""A dispatch was found unfinished after a crash."""
+SIGHTING = "sighting"
+"""A look-up, or a contradiction in it, moved payouts."""
+FINISH = "finish"
+NOTE = "note"
+
+MOVED_KINDS = (HOLD, RECEIPTS, RECOVER, SIGHTING)
+"""The entries whose body is `Moved`."""
+
+GENESIS = bytes(32)
+"""The hash before the first entry."""
+
+
+class Moved(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Payouts of one chunk went to the states of these receipts.
+
+    Attributes:
+        receipts: one for each payout, or one that stands for all.
+        indexes: which payouts; None for the whole chunk.
+        dispatch: the dispatch that ended with this, or None.
+    """
+
+    receipts: Sequence[Receipt]
+    indexes: Sequence[int] | None = None
+    dispatch: int | None = None
+
+
+class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A dispatch of these payouts of one chunk began; None for the whole chunk."""
+
+    dispatch: int
+    indexes: Sequence[int] | None = None
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A remark for people. `kind` is free."""
+
+    kind: str
+    text: str
+
+
+def moved_text(receipts: bytes, indexes: Sequence[int] | None, dispatch: int | None = None) -> str:
+    """Return the body of a `Moved` entry around receipts that are already encoded, since they are stored twice."""
+    body: dict[str, object] = {"receipts": msgspec.Raw(receipts)}
+    if indexes is not None:
+        body["indexes"] = indexes
+    if dispatch is not None:
+        body["dispatch"] = dispatch
+    return msgspec.json.encode(body).decode()
+
+
+def chained(before: bytes, at: float, run_no: int, chunk_id: int | None, kind: str, body: str) -> bytes:
+    """Return the hash of an entry that follows the entry with the hash `before`."""
+    text = f"{at!r}|{run_no}|{'' if chunk_id is None else chunk_id}|{kind}|{body}"
+    return hashlib.sha256(before + text.encode()).digest()
+
+
+def append(db: apsw.Connection, at: float, run_no: int, kind: str, body: str, chunk_id: int | None = None) -> None:
+    """Add an entry. The last hash is read each time: another process may have written since."""
+    before = value(db, "SELECT hash FROM log ORDER BY seq DESC LIMIT 1") or GENESIS
+    db.execute(
+        "INSERT INTO log (at, run_no, chunk_id, kind, body, hash) VALUES (?, ?, ?, ?, ?, ?)",
+        (at, run_no, chunk_id, kind, body, chained(before, at, run_no, chunk_id, kind, body)),
+    )
+
+
+def note(db: apsw.Connection, at: float, run_no: int, kind: str, text: str, chunk_id: int | None = None) -> None:
+    """Add a remark for people."""
+    append(db, at, run_no, NOTE, msgspec.json.encode(Note(kind, text)).decode(), chunk_id)
+
+
+def note_once(db: apsw.Connection, at: float, run_no: int, kind: str, text: str, chunk_id: int) -> bool:
+    """Add a remark on a chunk unless the same was made before; tell whether it is new."""
+    body = msgspec.json.encode(Note(kind, text)).decode()
+    known = value(
+        db,
+        "SELECT 1 FROM log WHERE run_no = ? AND kind = 'note' AND chunk_id = ? AND body = ?",
+        (run_no, chunk_id, body),
+    )
+    if known is None:
+        append(db, at, run_no, NOTE, body, chunk_id)
+    return known is None

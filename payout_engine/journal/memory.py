@@ -1,0 +1,391 @@
+"""The journal in memory: the readable reference of `ports.Journal`, which the durable one must agree with.
+
+Plain dictionaries and exact comparisons; nothing survives the process. It passes the same suite as `SqliteJournal`,
+serves simulations, and is what to read first to understand what a journal does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from payout_engine import clock
+from payout_engine.errors import IllegalMoveError, JournalBusyError, JournalError
+from payout_engine.journal.fresh import payee
+from payout_engine.journal.keys import (
+    chunk_id_of,
+    new_token,
+    parse_key,
+    position_of,
+    provider_keys,
+    run_no_of,
+    split_position,
+)
+from payout_engine.journal.rows import INTERRUPTED, each, outcome_of, receipt_of, stamped
+from payout_engine.journal.sightings import conflict_text
+from payout_engine.journal.verdict import judge
+from payout_engine.lifecycle import UNPAID, State, move
+from payout_engine.limits import BLOCK_ROWS, REPEAT_WINDOW_SECONDS
+from payout_engine.model import (
+    Chunk,
+    Dispatch,
+    Entry,
+    Lane,
+    Outcome,
+    Payout,
+    Problem,
+    Query,
+    Receipt,
+    Repeat,
+    RepeatKind,
+    Run,
+    RunState,
+    Sighting,
+    Tally,
+)
+from payout_engine.ports import Applied, ReadyChunk
+
+
+class _Line(msgspec.Struct):
+    """One payout with all that is known of it."""
+
+    position: int
+    payout: Payout
+    row: Sequence[str]
+    lane: Lane
+    key: str
+    receipt: Receipt
+    sent_at: float = 0.0
+
+
+class _Run(msgspec.Struct):
+    """One run with its lines, by position."""
+
+    run: Run
+    number: int
+    token: str
+    lines: dict[int, _Line] = {}
+    chunks: int = 0
+    approved_no: int = 0
+    compared: int | None = None
+    events: list[tuple[int, Sequence[Outcome]]] = []
+    notes: list[tuple[float, str, str]] = []
+
+
+class MemoryJournal:
+    """A journal that lasts as long as the process; see `ports.Journal` for what each method promises."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, _Run] = {}
+        self._numbers = 0
+        self._approvals = 0
+        self._sequence = 0
+        self._dispatches: list[Dispatch] = []
+        self._unfinished: dict[int, Dispatch] = {}
+        self._leases: set[str] = set()
+
+    def _run(self, run_id: str) -> _Run:
+        if run_id not in self._runs:
+            raise JournalError(f"The journal has no run {run_id}. See the runs it has with: payout-engine runs")
+        return self._runs[run_id]
+
+    def _number(self, number: int) -> _Run:
+        return next(run for run in self._runs.values() if run.number == number)
+
+    def _publish(self, run: _Run, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        self._sequence += 1
+        run.events.append((self._sequence, outcomes))
+        return outcomes
+
+    # ------------------------------------------------------------------------------------------------------- intake
+
+    async def begin(self, run: Run) -> None:
+        if run.run_id in self._runs:
+            raise JournalError(f"The journal already has a run {run.run_id}. Give the new run another id.")
+        self._numbers += 1
+        self._runs[run.run_id] = _Run(msgspec.structs.replace(run, state=RunState.INTAKE), self._numbers, new_token())
+
+    async def add(self, run_id: str, chunks: Sequence[Chunk]) -> None:
+        run, at = self._run(run_id), clock.now()
+        _require(run, RunState.INTAKE)
+        for chunk in chunks:
+            run.chunks += 1
+            chunk_id = chunk_id_of(run.number, run.chunks)
+            keys = provider_keys(run.token, chunk_id, range(len(chunk.payouts)))
+            born = [Receipt(State.READY)] * len(chunk.payouts)
+            if chunk.problems:
+                refusals = [receipt_of(problem, State.REJECTED, at) for problem in chunk.problems]
+                born = list(each(refusals, len(chunk.payouts)))
+            for index, payout in enumerate(chunk.payouts):
+                position = position_of(chunk_id, index)
+                line = _Line(position, payout, chunk.rows[index], chunk.lane, keys[index], born[index])
+                run.lines[position] = line
+
+    async def repeats(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
+        run = self._run(run_id)
+        approvals = self._approvals
+        found: list[Repeat] = []
+        for line in list(run.lines.values()):
+            if line.receipt.state is State.READY:
+                if run.run.has_references:
+                    found += self._repeats_of(run, line, RepeatKind.REFERENCE)
+                found += self._repeats_of(run, line, RepeatKind.PAYEE_AMOUNT)
+        run.compared = approvals
+        if found:
+            yield found
+
+    def _repeats_of(self, run: _Run, line: _Line, kind: RepeatKind) -> list[Repeat]:
+        """Return what a payout repeats: the latest earlier run's lowest line, and the lowest line of its own run."""
+        since = clock.now() - REPEAT_WINDOW_SECONDS
+        earlier = [
+            other
+            for other in self._runs.values()
+            if other is not run
+            and other.run.approved_at is not None
+            and (kind is RepeatKind.REFERENCE or other.run.approved_at >= since)
+        ]
+        originals: list[tuple[_Run, _Line]] = []
+        for other in sorted(earlier, key=lambda other: -other.approved_no):
+            alike = _alike(other, line, kind)
+            if alike:
+                originals.append((other, alike[0]))
+                break
+        own = _alike(run, line, kind)
+        if own[0] is not line:
+            originals.append((run, own[0]))
+        return [
+            Repeat(
+                kind=kind,
+                position=line.position,
+                payout=line.payout,
+                earlier_run_id=other.run.run_id,
+                earlier_line=original.payout.line,
+                earlier_state=original.receipt.state,
+                earlier_at=0.0 if other is run else other.run.approved_at or 0.0,
+                same_run=other is run,
+            )
+            for other, original in originals
+        ]
+
+    async def hold(self, run_id: str, reasons: Mapping[int, Problem]) -> None:
+        run, at = self._run(run_id), clock.now()
+        if any(
+            position not in run.lines or run.lines[position].receipt.state is not State.READY for position in reasons
+        ):
+            raise IllegalMoveError(f"only ready payouts of run {run_id} can be held")
+        chunks: dict[int, list[int]] = {}
+        for position in sorted(reasons):
+            run.lines[position].receipt = receipt_of(reasons[position], State.HELD, at)
+            chunks.setdefault(split_position(position)[0], []).append(position)
+        if run.run.state is not RunState.INTAKE:
+            for positions in chunks.values():
+                self._publish(run, [_outcome(run, run.lines[position]) for position in positions])
+
+    async def seal(self, run_id: str) -> None:
+        run = self._run(run_id)
+        _require(run, RunState.INTAKE)
+        run.run = msgspec.structs.replace(run.run, state=RunState.JUDGED)
+        run.compared = self._approvals if run.compared is None else run.compared
+        chunks: dict[int, list[_Line]] = {}
+        for line in run.lines.values():
+            if line.receipt.state is State.HELD:
+                chunks.setdefault(split_position(line.position)[0], []).append(line)
+        for lines in chunks.values():
+            self._publish(run, [_outcome(run, line) for line in lines])
+
+    async def discard(self, run_id: str) -> None:
+        if self._run(run_id).run.approved_at is not None:
+            raise IllegalMoveError(f"run {run_id} was approved, so it is never removed")
+        del self._runs[run_id]
+
+    async def approve(self, run_id: str) -> bool:
+        run = self._run(run_id)
+        if run.run.approved_at is not None:
+            return True
+        _require(run, RunState.JUDGED)
+        if self._approvals > (run.compared or 0):
+            return False
+        self._approvals += 1
+        run.approved_no = self._approvals
+        run.run = msgspec.structs.replace(run.run, state=RunState.PAYING, approved_at=clock.now())
+        return True
+
+    # ------------------------------------------------------------------------------------------------------ payment
+
+    async def recover(self, run_id: str) -> Sequence[Outcome]:
+        run, outcomes = self._run(run_id), list[Outcome]()
+        for dispatch in list(self._unfinished.values()):
+            if run_no_of(dispatch.chunk_id) == run.number:
+                outcomes += await self.record(dispatch, [INTERRUPTED])
+        return outcomes
+
+    async def ready(self, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
+        run = self._run(run_id)
+        chunks: dict[int, list[_Line]] = {}
+        for line in run.lines.values():
+            chunk_id = split_position(line.position)[0]
+            if line.receipt.state is State.READY and line.lane == lane and chunk_id > after:
+                chunks.setdefault(chunk_id, []).append(line)
+        return [
+            ReadyChunk(
+                chunk_id,
+                lane,
+                [split_position(line.position)[1] for line in chunks[chunk_id]],
+                [line.payout for line in chunks[chunk_id]],
+                [line.key for line in chunks[chunk_id]],
+            )
+            for chunk_id in sorted(chunks)[:limit]
+        ]
+
+    async def intend(self, chunk: ReadyChunk) -> Dispatch:
+        run, at = self._number(run_no_of(chunk.chunk_id)), clock.now()
+        if run.run.approved_at is None:
+            raise IllegalMoveError("nobody approved this run, so nothing of it may be sent")
+        lines = [run.lines[position_of(chunk.chunk_id, index)] for index in chunk.indexes]
+        if not lines or any(line.receipt.state is not State.READY for line in lines):
+            raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
+        for line in lines:
+            line.receipt, line.sent_at = Receipt(State.SENDING), at
+        run.run = msgspec.structs.replace(run.run, state=RunState.PAYING, finished_at=None)
+        dispatch_id = len(self._dispatches) + 1
+        dispatch = Dispatch(dispatch_id, chunk.chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
+        self._dispatches.append(dispatch)
+        self._unfinished[dispatch_id] = dispatch
+        return dispatch
+
+    async def record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+        receipts = stamped(each(receipts, len(dispatch.payouts)), clock.now())
+        for receipt in receipts:
+            if receipt.state is State.SENDING:
+                raise IllegalMoveError("a receipt cannot leave a payout sending")
+            move(State.SENDING, receipt.state)
+        if self._unfinished.pop(dispatch.dispatch_id, None) is None:
+            raise IllegalMoveError("what became of this dispatch is already recorded")
+        run = self._number(run_no_of(dispatch.chunk_id))
+        lines = [run.lines[position_of(dispatch.chunk_id, index)] for index in dispatch.indexes]
+        for line, receipt in zip(lines, receipts, strict=True):
+            line.receipt = receipt
+        return self._publish(run, [_outcome(run, line) for line in lines])
+
+    async def apply(self, sightings: Sequence[Sighting]) -> Applied:
+        applied = Applied([], [])
+        at = clock.now()
+        for sighting in sightings:
+            key = parse_key(sighting.key)
+            run = next((run for run in self._runs.values() if key is not None and run.token == key.token), None)
+            if key is None or run is None:
+                continue
+            line = run.lines.get(position_of(chunk_id_of(run.number, key.chunk_no), key.index))
+            if line is not None:
+                receipt = stamped([sighting.receipt], at)[0]
+                self._see(run, line, msgspec.structs.replace(sighting, receipt=receipt), applied, at)
+        return applied
+
+    def _see(self, run: _Run, line: _Line, sighting: Sighting, applied: Applied, at: float) -> None:
+        verdict = judge(line.payout, line.receipt, sighting)
+        text = conflict_text(run.run.run_id, line.payout, verdict.conflict)
+        if verdict.conflict and all(known != text for _, _, known in run.notes):
+            run.notes.append((at, "conflict", text))
+            applied.conflicts.append(text)  # type: ignore[attr-defined]
+        for receipt in verdict.receipts:
+            before, line.receipt = line.receipt, receipt
+            move(before.state, receipt.state)
+            self._publish(run, [_outcome(run, line)])
+            if (before.state, before.provider_reference) != (receipt.state, receipt.provider_reference):
+                applied.outcomes.append(_outcome(run, line))  # type: ignore[attr-defined]
+
+    async def open_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
+        open_lines = [
+            line
+            for position, line in sorted(self._run(run_id).lines.items())
+            if line.receipt.state in (State.ACCEPTED, State.UNKNOWN)
+            and line.lane.account == account
+            and position > after
+        ][:limit]
+        queries = [
+            Query(line.key, line.receipt.provider_reference, line.receipt.state, line.sent_at, line.payout)
+            for line in open_lines
+        ]
+        return queries, open_lines[-1].position if len(queries) == limit else 0
+
+    async def finish(self, run_id: str) -> None:
+        run = self._run(run_id)
+        if run.run.approved_at is None:
+            raise IllegalMoveError(f"run {run_id} is {run.run.state}, so it cannot be finished")
+        run.run = msgspec.structs.replace(run.run, state=RunState.FINISHED, finished_at=clock.now())
+
+    # ------------------------------------------------------------------------------------------------------- people
+
+    async def runs(self) -> Sequence[Run]:
+        return [run.run for run in reversed(self._runs.values())]
+
+    async def find(self, run_id: str) -> Run | None:
+        return self._runs[run_id].run if run_id in self._runs else None
+
+    async def find_digest(self, digest: str) -> Run | None:
+        return next((run for run in await self.runs() if run.digest == digest), None)
+
+    async def tally(self, run_id: str) -> Sequence[Tally]:
+        counts: dict[tuple[Lane, State], list[int]] = {}
+        for line in self._run(run_id).lines.values():
+            counts.setdefault((line.lane, line.receipt.state), []).append(line.payout.amount_minor)
+        return [Tally(lane, state, len(amounts), sum(amounts)) for (lane, state), amounts in sorted(counts.items())]
+
+    async def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:
+        run = self._run(run_id)
+        found = [
+            Entry(line.payout, line.row, line.lane, line.receipt, line.key)
+            for line in sorted(run.lines.values(), key=lambda line: (line.payout.line, line.position))
+            if states is None or line.receipt.state in states
+        ]
+        for start in range(0, len(found), BLOCK_ROWS):
+            yield found[start : start + BLOCK_ROWS]
+
+    async def note(self, run_id: str, kind: str, text: str) -> None:
+        self._run(run_id).notes.append((clock.now(), kind, text))
+
+    async def notes(self, run_id: str) -> Sequence[tuple[float, str, str]]:
+        return list(self._run(run_id).notes)
+
+    async def outcomes(self, run_id: str, after: int = 0) -> AsyncIterator[tuple[int, Sequence[Outcome]]]:
+        for sequence, outcomes in list(self._run(run_id).events):
+            if sequence > after:
+                yield sequence, outcomes
+
+    @asynccontextmanager
+    async def lease(self, account: str) -> AsyncIterator[None]:
+        if account in self._leases:
+            raise JournalBusyError(f"Another process is paying for account {account}. Wait until it has ended.")
+        self._leases.add(account)
+        try:
+            yield
+        finally:
+            self._leases.discard(account)
+
+    async def aclose(self) -> None:
+        """Nothing is queued and nothing is open."""
+
+
+def _require(run: _Run, state: RunState) -> None:
+    if run.run.state is not state:
+        raise IllegalMoveError(f"run {run.run.run_id} is {run.run.state}, not {state}")
+
+
+def _outcome(run: _Run, line: _Line) -> Outcome:
+    return outcome_of(run.run.run_id, line.lane, line.payout, line.receipt)
+
+
+def _alike(run: _Run, line: _Line, kind: RepeatKind) -> list[_Line]:
+    """Return the payouts of a run that say the same as `line` and may yet be paid, lowest line first."""
+    alike = [
+        other
+        for other in run.lines.values()
+        if other.receipt.state not in UNPAID and _says(other.payout, kind) == _says(line.payout, kind)
+    ]
+    return sorted(alike, key=lambda other: (other.payout.line, other.position))
+
+
+def _says(payout: Payout, kind: RepeatKind) -> str:
+    return payout.reference if kind is RepeatKind.REFERENCE else payee(payout)

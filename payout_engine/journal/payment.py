@@ -1,0 +1,204 @@
+"""The journal's side of payment: what is ready, the intent before a dispatch, and what became of it.
+
+Functions over one connection, run in the writer's thread inside a transaction. `SqliteJournal` calls them. Look-ups
+are in `sightings.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from payout_engine import clock
+from payout_engine.errors import IllegalMoveError
+from payout_engine.journal import log, rows
+from payout_engine.journal.ask import every, value
+from payout_engine.journal.changes import move, run_no
+from payout_engine.journal.keys import chunk_range, position_of, provider_keys, run_no_of, split_position
+from payout_engine.lifecycle import LETTERS, STATES_BY_LETTER, State
+from payout_engine.lifecycle import move as checked_move
+from payout_engine.model import Dispatch, Lane, Outcome, Query, Receipt, RunState
+from payout_engine.ports import ReadyChunk
+
+_READY, _SENDING = LETTERS[State.READY], LETTERS[State.SENDING]
+_ASKABLE = (LETTERS[State.ACCEPTED], LETTERS[State.UNKNOWN])
+
+
+def recover(db: apsw.Connection, run_id: str) -> Sequence[Outcome]:
+    """Make every unfinished dispatch of a run unknown; see `Journal.recover`."""
+    number, at = run_no(db, run_id), clock.now()
+    receipts = rows.stamped([rows.INTERRUPTED], at)
+    outcomes: list[Outcome] = []
+    unfinished = list(
+        every(
+            db,
+            "SELECT dispatch_id, chunk_id, indexes, account, lane, currency, payouts FROM dispatches"
+            " JOIN chunks USING (chunk_id) WHERE ended_at IS NULL AND chunk_id BETWEEN ? AND ? ORDER BY dispatch_id",
+            chunk_range(number),
+        )
+    )
+    for dispatch_id, chunk_id, stored, account, lane, currency, payouts in unfinished:
+        paid_to = rows.read_payouts(payouts)
+        indexes = None if stored is None else rows.read_indexes(stored, len(paid_to))
+        db.execute("UPDATE dispatches SET ended_at = ? WHERE dispatch_id = ?", (at, dispatch_id))
+        move(db, chunk_id, receipts, indexes, at, log.RECOVER, dispatch_id)
+        outcomes += [
+            rows.outcome_of(run_id, Lane(account, lane, currency), paid_to[index], receipts[0])
+            for index in rows.read_indexes(stored, len(paid_to))
+        ]
+    return outcomes
+
+
+def ready(db: apsw.Connection, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
+    """Return chunks with ready payouts; see `Journal.ready`."""
+    number = run_no(db, run_id)
+    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
+    first, last = chunk_range(number)
+    found = every(
+        db,
+        "SELECT chunk_id, states, payouts FROM progress JOIN chunks USING (chunk_id) WHERE instr(states, 'r') > 0"
+        " AND chunk_id BETWEEN ? AND ? AND account = ? AND lane = ? AND currency = ? ORDER BY chunk_id LIMIT ?",
+        (max(first, after + 1), last, lane.account, lane.name, lane.currency, limit),
+    )
+    return [_ready(chunk_id, lane, token, states, payouts) for chunk_id, states, payouts in found]
+
+
+def _ready(chunk_id: int, lane: Lane, token: str, states: str, stored: str) -> ReadyChunk:
+    payouts = rows.read_payouts(stored)
+    indexes: Sequence[int] = range(len(states))
+    if states != _READY * len(states):
+        indexes = [index for index, letter in enumerate(states) if letter == _READY]
+        payouts = [payouts[index] for index in indexes]
+    return ReadyChunk(chunk_id, lane, indexes, payouts, provider_keys(token, chunk_id, indexes))
+
+
+def intend(db: apsw.Connection, chunk: ReadyChunk) -> Dispatch:
+    """Record that payouts are about to be sent; see `Journal.intend`."""
+    chunk_id, at, count = chunk.chunk_id, clock.now(), len(chunk.indexes)
+    number = run_no_of(chunk_id)
+    state = value(db, "SELECT state FROM runs WHERE run_no = ?", (number,))
+    if state not in (RunState.PAYING, RunState.FINISHED):
+        raise IllegalMoveError("nobody approved this run, so nothing of it may be sent")
+    states = value(db, "SELECT states FROM progress WHERE chunk_id = ?", (chunk_id,)) or ""
+    whole = count == len(states)
+    if not count or any(states[index : index + 1] != _READY for index in chunk.indexes):
+        raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
+    indexes = None if whole else list(chunk.indexes)
+    db.execute(
+        "INSERT INTO dispatches (chunk_id, indexes, begun_at) VALUES (?, ?, ?)",
+        (chunk_id, None if whole else rows.text(indexes), at),
+    )
+    dispatch_id = db.last_insert_rowid()
+    _set_sending(db, chunk_id, states, indexes, at)
+    log.append(db, at, number, log.INTENT, rows.text(log.Intent(dispatch_id, indexes)), chunk_id)
+    if state == RunState.FINISHED:
+        db.execute("UPDATE runs SET state = 'paying', finished_at = NULL WHERE run_no = ?", (number,))
+    return Dispatch(dispatch_id, chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
+
+
+def _set_sending(db: apsw.Connection, chunk_id: int, states: str, indexes: Sequence[int] | None, at: float) -> None:
+    """Move payouts to sending, of which there is nothing to tell: what was said of an earlier attempt is in the log."""
+    receipts = None
+    if indexes is None:
+        states = _SENDING * len(states)
+    else:
+        stored = value(db, "SELECT receipts FROM progress WHERE chunk_id = ?", (chunk_id,))
+        known, letters = rows.read_receipts(stored, len(states)), list(states)
+        for index in indexes:
+            known[index], letters[index] = None, _SENDING
+        states, receipts = "".join(letters), rows.receipts_text(known)
+    db.execute(
+        "UPDATE progress SET states = ?, receipts = ?, updated_at = ? WHERE chunk_id = ?",
+        (states, receipts, at, chunk_id),
+    )
+
+
+def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+    """Record what became of a dispatch; see `Journal.record`."""
+    at, chunk_id, count = clock.now(), dispatch.chunk_id, len(dispatch.payouts)
+    receipts = rows.stamped(receipts, at)
+    for state in {receipt.state for receipt in receipts}:
+        if state is State.SENDING:
+            raise IllegalMoveError("a receipt cannot leave a payout sending")
+        checked_move(State.SENDING, state)
+    everyone = rows.each(receipts, count)
+    _end(db, dispatch, at)
+    whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
+    move(db, chunk_id, receipts, None if whole else list(dispatch.indexes), at, log.RECEIPTS, dispatch.dispatch_id)
+    run_id = value(db, "SELECT run_id FROM runs WHERE run_no = ?", (run_no_of(chunk_id),))
+    return [
+        rows.outcome_of(run_id, dispatch.lane, payout, receipt)
+        for payout, receipt in zip(dispatch.payouts, everyone, strict=True)
+    ]
+
+
+def _end(db: apsw.Connection, dispatch: Dispatch, at: float) -> None:
+    db.execute(
+        "UPDATE dispatches SET ended_at = ? WHERE dispatch_id = ? AND chunk_id = ? AND ended_at IS NULL",
+        (at, dispatch.dispatch_id, dispatch.chunk_id),
+    )
+    if db.changes() != 1:
+        raise IllegalMoveError("what became of this dispatch is already recorded")
+
+
+def open_queries(db: apsw.Connection, run_id: str, account: str, limit: int, after: int) -> tuple[Sequence[Query], int]:
+    """Return open payouts to ask about; see `Journal.open_queries`."""
+    number = run_no(db, run_id)
+    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
+    first, last = chunk_range(number)
+    queries: list[Query] = []
+    for chunk_id, states, receipts, payouts in every(
+        db,
+        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"
+        " WHERE (instr(states, 'a') > 0 OR instr(states, 'u') > 0) AND chunk_id BETWEEN ? AND ? AND account = ?"
+        " ORDER BY chunk_id",
+        (max(first, split_position(after)[0]), last, account),
+    ):
+        start = after - position_of(chunk_id, 0) + 1
+        indexes = [index for index, letter in enumerate(states) if letter in _ASKABLE and index >= start]
+        indexes = indexes[: limit - len(queries)]
+        queries += _queries(db, chunk_id, token, indexes, states, receipts, payouts)
+        if len(queries) == limit:
+            return queries, position_of(chunk_id, indexes[-1])
+    return queries, 0
+
+
+def _queries(
+    db: apsw.Connection,
+    chunk_id: int,
+    token: str,
+    indexes: Sequence[int],
+    states: str,
+    stored: str | None,
+    payouts: str,
+) -> list[Query]:
+    if not indexes:
+        return []
+    asked, receipts = rows.read_payouts(payouts), rows.read_receipts(stored, len(states))
+    sent_at: dict[int, float] = {}
+    for dispatched, begun_at in every(
+        db, "SELECT indexes, begun_at FROM dispatches WHERE chunk_id = ? ORDER BY dispatch_id", (chunk_id,)
+    ):
+        for index in rows.read_indexes(dispatched, len(states)):
+            sent_at[index] = begun_at
+    return [
+        Query(
+            key=key,
+            provider_reference=rows.standing(states[index], receipts[index]).provider_reference,
+            state=STATES_BY_LETTER[states[index]],
+            sent_at=sent_at[index],
+            payout=asked[index],
+        )
+        for index, key in zip(indexes, provider_keys(token, chunk_id, indexes), strict=True)
+    ]
+
+
+def finish(db: apsw.Connection, run_id: str) -> None:
+    """Mark a run finished; see `Journal.finish`."""
+    number, at = run_no(db, run_id), clock.now()
+    state = value(db, "SELECT state FROM runs WHERE run_no = ?", (number,))
+    if state not in (RunState.PAYING, RunState.FINISHED):
+        raise IllegalMoveError(f"run {run_id} is {state}, so it cannot be finished")
+    db.execute("UPDATE runs SET state = 'finished', finished_at = ? WHERE run_no = ?", (at, number))
+    log.append(db, at, number, log.FINISH, "{}")

@@ -1,0 +1,58 @@
+-- What this process knows of runs it is judging. Temporary: it goes with the process, and a run whose judging was
+-- interrupted is judged again from its file.
+
+-- One row for each run that was begun here and is not approved yet.
+CREATE TEMP TABLE judging (
+    run_no INTEGER PRIMARY KEY,
+    chunks INTEGER NOT NULL,          -- chunks recorded so far
+    digest BLOB NOT NULL,             -- of all payouts recorded so far
+    compared INTEGER                  -- the last approval that its repeats were compared with
+) STRICT;
+
+-- The hashes of their payouts, as `keys` will hold them. Unindexed: it is written once and sorted when it is needed.
+CREATE TEMP TABLE fresh (
+    hash INTEGER NOT NULL,
+    position INTEGER NOT NULL
+) STRICT;
+
+-- The search for repeats, in the order it goes through them: hashes that occur more than once, the payouts that have
+-- them, what those payouts really say, the first of each kind, and what is reported.
+CREATE TEMP TABLE doubtful (hash INTEGER PRIMARY KEY) STRICT;
+
+CREATE TEMP TABLE suspects (
+    source INTEGER NOT NULL,          -- 0 this journal, 1 the one attached as `earlier`
+    position INTEGER NOT NULL,
+    PRIMARY KEY (source, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TEMP TABLE faces (
+    kind TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    mine INTEGER NOT NULL,            -- 1 for a payout of the run that is judged
+    approved_no INTEGER NOT NULL,
+    line INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    ready INTEGER NOT NULL
+) STRICT;
+
+CREATE TEMP TABLE originals (
+    kind TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    mine INTEGER NOT NULL,
+    line INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    PRIMARY KEY (kind, identity, mine)
+) STRICT, WITHOUT ROWID;
+
+CREATE TEMP TABLE found (
+    run_no INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    same_run INTEGER NOT NULL,
+    earlier_line INTEGER NOT NULL,
+    earlier_position INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    PRIMARY KEY (run_no, position, kind, same_run)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,209 @@
+"""The durable journal: one SQLite file, one thread, one commit for many requests.
+
+`SqliteJournal` keeps every promise of `ports.Journal`. What each method does to the file is in the modules beside this
+one; here is who waits for what. Opened by the engine; several processes may have one file open, and only the holder of
+an account's lease sends for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+
+from payout_engine import clock
+from payout_engine.journal import intake, log, payment, reading, repeats
+from payout_engine.journal import sightings as looked_up
+from payout_engine.journal.changes import run_no
+from payout_engine.journal.lease import lease
+from payout_engine.journal.schema import connect
+from payout_engine.journal.writer import Need, Work, Writer
+from payout_engine.lifecycle import State
+from payout_engine.limits import BLOCK_ROWS
+from payout_engine.model import (
+    Chunk,
+    Dispatch,
+    Entry,
+    Lane,
+    Outcome,
+    Problem,
+    Query,
+    Receipt,
+    Repeat,
+    Run,
+    Sighting,
+    Tally,
+)
+from payout_engine.ports import Applied, ReadyChunk
+
+T = TypeVar("T")
+
+
+class SqliteJournal:
+    """The journal in a file; see `ports.Journal` for what each method promises. Made by `SqliteJournal.open`."""
+
+    def __init__(self, path: Path, writer: Writer) -> None:
+        self.path = path
+        self._writer = writer
+        # One search at a time: they share the temporary tables.
+        self._searching = anyio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, path: Path, *, scratch_of: Path | None = None, sandbox: bool = False
+    ) -> AsyncIterator[SqliteJournal]:
+        """Open a journal, making it if there is none, and close it at the end.
+
+        Args:
+            path: the file. It is made readable by its owner alone.
+            scratch_of: makes this a throw-away journal that judges as if it were that one: repeats are compared with
+                the runs of `scratch_of`, if it exists, and nothing is written to it. A scratch journal is not durable.
+            sandbox: whether it is for a sandbox's payouts; a journal keeps the kind it was made as.
+
+        Raises:
+            JournalDamagedError: the file is not a journal.
+            JournalNewerError: a newer version of payout_engine wrote it.
+            JournalFullError: it cannot be written.
+            JournalError: it is of the other kind (sandbox or not), or cannot be used for another reason.
+        """
+        earlier = scratch_of if scratch_of is not None and scratch_of.exists() else None
+        scratch = scratch_of is not None
+        opening = partial(connect, path, sandbox=sandbox, scratch=scratch, earlier=earlier)
+        writer = Writer(path, opening, durable=not scratch)
+        await writer.start()
+        journal = cls(path, writer)
+        try:
+            yield journal
+        finally:
+            await journal.aclose()
+
+    @property
+    def commits(self) -> int:
+        """How many transactions have written something; fewer than requests when requests shared them."""
+        return self._writer.commits
+
+    async def _read(self, work: Work[T]) -> T:
+        return await self._writer.run(work, Need.READ)
+
+    # ------------------------------------------------------------------------------------------------------- intake
+
+    async def begin(self, run: Run) -> None:
+        await self._writer.run(lambda db: intake.begin(db, run), Need.WRITE)
+
+    async def add(self, run_id: str, chunks: Sequence[Chunk]) -> None:
+        await self._writer.run(lambda db: intake.add(db, run_id, chunks), Need.WRITE)
+
+    async def repeats(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
+        async with self._searching:
+            search = await self._read(lambda db: repeats.begin(db, run_id))
+            seen: tuple[int, int] | None = (0, 0)
+            while seen is not None:
+                seen = await self._read(partial(repeats.compare, search=search, after=seen))
+            await self._read(lambda db: repeats.conclude(db, search))
+        after = (0, "", 0)
+        while True:
+            found, after = await self._read(partial(repeats.page, search=search, after=after))
+            if not found:
+                return
+            yield found
+
+    async def hold(self, run_id: str, reasons: Mapping[int, Problem]) -> None:
+        await self._writer.run(lambda db: intake.hold(db, run_id, reasons), Need.DURABLE)
+
+    async def seal(self, run_id: str) -> None:
+        await self._writer.run(lambda db: intake.seal(db, run_id), Need.DURABLE)
+
+    async def discard(self, run_id: str) -> None:
+        await self._writer.run(lambda db: intake.discard(db, run_id), Need.WRITE)
+
+    async def approve(self, run_id: str) -> bool:
+        return await self._writer.run(lambda db: intake.approve(db, run_id), Need.DURABLE)
+
+    # ------------------------------------------------------------------------------------------------------ payment
+
+    async def recover(self, run_id: str) -> Sequence[Outcome]:
+        return await self._writer.run(lambda db: payment.recover(db, run_id), Need.DURABLE)
+
+    async def ready(self, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
+        return await self._read(lambda db: payment.ready(db, run_id, lane, after, limit))
+
+    async def intend(self, chunk: ReadyChunk) -> Dispatch:
+        return await self._writer.run(lambda db: payment.intend(db, chunk), Need.DURABLE)
+
+    async def record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+        return await self._writer.run(lambda db: payment.record(db, dispatch, receipts), Need.DURABLE)
+
+    async def apply(self, sightings: Sequence[Sighting]) -> Applied:
+        return await self._writer.run(lambda db: looked_up.apply(db, sightings), Need.DURABLE)
+
+    async def open_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
+        return await self._read(lambda db: payment.open_queries(db, run_id, account, limit, after))
+
+    async def finish(self, run_id: str) -> None:
+        await self._writer.run(lambda db: payment.finish(db, run_id), Need.DURABLE)
+
+    # ------------------------------------------------------------------------------------------------------- people
+
+    async def runs(self) -> Sequence[Run]:
+        return await self._read(reading.runs)
+
+    async def find(self, run_id: str) -> Run | None:
+        return await self._read(lambda db: reading.find(db, run_id))
+
+    async def find_digest(self, digest: str) -> Run | None:
+        return await self._read(lambda db: reading.find_digest(db, digest))
+
+    async def tally(self, run_id: str) -> Sequence[Tally]:
+        counts: reading.Counts = {}
+        after = await self._read(lambda db: reading.tally(db, run_id, 0, counts))
+        while after:
+            after = await self._read(partial(reading.tally, run_id=run_id, after=after, counts=counts))
+        return reading.tallies(counts)
+
+    async def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:
+        waiting: list[Entry] = []
+        cursor, going_on = reading.START, True
+        while going_on:
+            page = await self._read(partial(reading.entries, run_id=run_id, states=states, cursor=cursor))
+            waiting += page.entries
+            # Sorting keeps the order of equal lines; chunks arrive in the order of their first lines.
+            waiting.sort(key=_line)
+            cursor, going_on = page.cursor, page.before is not None
+            done = len(waiting)
+            if page.before is not None:
+                done = next((place for place, entry in enumerate(waiting) if _line(entry) >= page.before), done)
+            for start in range(0, done, BLOCK_ROWS):
+                yield waiting[start : min(start + BLOCK_ROWS, done)]
+            del waiting[:done]
+
+    async def note(self, run_id: str, kind: str, text: str) -> None:
+        await self._writer.run(lambda db: log.note(db, clock.now(), run_no(db, run_id), kind, text), Need.DURABLE)
+
+    async def notes(self, run_id: str) -> Sequence[tuple[float, str, str]]:
+        return await self._read(lambda db: reading.notes(db, run_id))
+
+    async def outcomes(self, run_id: str, after: int = 0) -> AsyncIterator[tuple[int, Sequence[Outcome]]]:
+        while True:
+            page = await self._read(partial(reading.outcomes, run_id=run_id, after=after))
+            for seq, found in page:
+                yield seq, found
+                after = seq
+            if not page:
+                return
+
+    @asynccontextmanager
+    async def lease(self, account: str) -> AsyncIterator[None]:
+        with lease(self.path, account):
+            yield
+
+    async def aclose(self) -> None:
+        await self._writer.aclose()
+
+
+_line = attrgetter("payout.line")

@@ -1,0 +1,296 @@
+"""The one HTTP client that all providers speak through, and the table that says what a failure proves.
+
+It promises: money moves by POST and no POST is ever sent twice; redirects are not followed; certificates are always
+verified; `https` is required except on this machine; in a sandbox run no other host is ever connected to. Every
+failure is `NotSentError` (the bytes provably never left) or `AmbiguousError`, by the exact class of aiohttp's
+exception, and a class that is not in the table is ambiguous. No message shows a header or a body.
+
+Called by the providers' `client.py` only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from enum import Enum
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
+from payout_engine.limits import ANSWER_BYTES_MAX
+
+KEEPALIVE_SECONDS = 10.0
+"""How long an idle connection is kept. A connection that the server closed meanwhile fails ambiguously, because the
+request may have been read before the close; a time below the usual 15-75 s of servers makes that rare."""
+
+CONNECT_SECONDS_MAX = 10.0
+"""How long one connection may take to open, TLS included. Failing in this phase is safe: nothing was sent."""
+
+STREAM_BUFFER_BYTES = 256 * 1024
+"""How much of a streamed answer is read ahead."""
+
+CONNECTIONS_SPARE = 4
+"""Connections beyond the paying ones, so that a long list or a balance never makes a payment wait for its turn."""
+
+RETRY_AFTER_SECONDS_MAX = 3600
+"""A longer wait asked for by a provider is cut to this; a person will have looked by then."""
+
+
+class Proof(Enum):
+    """What a failure proves about the request."""
+
+    NOT_SENT = NotSentError
+    AMBIGUOUS = AmbiguousError
+
+
+# Matched on the exact class, because the hierarchy lies for our purpose: ClientConnectorError (never sent) is a
+# subclass of ClientOSError (also a reset after the server has read the request).
+# Source: aiohttp 3.14.5, client.py, connector.py and client_exceptions.py; tried against local servers.
+MEANINGS: dict[str, tuple[Proof, str]] = {
+    # The connection was never made, so no byte of a request left.
+    "ClientConnectorError": (Proof.NOT_SENT, "connection_refused"),
+    "ClientConnectorDNSError": (Proof.NOT_SENT, "host_unknown"),
+    "ClientConnectorCertificateError": (Proof.NOT_SENT, "certificate_invalid"),
+    "ClientConnectorSSLError": (Proof.NOT_SENT, "tls_failed"),
+    "ConnectionTimeoutError": (Proof.NOT_SENT, "connect_timeout"),
+    "InvalidURL": (Proof.NOT_SENT, "url_invalid"),
+    "InvalidUrlClientError": (Proof.NOT_SENT, "url_invalid"),
+    "NonHttpUrlClientError": (Proof.NOT_SENT, "url_invalid"),
+    # The request may have been read.
+    "ServerDisconnectedError": (Proof.AMBIGUOUS, "connection_closed"),
+    "ClientOSError": (Proof.AMBIGUOUS, "connection_reset"),
+    "ClientConnectionResetError": (Proof.AMBIGUOUS, "connection_reset"),
+    "SocketTimeoutError": (Proof.AMBIGUOUS, "timeout"),
+    "ServerTimeoutError": (Proof.AMBIGUOUS, "timeout"),
+    "ClientPayloadError": (Proof.AMBIGUOUS, "answer_truncated"),
+    "ClientResponseError": (Proof.AMBIGUOUS, "answer_unreadable"),
+    "ContentTypeError": (Proof.AMBIGUOUS, "answer_unreadable"),
+    # Never raised to us as such, or not in this use; classified so that a new class stands out.
+    "ClientError": (Proof.AMBIGUOUS, "http_error"),
+    "ClientConnectionError": (Proof.AMBIGUOUS, "http_error"),
+    "ClientSSLError": (Proof.AMBIGUOUS, "http_error"),
+    "ServerConnectionError": (Proof.AMBIGUOUS, "http_error"),
+    "ServerFingerprintMismatch": (Proof.AMBIGUOUS, "http_error"),
+    "ClientProxyConnectionError": (Proof.AMBIGUOUS, "http_error"),
+    "ClientHttpProxyError": (Proof.AMBIGUOUS, "http_error"),
+    "RedirectClientError": (Proof.AMBIGUOUS, "http_error"),
+    "InvalidUrlRedirectClientError": (Proof.AMBIGUOUS, "http_error"),
+    "NonHttpUrlRedirectClientError": (Proof.AMBIGUOUS, "http_error"),
+    "TooManyRedirects": (Proof.AMBIGUOUS, "http_error"),
+    "UploadAbortedError": (Proof.AMBIGUOUS, "http_error"),
+    "EofStream": (Proof.AMBIGUOUS, "http_error"),
+    "WSServerHandshakeError": (Proof.AMBIGUOUS, "http_error"),
+    "WSMessageTypeError": (Proof.AMBIGUOUS, "http_error"),
+    "WebSocketError": (Proof.AMBIGUOUS, "http_error"),
+    "BadContentDispositionHeader": (Proof.AMBIGUOUS, "http_error"),
+    "BadContentDispositionParam": (Proof.AMBIGUOUS, "http_error"),
+}
+
+# Older releases of aiohttp lack some of the names.
+_BY_CLASS = {getattr(aiohttp, name): meaning for name, meaning in MEANINGS.items() if hasattr(aiohttp, name)}
+# What aiohttp raises when the time for the whole call is over.
+_BY_CLASS[TimeoutError] = (Proof.AMBIGUOUS, "timeout")
+
+
+def classify(error: Exception) -> tuple[Proof, str]:
+    """Return what `error` proves about the request, and a stable reason. The default is ambiguous."""
+    return _BY_CLASS.get(type(error), (Proof.AMBIGUOUS, "http_error"))
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole HTTP answer. Its repr shows no body.
+
+    Attributes:
+        status: the HTTP status.
+        body: as received.
+        retry_after_seconds: from the header of that name if it is a number of seconds, else None.
+    """
+
+    status: int
+    body: bytes
+    retry_after_seconds: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status}, {len(self.body)} bytes)"
+
+
+class Stream:
+    """An answer that is read piece by piece."""
+
+    def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
+        self.status = response.status
+        self._response = response
+        self._host = host
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body in pieces of any size.
+
+        Raises:
+            AmbiguousError: it did not come to its end.
+        """
+        while True:
+            try:
+                chunk = await self._response.content.readany()
+            except Exception as error:
+                raise _translated(error, self._host) from None
+            if not chunk:
+                return
+            yield chunk
+
+    async def answer(self) -> Answer:
+        """Read the rest as one answer.
+
+        Raises:
+            AmbiguousError: it did not come to its end, or is longer than `ANSWER_BYTES_MAX`.
+        """
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > ANSWER_BYTES_MAX:
+                raise AmbiguousError("answer_too_long", f"{self._host} answered more than {ANSWER_BYTES_MAX} bytes")
+        return Answer(self.status, bytes(body), _retry_after_seconds(self._response.headers.get("Retry-After", "")))
+
+
+class HttpClient:
+    """Keep-alive connections to one base address.
+
+    Args:
+        base_url: scheme and host, and a path prefix if there is one; no query, no user, no fragment.
+        headers: sent with every request; they hold the secrets and are never shown.
+        timeout_seconds: for one whole call; for a stream, between two pieces.
+        loopback_only: refuse any host but this machine.
+        concurrency: paying calls on the wire at once, at most.
+
+    Raises:
+        ConfigError: the address cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        timeout_seconds: float,
+        loopback_only: bool,
+        concurrency: int,
+    ) -> None:
+        self._base = _checked_url(base_url, loopback_only=loopback_only)
+        self._prefix = str(self._base).rstrip("/")
+        self._headers = {"Accept": "application/json", **headers}
+        connect_seconds = min(CONNECT_SECONDS_MAX, timeout_seconds)
+        self._whole = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=connect_seconds)
+        # A list may take minutes in all; it is dead only when nothing comes for the length of one call.
+        self._endless = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=timeout_seconds)
+        self._connections = concurrency + CONNECTIONS_SPARE
+        self._session: aiohttp.ClientSession | None = None
+        self._post_urls: dict[str, URL] = {}
+        self.host = f"{self._base.host}:{self._base.port}"
+
+    def __repr__(self) -> str:
+        return f"HttpClient({self.host!r})"
+
+    async def post_json(self, path: str, body: bytes) -> Answer:
+        """POST an encoded JSON document, once, and return the whole answer whatever its status.
+
+        Raises:
+            NotSentError: no connection was made.
+            AmbiguousError: anything else that is not a whole answer.
+        """
+        url = self._post_urls.get(path)
+        if url is None:
+            url = self._post_urls[path] = self._url(path)
+        return await self._call("POST", url, body)
+
+    async def get(self, path: str) -> Answer:
+        """GET `path` and return the whole answer whatever its status. Raises as `post_json` does."""
+        return await self._call("GET", self._url(path), None)
+
+    @asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[Stream]:
+        """GET `path` and hand out the answer to be read piece by piece. Raises as `post_json` does."""
+        try:
+            response = await self._opened().get(
+                self._url(path), allow_redirects=False, timeout=self._endless, read_bufsize=STREAM_BUFFER_BYTES
+            )
+        except Exception as error:
+            raise _translated(error, self.host) from None
+        try:
+            yield Stream(response, self.host)
+        finally:
+            # Closing, not releasing: an unread rest would otherwise be read by the next call.
+            response.close()
+
+    async def aclose(self) -> None:
+        """Close all connections. The client may not be used after this."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _call(self, method: str, url: URL, body: bytes | None) -> Answer:
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        try:
+            async with self._opened().request(
+                method, url, data=body, headers=headers, allow_redirects=False, timeout=self._whole
+            ) as response:
+                return await Stream(response, self.host).answer()
+        except ProviderError:
+            raise
+        except Exception as error:
+            # `from None`: some of aiohttp's exceptions show the request's headers, where the key is.
+            raise _translated(error, self.host) from None
+
+    def _url(self, path: str) -> URL:
+        return URL(self._prefix + path, encoded=True)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """Open the session at first use: it belongs to the running loop, and accounts are configured before it runs."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._session
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether `host` is this machine: `localhost` or a loopback address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _checked_url(base_url: str, *, loopback_only: bool) -> URL:
+    """Parse an account's base address, refusing what could leak a key or reach a real host from a sandbox run."""
+    try:
+        url = URL(base_url)
+    except ValueError:
+        raise ConfigError("base_url is not an address") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError("base_url must begin with https:// and name a host")
+    if url.user or url.password or url.query_string or url.fragment:
+        raise ConfigError("base_url must be scheme, host and path only: no user, no query, no fragment")
+    if loopback_only and not is_loopback(url.host):
+        raise ConfigError(f"a sandbox run never connects to {url.host}: only to this machine")
+    if url.scheme != "https" and not is_loopback(url.host):
+        raise ConfigError(f"base_url must begin with https:// because {url.host} is another machine")
+    return url
+
+
+def _translated(error: Exception, host: str) -> ProviderError:
+    """Turn a failure into what it proves. The words are ours, since the library's may show more than they should."""
+    proof, reason = classify(error)
+    happened = "was not reached" if proof is Proof.NOT_SENT else "may have acted on the call"
+    translated: ProviderError = proof.value(reason, f"{host} {happened}: {reason} ({type(error).__name__})")
+    return translated
+
+
+def _retry_after_seconds(text: str) -> float | None:
+    """The header as seconds; its date form is not worth a clock comparison."""
+    return float(min(int(text), RETRY_AFTER_SECONDS_MAX)) if text.isascii() and text.isdigit() else None

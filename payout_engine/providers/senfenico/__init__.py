@@ -1,0 +1,22 @@
+"""Senfenico: mobile-money wallets of Burkina Faso, in bulk.
+
+`REGISTRATION` is all that the rest of the package knows of this folder. Facts with their sources: NOTES.md.
+"""
+
+from __future__ import annotations
+
+from payout_engine.ports import Registration
+from payout_engine.providers.senfenico.adapter import SenfenicoProvider, traits, wallets
+from payout_engine.providers.senfenico.sandbox import sandbox
+
+REGISTRATION = Registration(
+    name="senfenico",
+    title="Senfenico",
+    traits=traits,
+    wallets=wallets,
+    secrets=("api_key",),
+    connect=SenfenicoProvider,
+    sandbox=sandbox,
+    sandbox_secrets={"api_key": "sk_test_sandbox"},
+    summary="Burkina Faso in XOF: Orange Money, Moov Money and Sank Money, up to 100 transfers per call.",
+)

@@ -1,0 +1,223 @@
+"""Senfenico as a `Provider`: traits, wallets, send, look_up, balances.
+
+It promises what `ports.Provider` promises. Dispatches go out as bulk transfers, each payout under its provider key as
+`ext_id`; because the bulk answer names no references, and nothing documents that an ext_id is paid only once, what
+became of a payout is found in the list of transfers, and an absence from it proves nothing.
+
+Called by the engine through the registration. Facts with their sources: NOTES.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
+from payout_engine.limits import CHUNK_SIZE, RECEIPTS_BATCH
+from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
+from payout_engine.ports import Account, KeyPromise, LookUpKind, Traits, Wallet
+from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico.client import BASE_URL, SenfenicoClient
+
+FETCH_QUERIES_MAX = 20
+"""Up to this many payouts with known references are asked for one by one; beyond, one sweep of the list is cheaper."""
+
+FEE_PERCENT_DEFAULT = "1.5"
+"""What every sample of the document shows. It states no tariff, so an account whose contract differs sets its own."""
+
+TRAITS = Traits(
+    pays_out=True,
+    batch_limit=wire.BATCH_LIMIT,
+    calls_per_second=wire.CALLS_PER_SECOND,
+    # Not documented. Five calls per second that take up to three seconds each keep this many on the wire.
+    concurrency=16,
+    key_promise=KeyPromise.NONE,
+    key_lifetime_seconds=None,
+    look_up=LookUpKind.SWEEP,
+    absence_final_seconds=None,
+    recipients=("phone",),
+)
+
+_COMMON = frozenset({"api_key", "base_url", "timeout_seconds"})
+"""Settings that stand beside the options in the configuration and are read elsewhere."""
+
+_SOURCE = "Senfenico API document, sections 'single transfer' and 'Note on Provider Constraints', read 2026-11-20"
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The account's settings beyond the ones every account has.
+
+    Attributes:
+        batch_limit: payouts in one call.
+        rate_per_second: bulk calls per second, if the contract says another figure than the document.
+        concurrency: calls on the wire at once.
+        fee_percent: the fee on top of each transfer, in percent, as a string or a number.
+    """
+
+    batch_limit: int = wire.BATCH_LIMIT
+    rate_per_second: float = wire.CALLS_PER_SECOND
+    concurrency: int = TRAITS.concurrency
+    fee_percent: str | int | float = FEE_PERCENT_DEFAULT
+
+
+def options_of(written: Mapping[str, Any]) -> Options:
+    """Check the options as written in the configuration.
+
+    Raises:
+        ConfigError: one is unknown or out of bounds.
+    """
+    try:
+        options = msgspec.convert({key: value for key, value in written.items() if key not in _COMMON}, Options)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"senfenico options: {error}") from None
+    if not 1 <= options.batch_limit <= CHUNK_SIZE:
+        raise ConfigError(f"batch_limit must be 1 to {CHUNK_SIZE}")
+    if not 0 < options.rate_per_second <= 1_000_000:
+        raise ConfigError("rate_per_second must be above 0")
+    if not 1 <= options.concurrency <= 1_000:
+        raise ConfigError("concurrency must be 1 to 1000")
+    return options
+
+
+def traits(written: Mapping[str, Any]) -> Traits:
+    """Return the documented traits with the account's own figures in place.
+
+    Raises:
+        ConfigError: an option cannot be used.
+    """
+    options = options_of(written)
+    return msgspec.structs.replace(
+        TRAITS,
+        batch_limit=options.batch_limit,
+        calls_per_second=options.rate_per_second,
+        concurrency=options.concurrency,
+    )
+
+
+def wallets(written: Mapping[str, Any]) -> Sequence[Wallet]:
+    """Return where an account with these options can pay to.
+
+    Raises:
+        ConfigError: an option cannot be used.
+    """
+    points = wire.fee_basis_points(options_of(written).fee_percent)
+
+    def wallet(code: str, title: str, **rules: Any) -> Wallet:
+        return Wallet(
+            code=code,
+            title=title,
+            country="BF",
+            currency=wire.CURRENCY,
+            decimals=0,
+            amount_minor_min=100,
+            fee_basis_points=points,
+            source=_SOURCE,
+            **rules,
+        )
+
+    return (
+        wallet("orange_bf", "Orange Money", operators=("Orange",), prefixes=_prefixes("04-07 54-57 64-67 74-77")),
+        wallet("moov_bf", "Moov Money", operators=("Moov Africa",), prefixes=_prefixes("01-03 50-53 60-63 70-73")),
+        # Any Burkinabe mobile number may hold a Sank account, so a number never says that it does.
+        wallet("sank_bf", "Sank Money", automatic=False),
+    )
+
+
+def _prefixes(ranges: str) -> tuple[str, ...]:
+    """Spell out ranges such as `04-07`, as the document prints them."""
+    spans = [span.split("-") for span in ranges.split()]
+    return tuple(f"{prefix:02d}" for first, last in spans for prefix in range(int(first), int(last) + 1))
+
+
+class SenfenicoProvider:
+    """One account at Senfenico.
+
+    Raises:
+        ConfigError: the account's key, address or options cannot be used.
+    """
+
+    def __init__(self, account: Account) -> None:
+        options = options_of(account.options)
+        api_key = account.secrets.get("api_key", "")
+        # A key with a line break in it would be refused by the HTTP library in words that show it.
+        if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+            raise ConfigError(f"the api_key of account {account.name!r} is missing or is not one word of plain letters")
+        self.traits = traits(account.options)
+        self._client = SenfenicoClient(
+            api_key,
+            base_url=account.base_url or BASE_URL,
+            timeout_seconds=account.timeout_seconds,
+            loopback_only=account.loopback_only,
+            concurrency=options.concurrency,
+        )
+
+    def __repr__(self) -> str:
+        return f"SenfenicoProvider({self._client!r})"
+
+    async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
+        """Pay a dispatch by one bulk call. See `ports.Provider.send`."""
+        orders = self._orders(dispatch)
+        try:
+            return wire.receipts(orders, await self._client.bulk_create(orders))
+        except ProviderError:
+            raise
+        except Exception as error:
+            # A fault of ours after the bytes may have left. Its text could show anything, so only its kind is told.
+            raise AmbiguousError("fault_after_sending", f"unexpected {type(error).__name__}") from None
+
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+        """Fetch a few by reference, or sweep the whole list. See `ports.Provider.look_up`."""
+        if 0 < len(queries) <= FETCH_QUERIES_MAX and all(query.provider_reference for query in queries):
+            async for found in self._fetched(queries):
+                yield found
+            return
+        async for transfers in self._client.transfers():
+            for start in range(0, len(transfers), RECEIPTS_BATCH):
+                found = wire.sightings(transfers[start : start + RECEIPTS_BATCH])
+                if found:
+                    yield found
+
+    async def balances(self) -> Sequence[Balance]:
+        """Return what each wallet's transfer balance holds. See `ports.HasBalances`."""
+        return [
+            Balance(shown.wallet, shown.available_minor, shown.pending_minor, wire.CURRENCY)
+            for shown in await self._client.balances()
+        ]
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def _fetched(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+        for query in queries:
+            try:
+                transfer = await self._client.fetch(query.provider_reference)
+            except AmbiguousError as error:
+                # Not shown is not absent: the payout stays as it is, and the others are still asked for.
+                if error.reason == "transaction_not_found":
+                    continue
+                raise
+            if transfer.reference == query.provider_reference:
+                yield wire.sightings([transfer])
+
+    def _orders(self, dispatch: Dispatch) -> Sequence[wire.Order]:
+        """Spell a dispatch as Senfenico does, refusing what must never have come this far."""
+        if not 0 < len(dispatch.payouts) <= self.traits.batch_limit:
+            raise NotSentError("dispatch_too_large", f"a call holds 1 to {self.traits.batch_limit} payouts")
+        wallet = dispatch.lane.name
+        keys = dispatch.keys
+        if wallet not in wire.BALANCE_KEYS:
+            raise NotSentError("dispatch_malformed", "the wallet is not one of Senfenico's")
+        if not len(dispatch.payouts) == len(keys) == len(set(keys)) or not all(keys):
+            raise NotSentError("dispatch_malformed", "the keys are not one for each payout")
+        orders = []
+        for payout, key in zip(dispatch.payouts, keys, strict=True):
+            phone = payout.phone.removeprefix(wire.COUNTRY_DIGITS)
+            if len(payout.phone) != len(wire.COUNTRY_DIGITS) + wire.PHONE_DIGITS or len(phone) != wire.PHONE_DIGITS:
+                raise NotSentError("dispatch_malformed", "a phone number is not one of Burkina Faso")
+            if payout.currency != wire.CURRENCY or payout.amount_minor <= 0:
+                raise NotSentError("dispatch_malformed", "an amount is not a positive number of francs")
+            orders.append(wire.Order(payout.amount_minor, phone, wallet, key))
+        return orders

@@ -1,0 +1,454 @@
+"""Senfenico's API from the other side, with a ledger that is the truth.
+
+Every transfer and balance call, as the document prints it: slashes, envelope, error codes and messages, a bulk answer
+without references, one balance per wallet with percentage fees on top, 100 transfers per call, 5 bulk calls in any
+sliding second. An ext_id is repeated back and never compared: sending it twice pays twice, and the ledger shows it.
+
+Transfers settle after a delay, worked out when somebody looks. `FATES` are the endings of phone numbers that do
+something else than succeed; faults are scripted in `faults`. Where the document is silent, NOTES.md, section 8, says
+what was chosen. Used by embedded sandbox runs, by `payout-engine sandbox` and by tests.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+from aiohttp import web
+
+from payout_engine import clock
+from payout_engine.providers._sandbox import (
+    BODY_BYTES_MAX,
+    Fault,
+    FaultKind,
+    Faults,
+    FaultyEndpoints,
+    Served,
+    SlidingWindow,
+    add_control,
+    cut,
+    serving,
+)
+from payout_engine.providers.senfenico.ledger import NEVER, Fate, Ledger, LedgerTransfer, NewTransfer, created_text
+from payout_engine.providers.senfenico.wire import BALANCE_KEYS, BATCH_LIMIT, CALLS_PER_SECOND, fee_basis_points
+
+BALANCE_DEFAULT = 100_000
+"""What each wallet of a test account holds. Source: section "Tester votre intégration"."""
+
+SETTLE_SECONDS_DEFAULT = 0.3
+
+LATE_SETTLE_FACTOR = 10
+"""How much later than others the late ones settle."""
+
+STATUS_UNDOCUMENTED = "in_review"
+"""A status word that the document does not list, for the numbers that get one."""
+
+FATES: Mapping[str, Fate] = {
+    "000001": Fate.FAILS,
+    "000002": Fate.STAYS_PENDING,
+    "000003": Fate.REFUSED,
+    "000004": Fate.SETTLES_LATE,
+    "000005": Fate.UNDOCUMENTED_STATUS,
+    "000006": Fate.NOT_LISTED,
+}
+"""The last six digits of a phone number that decide what becomes of a transfer to it; all others succeed. The
+document's own test numbers end in 000000."""
+
+MINIMUM = 100
+WALLET_TITLES: Mapping[str, str] = {"orange_bf": "Orange BF", "moov_bf": "Moov BF", "sank_bf": "Sank BF"}
+_MOBILE = re.compile(r"(?:0[1-7]|4[4-6]|5[0-8]|[67]\d)\d{6}")
+_ORANGE = re.compile(r"0[4-7]|4[4-6]|5[4-7]|6[4-7]|7[4-7]")
+_MOOV = re.compile(r"0[1-3]|5[0-3]|6[0-3]|7[0-3]")
+
+_DESCRIPTIONS: Mapping[str, tuple[int, str, str]] = {
+    # Code: the HTTP status we chose, since none is documented, and the two descriptions as documented.
+    "RATE_LIMIT_EXCEEDED": (
+        429,
+        "You have exceeded the rate limit for API requests. Please wait before making further requests.",
+        (
+            "Vous avez dépassé la limite de taux pour les requêtes API. "
+            "Veuillez patienter avant de faire d'autres requêtes."
+        ),
+    ),
+    "TRANSACTION_NOT_FOUND": (404, "Transaction not found.", "Transaction introuvable."),
+    "INVALID_DATA": (
+        400,
+        "Invalid data provided. Please check the input and try again.",
+        "Données invalides fournies. Veuillez vérifier les données saisies et réessayer.",
+    ),
+}
+
+Errors = dict[str, list[str]]
+
+
+class SenfenicoSandbox:
+    """One running sandbox.
+
+    Attributes:
+        base_url: where it listens.
+        ledger: the truth; see `Ledger`.
+        faults: what is going to go wrong.
+        limiter: the bulk calls of the last second; `refused` counts those over the limit.
+        calls: how many calls each endpoint (create, bulk, list, fetch, balances) has had.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        settle_seconds: float,
+        fee_basis_points: int,
+        keys: Sequence[str],
+        limit: int,
+        jitter_seconds: float,
+        faults: Sequence[Fault],
+    ) -> None:
+        self.base_url = ""
+        self.ledger = ledger
+        self.faults = Faults(tuple(faults))
+        self.limiter = SlidingWindow(limit)
+        self._endpoints = FaultyEndpoints(self.faults)
+        self.calls = self._endpoints.calls
+        self._settle_seconds = settle_seconds
+        self._fee_basis_points = fee_basis_points
+        self._keys = frozenset(keys)
+        self._jitter_seconds = jitter_seconds
+        self._served: Served | None = None
+
+    def __repr__(self) -> str:
+        return f"SenfenicoSandbox({self.base_url!r})"
+
+    def attach(self, served: Served) -> None:
+        """Learn where it is served."""
+        self._served = served
+        self.base_url = served.base_url
+
+    async def aclose(self) -> None:
+        """Stop serving. The ledger can still be read."""
+        if self._served is not None:
+            await self._served.aclose()
+
+    # -- the API
+
+    def app(self) -> web.Application:
+        """Return the API as an application, slashes as printed; the PHP client lists without one."""
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app.router.add_post("/v1/payment/transfers/", self._handler("create", self._create))
+        app.router.add_post("/v1/payment/transfers/bulk/", self._bulk)
+        app.router.add_get("/v1/payment/transfers/", self._list)
+        app.router.add_get("/v1/payment/transfers", self._list)
+        app.router.add_get("/v1/payment/transfers/{reference}", self._handler("fetch", self._fetch))
+        app.router.add_get("/v1/payment/balances", self._handler("balances", self._balances))
+        add_control(app, self.faults, self.summary)
+        return app
+
+    def summary(self) -> dict[str, object]:
+        """Return the ledger's totals and the counts of calls."""
+        return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
+
+    def _handler(
+        self, endpoint: str, work: Callable[[web.Request, bytes, Fault | None], web.Response]
+    ) -> Callable[[web.Request], Any]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
+                return self._refusal(request, fault) or work(request, body, fault)
+
+            return await self._endpoints.answer(endpoint, request, process)
+
+        return handle
+
+    async def _bulk(self, request: web.Request) -> web.StreamResponse:
+        if self._jitter_seconds:
+            # Stands for the network: calls that left evenly arrive unevenly.
+            await anyio.sleep(self._jitter_seconds * secrets.randbelow(1_001) / 1_000)
+        arrived = time.monotonic()
+
+        async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
+            refusal = self._refusal(request, fault)
+            if refusal is not None:
+                return refusal
+            if not self.limiter.admit(arrived):
+                self.ledger.count("bulk_over_limit")
+                return _error("RATE_LIMIT_EXCEEDED")
+            return self._queue(request, body, fault)
+
+        return await self._endpoints.answer("bulk", request, process)
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        async def process(_: bytes, fault: Fault | None) -> web.StreamResponse:
+            refusal = self._refusal(request, fault)
+            if refusal is not None:
+                return refusal
+            broken = fault is not None and fault.kind is FaultKind.TRUNCATED
+            slow_seconds = fault.seconds if fault is not None and fault.kind is FaultKind.SLOW else 0.0
+            return await self._stream_list(request, broken=broken, slow_seconds=slow_seconds)
+
+        return await self._endpoints.answer("list", request, process)
+
+    async def _stream_list(self, request: web.Request, *, broken: bool, slow_seconds: float) -> web.StreamResponse:
+        """Write the list page by page, so that a ledger of any size can be shown."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"status":true,"message":"Transfer list retrieved","data":[')
+        separator = b""
+        for page in self.ledger.pages():
+            text = b",".join([orjson.dumps(_shown(transfer)) for transfer in page])
+            if broken:
+                await response.write(separator + text[: len(text) // 2])
+                cut(request)
+                return response
+            await response.write(separator + text)
+            separator = b","
+            await anyio.sleep(slow_seconds)
+        await response.write(b"]}")
+        await response.write_eof()
+        return response
+
+    def _fetch(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
+        transfer = self.ledger.fetch(request.match_info["reference"])
+        if transfer is None:
+            return _error("TRANSACTION_NOT_FOUND")
+        return _json({"status": True, "message": "Transfer details retrieved", "data": _shown(transfer)})
+
+    def _balances(self, _: web.Request, __: bytes, ___: Fault | None) -> web.Response:
+        available, pending = self.ledger.available(), self.ledger.pending()
+        held = {
+            key: {"available": _money(available.get(wallet, 0)), "pending": _money(pending.get(wallet, 0))}
+            for wallet, key in BALANCE_KEYS.items()
+        }
+        totals = {
+            "total_available": _money(sum(available.values())),
+            "total_pending": _money(sum(pending.values())),
+        }
+        collected = {"available": _money(0), "pending": _money(0), "currency": "XOF"}
+        data = {"collection_balances": collected, "transfer_balances": {**totals, **held}}
+        return _json({"status": True, "message": "Balance retrieved", "data": data})
+
+    # -- making transfers
+
+    def _create(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
+        item = _object(body)
+        if item is None:
+            return _error("INVALID_DATA")
+        made, errors = self._judge(request, [item], fault)
+        if errors[0]:
+            return _single_refusal(errors[0])
+        self.ledger.add(made)
+        transfer = self.ledger.fetch(made[0].reference)
+        assert transfer is not None
+        shown = {**_shown(transfer), "fees": orjson.Fragment(_percent(transfer.fee_basis_points, digits=1))}
+        return _json({"status": True, "message": "Transfer has been queued", "data": shown})
+
+    def _queue(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
+        document = _object(body)
+        items = document.get("transfers") if document else None
+        if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
+            return _error("INVALID_DATA")
+        if len(items) > BATCH_LIMIT:
+            message = f"Maximum of {BATCH_LIMIT} transfers allowed per request"
+            return _json({"status": False, "message": message, "error_code": "BATCH_SIZE_LIMIT_EXCEEDED"}, 400)
+        made, errors = self._judge(request, items, fault)
+        if made:
+            self.ledger.add(made)
+        refused = [
+            {"data": _repeated(item), "errors": found} for item, found in zip(items, errors, strict=True) if found
+        ]
+        message = f"{len(made)} transfers queued for processing"
+        return _json({"status": True, "message": message, "failed_transfers": refused})
+
+    def _judge(
+        self, request: web.Request, items: Sequence[dict[str, Any]], fault: Fault | None
+    ) -> tuple[list[NewTransfer], list[Errors]]:
+        """Return the transfers that can be made, and the errors of each item, empty for those."""
+        drained = fault is not None and fault.kind is FaultKind.LOW_BALANCE
+        late_seconds = fault.seconds if fault is not None and fault.kind is FaultKind.LATE else 0.0
+        available = dict.fromkeys(BALANCE_KEYS, 0) if drained else self.ledger.available()
+        made: list[NewTransfer] = []
+        errors: list[Errors] = []
+        for item in items:
+            found, wallet = _field_errors(item)
+            if not found:
+                cost = item["amount"] + self._fee(item["amount"])
+                if cost > available.get(wallet, 0):
+                    text = f"Insufficient balance for {WALLET_TITLES[wallet]} transfer including fees."
+                    found = {"non_field_errors": [text]}
+                else:
+                    available[wallet] -= cost
+                    made.append(self._new(request, item, wallet, late_seconds))
+            errors.append(found)
+        return made, errors
+
+    def _new(self, request: web.Request, item: dict[str, Any], wallet: str, late_seconds: float) -> NewTransfer:
+        now = clock.now()
+        fate = FATES.get(item["recipient_phone"][-6:], Fate.SUCCEEDS)
+        factor = LATE_SETTLE_FACTOR if fate is Fate.SETTLES_LATE else 1
+        verdicts = {Fate.FAILS: "failed", Fate.UNDOCUMENTED_STATUS: STATUS_UNDOCUMENTED}
+        return NewTransfer(
+            reference=f"tr_{secrets.token_hex(16)}",
+            amount=item["amount"],
+            fee=self._fee(item["amount"]),
+            fee_basis_points=self._fee_basis_points,
+            wallet=wallet,
+            phone=item["recipient_phone"],
+            ext_id=item.get("ext_id"),
+            ip_address=request.remote or "127.0.0.1",
+            verdict=verdicts.get(fate, "success"),
+            created_at=now,
+            settles_at=NEVER if fate is Fate.STAYS_PENDING else now + self._settle_seconds * factor,
+            visible_at=NEVER if fate is Fate.NOT_LISTED else now + late_seconds,
+        )
+
+    def _fee(self, amount: int) -> int:
+        """The fee in francs, rounded up; how the provider rounds is not documented."""
+        return -(-amount * self._fee_basis_points // 10_000)
+
+    def _refusal(self, request: web.Request, fault: Fault | None) -> web.Response | None:
+        """What is said of any call before it is processed."""
+        key = request.headers.get("X-API-KEY", "")
+        accepted = key in self._keys if self._keys else key.startswith("sk_test_")
+        if not accepted:
+            return _json({"status": False, "message": "Invalid API key"}, 401)
+        rate_limited = fault is not None and fault.kind is FaultKind.RATE_LIMITED
+        return _error("RATE_LIMIT_EXCEEDED") if rate_limited else None
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that `body` holds, or None."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _field_errors(item: dict[str, Any]) -> tuple[Errors, str]:
+    """What is wrong with one transfer, by field, and the wallet it goes to."""
+    errors: Errors = {}
+    amount, phone, wallet = item.get("amount"), item.get("recipient_phone"), item.get("recipient_wallet")
+    if not isinstance(amount, int) or isinstance(amount, bool):
+        errors["amount"] = ["A valid integer is required."]
+    elif amount < MINIMUM:
+        errors["amount"] = [f"Ensure this value is greater than or equal to {MINIMUM}."]
+    if not isinstance(item.get("ext_id"), str | None):
+        errors["ext_id"] = ["Not a valid string."]
+    if not isinstance(phone, str) or not _MOBILE.fullmatch(phone):
+        errors["recipient_phone"] = ["Enter a valid Burkina Faso phone number."]
+        return errors, ""
+    if FATES.get(phone[-6:]) is Fate.REFUSED:
+        errors["recipient_phone"] = ["The phone number is not associated with an account."]
+    own = "orange_bf" if _ORANGE.match(phone) else "moov_bf" if _MOOV.match(phone) else None
+    if wallet is None:
+        wallet = own
+        if wallet is None:
+            errors["recipient_wallet"] = ["No wallet could be determined from this phone number."]
+    elif wallet not in BALANCE_KEYS:
+        errors["recipient_wallet"] = ["Not a valid choice."]
+    elif wallet not in ("sank_bf", own):
+        errors["recipient_phone"] = ["The phone number does not belong to this wallet."]
+    return errors, str(wallet)
+
+
+def _single_refusal(errors: Errors) -> web.Response:
+    """The answer to a single creation that is refused."""
+    texts = errors.get("non_field_errors")
+    if texts:
+        return _json({"status": False, "message": texts[0], "error_code": "INSUFFICIENT_FUNDS"}, 400)
+    return _error("INVALID_DATA", errors)
+
+
+def _repeated(item: dict[str, Any]) -> dict[str, Any]:
+    """A refused transfer as a bulk answer repeats it."""
+    return {key: item.get(key) for key in ("amount", "recipient_phone", "recipient_wallet", "ext_id")}
+
+
+def _shown(transfer: LedgerTransfer) -> dict[str, Any]:
+    """A transfer as a list shows it: these keys and no other, since the official client takes no other."""
+    return {
+        "reference": transfer.reference,
+        "amount": transfer.amount,
+        "fees": _percent(transfer.fee_basis_points, digits=2),
+        "currency": "XOF",
+        "ip_address": transfer.ip_address,
+        "status": transfer.status(clock.now()),
+        "live_mode": False,
+        "recipient_wallet": transfer.wallet,
+        "recipient_phone": transfer.phone,
+        "ext_id": transfer.ext_id,
+        "created_at": created_text(transfer.created_at),
+    }
+
+
+def _percent(basis_points: int, *, digits: int) -> str:
+    """Basis points as a percentage: `1.50`, or `1.5` where one digit is enough."""
+    text = f"{basis_points // 100}.{basis_points % 100:02d}"
+    return text[:-1] if digits == 1 and text.endswith("0") else text
+
+
+def _money(francs: int) -> orjson.Fragment:
+    """Francs as the document prints balances, with a point, without ever being a float."""
+    return orjson.Fragment(f"{francs}.0")
+
+
+def _error(code: str, errors: Errors | None = None) -> web.Response:
+    status, description, description_fr = _DESCRIPTIONS[code]
+    document: dict[str, Any] = {"status": False, "message": description, "error_code": code}
+    if errors:
+        document["errors"] = errors
+    return _json({**document, "description": description, "description_fr": description_fr}, status)
+
+
+def _json(document: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")
+
+
+@asynccontextmanager
+async def sandbox(
+    ledger: Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    balances: Mapping[str, int] | None = None,
+    settle_seconds: float = SETTLE_SECONDS_DEFAULT,
+    fee_percent: str = "1.5",
+    keys: Sequence[str] = (),
+    calls_per_second: int = int(CALLS_PER_SECOND),
+    jitter_seconds: float = 0.0,
+    faults: Sequence[Fault] = (),
+) -> AsyncIterator[SenfenicoSandbox]:
+    """Serve Senfenico's API on this machine until the block ends.
+
+    Args:
+        ledger: the file that holds the truth, and goes on where it ended; None keeps it in memory.
+        host: the address to listen at.
+        port: 0 takes a free one.
+        balances: francs by wallet code, for a new ledger; 100,000 each unless told.
+        settle_seconds: how long a transfer stays pending.
+        fee_percent: the fee on top of each transfer.
+        keys: the API keys that are accepted; none: every key that begins with `sk_test_`.
+        calls_per_second: bulk calls in any sliding second.
+        jitter_seconds: each bulk call arrives up to this much later than it came.
+        faults: what goes wrong, in order.
+    """
+    truth = Ledger(ledger, {**dict.fromkeys(BALANCE_KEYS, BALANCE_DEFAULT), **(balances or {})})
+    try:
+        server = SenfenicoSandbox(
+            truth,
+            settle_seconds=settle_seconds,
+            fee_basis_points=fee_basis_points(fee_percent),
+            keys=keys,
+            limit=calls_per_second,
+            jitter_seconds=jitter_seconds,
+            faults=faults,
+        )
+        async with serving(server.app(), host, port) as served:
+            server.attach(served)
+            yield server
+    finally:
+        truth.close()

@@ -1,0 +1,57 @@
+"""JSONL: one object per row, for programs. Cells are written as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from payout_engine.files import AtomicFile
+from payout_engine.sinks._names import distinct
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class JsonlSink:
+    """Rows to a JSONL file."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        """Begin the file.
+
+        Raises:
+            SinkError: it cannot be begun.
+        """
+        self._file = AtomicFile(path)
+        self._names = distinct(columns)
+
+    def write(self, rows: Sequence[Sequence[str]]) -> None:
+        """Add rows.
+
+        Raises:
+            SinkError: they could not be written.
+        """
+        names = self._names
+        records = [dict(zip(names, row, strict=True)) for row in rows]
+        try:
+            data = _ENCODER.encode_lines(records)
+        except UnicodeEncodeError:
+            data = _ENCODER.encode_lines([_encodable(record) for record in records])
+        self._file.write(data)
+
+    def commit(self) -> None:
+        """Make the whole file visible at once, durably.
+
+        Raises:
+            SinkError: it could not be done.
+        """
+        self._file.commit()
+
+    def abort(self) -> None:
+        """Throw away what was written."""
+        self._file.abort()
+
+
+def _encodable(record: dict[str, str]) -> dict[str, str]:
+    """Return a record without lone surrogates, which have no UTF-8; the row must come out all the same."""
+    return {name: cell.encode(errors="backslashreplace").decode() for name, cell in record.items()}

@@ -1,0 +1,170 @@
+"""Spreadsheets: XLSX, and the older XLS and OpenDocument, read by calamine.
+
+Cells are typed there; they come out as the text that a person would have written. A phone number kept as a number is
+exact up to fifteen digits. Text that the spreadsheet itself has rounded (`2.26702E+10`) stays as it is, for intake to
+refuse. A workbook is loaded whole, so its size is bounded before that.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, BinaryIO
+
+from python_calamine import CalamineSheet, CalamineWorkbook, SheetVisibleEnum
+
+from payout_engine.errors import InputError
+from payout_engine.limits import (
+    BLOCK_ROWS,
+    SCAN_BYTES,
+    WORKBOOK_BYTES_MAX,
+    WORKBOOK_CELLS_MAX,
+    WORKBOOK_UNPACKED_BYTES_MAX,
+)
+from payout_engine.model import Block
+from payout_engine.sources._content import Content
+from payout_engine.sources._table import Table, check_cells, check_header, fitted, no_header, no_lines, number_text
+
+_CELL_COLUMN = re.compile(rb' r="([A-Z]{1,3})[0-9]')
+_ROW_NUMBER = re.compile(rb'row [^>]*?\br="([0-9]{1,7})"')
+_OVERLAP_BYTES = 128  # longer than what the two patterns match, so that the end of a block hides nothing
+
+
+def open_workbook(content: Content, sheet: str | None = None) -> Table:
+    """Return one sheet of a workbook as a source.
+
+    Args:
+        content: the bytes.
+        sheet: its name; None means the first one with data, hidden ones left out.
+
+    Raises:
+        InputError: it is no workbook, is too large, has no such sheet, or no table in it.
+    """
+    _check_size(content)
+    digest = content.digest()
+    found = _sheet(content, sheet)
+    header_line, columns = _header(content.name, found)
+    check_header(content.name, header_line, columns)
+    if found.end is None or found.end[0] < header_line:
+        raise no_lines(content.name)
+    # Spreadsheet programs see that a file is UTF-8 by its byte order mark, and this payer uses one.
+    dialect = {"format": "xlsx", "delimiter": ",", "bom": "yes"}
+    blocks = partial(_blocks, content.name, found, header_line, len(columns))
+    return Table(content.name, digest, columns, dialect, blocks)
+
+
+def _header(name: str, sheet: CalamineSheet) -> tuple[int, list[str]]:
+    """Return the first row that is not blank, and its number."""
+    for number, cells in enumerate(sheet.iter_rows(), start=1):
+        columns = list(map(_text, cells))
+        if any(map(str.strip, columns)):
+            return number, columns
+    raise no_header(name)
+
+
+def _blocks(name: str, sheet: CalamineSheet, header_line: int, width: int) -> Iterator[Block]:
+    numbered = islice(enumerate(sheet.iter_rows(), start=1), header_line, None)
+    while taken := list(islice(numbered, BLOCK_ROWS)):
+        rows = [list(map(_text, cells)) for _, cells in taken]
+        yield check_cells(name, fitted([number for number, _ in taken], rows, width))
+
+
+def _sheet(content: Content, sheet: str | None) -> CalamineSheet:
+    with content.open() as file:
+        try:
+            return _chosen(content.name, CalamineWorkbook.from_filelike(file), sheet)
+        except InputError:
+            raise
+        except BaseException as error:
+            # calamine is Rust: what it did not foresee arrives as a PanicException, which is no Exception.
+            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+                raise _unusable(content, error) from error
+            raise
+
+
+def _chosen(name: str, workbook: CalamineWorkbook, sheet: str | None) -> CalamineSheet:
+    if sheet is not None:
+        if sheet not in workbook.sheet_names:
+            raise InputError(f"{name} has no sheet {sheet!r}. Its sheets are: {', '.join(workbook.sheet_names)}.")
+        return workbook.get_sheet_by_name(sheet)
+    for metadata in workbook.sheets_metadata:
+        if metadata.visible == SheetVisibleEnum.Visible:
+            found = workbook.get_sheet_by_name(metadata.name)
+            if found.start is not None:
+                return found
+    raise InputError(f"{name} has no sheet with data. Give a sheet with a header line and at least one payout.")
+
+
+def _unusable(content: Content, error: BaseException) -> InputError:
+    if type(error).__name__ == "PasswordError":
+        return InputError(f"{content.name} is protected by a password. Save a copy without one.")
+    reader, words = content.seems()
+    seems = f": it seems to be {words}" if words and not reader else ""
+    return InputError(f"{content.name} cannot be read as a spreadsheet{seems}. Save it again as XLSX or as CSV UTF-8.")
+
+
+def _check_size(content: Content) -> None:
+    """Refuse a workbook that would not fit in memory, before it is loaded."""
+    if content.size_bytes > WORKBOOK_BYTES_MAX:
+        raise _too_large(content.name, f"over {WORKBOOK_BYTES_MAX // 1024**2} MB")
+    with content.open() as file:
+        if not zipfile.is_zipfile(file):
+            return
+        try:
+            _check_parts(content.name, file)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
+            raise _unusable(content, error) from error
+
+
+def _check_parts(name: str, file: BinaryIO) -> None:
+    with zipfile.ZipFile(file) as archive:
+        if sum(part.file_size for part in archive.infolist()) > WORKBOOK_UNPACKED_BYTES_MAX:
+            raise _too_large(name, f"over {WORKBOOK_UNPACKED_BYTES_MAX // 1024**2} MB when unpacked")
+        for part in archive.infolist():
+            if part.filename.startswith("xl/worksheets/") and part.filename.endswith(".xml"):
+                with archive.open(part) as sheet:
+                    if _area(sheet) > WORKBOOK_CELLS_MAX:
+                        raise _too_large(name, "one cell far outside the table, or more cells than memory should hold")
+
+
+def _area(sheet: Any) -> int:
+    """Return rows times columns of a sheet. Its reader reserves all of it, and one stray far cell ends the process."""
+    columns: set[bytes] = set()
+    rows = 0
+    kept = b""
+    while data := sheet.read(SCAN_BYTES):
+        block = kept + data
+        columns.update(_CELL_COLUMN.findall(block))
+        rows = max(rows, max(map(int, _ROW_NUMBER.findall(block)), default=0))
+        kept = block[-_OVERLAP_BYTES:]
+    return rows * max(map(_column_number, columns), default=0)
+
+
+def _column_number(letters: bytes) -> int:
+    """Return 1 for A, 27 for AA."""
+    number = 0
+    for letter in letters:
+        number = number * 26 + letter - ord("A") + 1
+    return number
+
+
+def _too_large(name: str, why: str) -> InputError:
+    return InputError(f"{name} is too large for a spreadsheet reader ({why}). Save the sheet as CSV.")
+
+
+def _text(cell: Any) -> str:
+    """Return a typed cell as the text that a person would have written."""
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, float):
+        return number_text(cell)
+    if isinstance(cell, datetime.date | datetime.time):
+        return cell.isoformat()
+    return str(cell)

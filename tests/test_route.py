@@ -1,0 +1,195 @@
+"""Routing: the right account and wallet, or a reason that says what to do."""
+
+from __future__ import annotations
+
+import pytest
+from burkina import MOOV, ORANGE, SANK, WALLETS, router, served, traits, wallet
+
+from payout_engine.countries import Phone, read_phone
+from payout_engine.errors import ConfigError
+from payout_engine.model import Lane, Problem
+from payout_engine.pipeline.route import Destination, Route, Router, Served, same_operator
+
+
+def routed(router: Router, text: str, word: str = "", currency: str = "") -> Destination:
+    found = find(router, text, word, currency)
+    assert isinstance(found, Destination), found
+    return found
+
+
+def refused(router: Router, text: str, word: str = "", currency: str = "") -> Problem:
+    found = find(router, text, word, currency)
+    assert isinstance(found, Problem), found
+    assert "{" not in found.message
+    return found
+
+
+def find(router: Router, text: str, word: str, currency: str) -> Destination | Problem:
+    phone = read_phone(text, "BF")
+    assert isinstance(phone, Phone), phone
+    return router.find("phone", phone.country, phone.operator, phone.national, word, currency)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("76123456", "orange_bf"), ("70123456", "moov_bf"), ("44123456", "orange_bf"), ("01123456", "moov_bf")],
+)
+def test_the_wallet_is_chosen_from_the_number(text: str, code: str) -> None:
+    """By the provider's own list, and by the operator where the list does not have the prefix."""
+    destination = routed(router(), text)
+    assert destination.lane == Lane("bf", code, "XOF")
+
+
+@pytest.mark.parametrize(
+    "word", ["orange_bf", "Orange", "ORANGE MONEY", "orange-money", "OM", "om", "Orange BF", "orangé"]
+)
+def test_the_payers_word_for_a_wallet_is_understood(word: str) -> None:
+    """Codes, titles, initials and operators, whatever their case and accents."""
+    assert routed(router(), "76123456", word).wallet is ORANGE
+
+
+def test_an_operator_without_a_wallet_is_refused_with_the_way_out() -> None:
+    """Telecel numbers have no wallet of their own; the sentence says who is served and what may be named."""
+    found = refused(router(), "78123456")
+    assert found.code == "operator_not_served"
+    assert all(word in found.message for word in ("Telecel Faso", "Orange", "Moov Africa", "sank_bf"))
+    assert refused(router(), "78123456", "Telecel").code == "operator_not_served"
+    assert routed(router(), "78123456", "sank").wallet is SANK
+
+
+def test_a_wallet_that_does_not_agree_with_the_number_is_refused_where_numbers_stay() -> None:
+    """Without portability an Orange wallet cannot hold a Moov number."""
+    found = refused(router(), "70123456", "Orange Money")
+    assert found.code == "wallet_mismatch"
+    assert "Moov Africa" in found.message and "Orange Money" in found.message
+
+
+def test_a_wallet_that_does_not_agree_is_a_warning_where_numbers_are_ported() -> None:
+    """In Benin the prefix does not prove the operator any more."""
+    mtn = wallet("mtn_bj", "MTN MoMo", country="BJ", operators=("MTN",))
+    destination = routed(Router([served(wallets=(mtn,))]), "+2290195123456", "mtn")
+    assert destination.warning is not None
+    assert destination.warning.code == "wallet_mismatch_possible"
+
+
+def test_an_unknown_wallet_lists_the_codes() -> None:
+    """The clerk sees what may be written."""
+    found = refused(router(), "70123456", "Wave")
+    assert found.code == "wallet_unknown"
+    assert all(one.code in found.message for one in WALLETS)
+
+
+def test_a_word_that_could_mean_two_wallets_is_not_chosen_between() -> None:
+    """`MM` could be Moov Money or MTN Money."""
+    both = Router([served(wallets=(MOOV, wallet("mtn_bf", "MTN Money", operators=("MTN",))))])
+    assert refused(both, "70123456", "MM").code == "wallet_unknown"
+
+
+def test_other_countries_are_refused() -> None:
+    """With the countries that are served."""
+    found = refused(router(), "+2250701020304")
+    assert found.code == "country_not_served"
+    assert "Côte d'Ivoire" in found.message and "Burkina Faso" in found.message
+
+
+def test_the_lines_currency_must_be_the_wallets() -> None:
+    """XOF and FCFA are; KES is not; a made-up word is none."""
+    assert routed(router(), "70123456", "", "fcfa").wallet is MOOV
+    assert refused(router(), "70123456", "", "KES").code == "wrong_currency"
+    assert refused(router(), "70123456", "", "cauris").code == "currency_unknown"
+
+
+def test_a_stated_currency_chooses_between_wallets_that_differ_by_it() -> None:
+    """Two wallets of one operator in two currencies."""
+    francs = wallet("francs", "Airtel CDF", country="CD", currency="CDF", decimals=2, operators=("Airtel",))
+    dollars = wallet("dollars", "Airtel USD", country="CD", currency="USD", decimals=2, operators=("Airtel",))
+    congo = Router([served(wallets=(francs, dollars))])
+    assert routed(congo, "+243991234567", "", "USD").wallet is dollars
+    assert routed(congo, "+243991234567").wallet is francs
+
+
+def test_recipient_kinds_are_the_providers() -> None:
+    """A provider of mobile money does not pay to an e-mail."""
+    found = router().find("email", "BF")
+    assert isinstance(found, Problem) and found.code == "recipient_kind_not_served"
+
+
+def test_a_wallet_that_has_to_be_named_is_asked_for() -> None:
+    """Where nothing can be chosen from the number, the sentence lists the codes."""
+    found = refused(Router([served(wallets=(SANK,))]), "70123456")
+    assert found.code == "wallet_needed" and "sank_bf" in found.message
+
+
+def test_the_first_route_that_fits_decides() -> None:
+    """By operator, then by country; what no route fits is refused."""
+    accounts = [served("one"), served("two", (MOOV,))]
+    routes = [Route("two", operator="moov"), Route("one", country="BF", wallet="orange_bf")]
+    both = Router(accounts, routes)
+    assert routed(both, "70123456").lane.account == "two"
+    assert routed(both, "76123456").lane.account == "one"
+    assert refused(both, "+2250701020304").code == "route_missing"
+    assert refused(both, "78123456", "sank_bf").code == "route_missing"
+
+
+def test_without_routes_the_first_account_that_can_pay_does() -> None:
+    """The order is the configuration's; the refusal is of the account that serves the country."""
+    cameroon = served("cm", (wallet("mtn_cm", "MTN", country="CM", currency="XAF", operators=("MTN",)),))
+    both = Router([cameroon, served()])
+    assert routed(both, "70123456").lane.account == "bf"
+    assert routed(both, "+237677123456").lane.account == "cm"
+    assert refused(both, "78123456").code == "operator_not_served"
+
+
+@pytest.mark.parametrize(
+    ("route", "word"),
+    [(Route("nobody"), "nobody"), (Route("bf", country="XX"), "XX"), (Route("bf", wallet="wave"), "wave")],
+)
+def test_a_route_to_nowhere_is_a_configuration_error(route: Route, word: str) -> None:
+    """It is found when the configuration is read, not when a line needs it."""
+    with pytest.raises(ConfigError, match=word):
+        Router([served()], [route])
+
+
+def test_an_account_that_only_collects_is_never_routed_to() -> None:
+    """Neither by itself nor by a route."""
+    collects = Served("ml", traits(pays_out=False), WALLETS)
+    with pytest.raises(ConfigError, match="pays out"):
+        Router([collects])
+    with pytest.raises(ConfigError, match="collects"):
+        Router([collects, served()], [Route("ml")])
+    assert routed(Router([collects, served()]), "70123456").lane.account == "bf"
+
+
+def test_amounts_are_held_to_the_wallets_own_bounds() -> None:
+    """Minimum, maximum, multiples, and cents where a wallet takes none."""
+    bounded = wallet("b", "Bounded", amount_minor_max=1_000_000, multiple_of_minor=5)
+    destination = routed(Router([served(wallets=(bounded,))]), "70123456")
+    assert 100 in destination.amounts and 1_000_000 in destination.amounts
+    refused = [amount for amount in (99, 102, 1_000_001, 1_000_005) if amount not in destination.amounts]
+    assert [(amount, destination.refuse_amount(amount).code) for amount in refused] == [
+        (99, "amount_below_minimum"),
+        (102, "amount_multiple"),
+        (1_000_001, "amount_above_limit"),
+        (1_000_005, "amount_above_limit"),
+    ]
+    whole = wallet("w", "Whole", country="KE", currency="KES", decimals=0)
+    kenya = routed(Router([served(wallets=(whole,))]), "+254712345678")
+    assert 12_300 in kenya.amounts and 12_345 not in kenya.amounts
+    assert kenya.refuse_amount(12_345).code == "amount_multiple"
+
+
+def test_decisions_are_remembered_in_bounded_memory() -> None:
+    """A file of ever new wallet words does not fill the memory."""
+    one = router()
+    for number in range(45_000):
+        one.find("phone", "BF", "Orange", "76123456", f"word {number}")
+    assert len(one._remembered) <= 20_000
+    assert routed(one, "76123456").wallet is ORANGE
+
+
+def test_operators_are_compared_by_whole_words() -> None:
+    """`Moov` is `Moov Africa`; `Air` is not `Airtel`."""
+    assert same_operator("moov", "Moov Africa")
+    assert same_operator("MTN Cameroon", "mtn")
+    assert not same_operator("Air", "Airtel")
+    assert not same_operator("", "Orange")

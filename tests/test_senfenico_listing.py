@@ -1,0 +1,120 @@
+"""The list of transfers is read whole, wherever the network cuts it, and never taken for whole when it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from payout_engine.errors import AmbiguousError, RefusedError
+from payout_engine.providers.senfenico.listing import TransferListReader
+
+AWKWARD = ["},", '"},{"', "]}", '"data":[', "}" * 120, "\\", "{[", 'a"},{"b', "é}€,"]
+texts = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=8))
+
+
+def item(reference: str, ext_id: str | None = "k", **other: Any) -> dict[str, Any]:
+    return {
+        "reference": reference,
+        "amount": 100,
+        "fees": "1.50",
+        "currency": "XOF",
+        "status": "pending",
+        "recipient_phone": "76000000",
+        "ext_id": ext_id,
+        **other,
+    }
+
+
+def envelope(items: list[Any], *, indent: bool = False) -> bytes:
+    document = {"status": True, "message": 'Transfer "list", retrieved', "data": items}
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 if indent else 0)
+
+
+def read(body: bytes, size: int) -> list[str]:
+    """Feed a body in pieces of `size` bytes and return the references that came out."""
+    reader = TransferListReader(200)
+    found: list[str] = []
+    for start in range(0, len(body), size):
+        found.extend(transfer.reference for transfer in reader.feed(body[start : start + size]))
+    reader.close()
+    return found
+
+
+@settings(deadline=None)
+@given(st.lists(texts, max_size=12), st.integers(1, 400), st.booleans())
+@example(["},"] * 4, 1, False)
+@example(["}" * 150] * 3, 7, True)
+def test_every_transfer_comes_out_once_wherever_the_bytes_are_cut(names: list[str], size: int, indent: bool) -> None:
+    """Names full of braces, brackets and quotes change nothing."""
+    items = [item(f"{place}{name}", ext_id=name, note={"inner": [{"a": name}]}) for place, name in enumerate(names)]
+
+    assert read(envelope(items, indent=indent), size) == [entry["reference"] for entry in items]
+
+
+def test_every_single_cut() -> None:
+    """Two pieces, cut at each byte of the document."""
+    items = [item("a},b", ext_id="},{"), item("c", ext_id=None), item("d]}")]
+    body = envelope(items)
+    for cut in range(len(body) + 1):
+        reader = TransferListReader(200)
+        found = [*reader.feed(body[:cut]), *reader.feed(body[cut:])]
+        reader.close()
+        assert [transfer.reference for transfer in found] == ["a},b", "c", "d]}"]
+
+
+def test_a_list_that_breaks_off_is_never_complete() -> None:
+    """What stood is handed out; the end says that there was more."""
+    body = envelope([item("a"), item("b"), item("c")])
+    for length in range(len(body)):
+        reader = TransferListReader(200)
+        reader.feed(body[:length])
+        with pytest.raises(AmbiguousError):
+            reader.close()
+
+
+def test_an_empty_list_is_a_list() -> None:
+    """A new account has no transfers."""
+    assert read(envelope([]), 3) == []
+
+
+def test_the_envelope_may_go_on_after_the_list() -> None:
+    """Keys have no order."""
+    body = b'{"data" : [%s] , "message": "m", "status": true}' % orjson.dumps(item("a"))
+
+    assert read(body, 5) == ["a"]
+
+
+def test_transfers_that_lack_what_we_need_are_passed_over_alone() -> None:
+    """An odd neighbour takes nobody with it."""
+    items = [item("a"), {"reference": "odd"}, item("b", status=None), item("c")]
+
+    assert read(envelope(items), 10_000) == ["a", "c"]
+    assert read(envelope(items), 13) == ["a", "c"]
+
+
+@pytest.mark.parametrize("data", [b"null", b"{}", b'"x"', b"1", b"[1, 2]", b'{"data": []}', b"[[]]"])
+def test_anything_but_a_list_of_transfers_is_an_error(data: bytes) -> None:
+    """An answer of another shape is not an empty list."""
+    with pytest.raises(AmbiguousError):
+        read(b'{"status": true, "message": "m", "data": ' + data + b"}", 10)
+
+
+def test_a_refusal_is_a_refusal() -> None:
+    """Too fast, or a bad key, is told as such."""
+    with pytest.raises(RefusedError):
+        read(b'{"status": false, "message": "m", "error_code": "RATE_LIMIT_EXCEEDED"}', 10)
+    with pytest.raises(AmbiguousError):
+        read(b'{"data": [], "status": false, "message": "m"}', 10)
+
+
+def test_a_piece_that_never_ends_is_given_up() -> None:
+    """Memory is bounded even by a provider gone mad."""
+    reader = TransferListReader(200)
+    reader.feed(b'{"status": true, "data": [{"reference": "')
+    with pytest.raises(AmbiguousError):
+        for _ in range(20):
+            reader.feed(b"x" * 1024 * 1024)

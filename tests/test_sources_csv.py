@@ -1,0 +1,207 @@
+"""CSV files as people really send them: `tests/inputs/` holds one file for each awkwardness, named for it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reading import INPUTS, read, refusal
+
+from payout_engine.errors import InputError
+from payout_engine.limits import BLOCK_ROWS, COLUMNS_MAX, FIELD_CHARS_MAX
+from payout_engine.sources import open_source
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "bom"),
+    [
+        ("utf8_bom_semicolon.csv", "utf-8", "yes"),
+        ("utf16_le_bom.csv", "utf-16-le", "yes"),
+        ("utf16_be_bom.csv", "utf-16-be", "yes"),
+        ("utf16_le_without_bom.csv", "utf-16-le", "yes"),
+        ("utf16_be_without_bom.csv", "utf-16-be", "yes"),
+        ("cp1252_in_the_header.csv", "cp1252", "yes"),
+    ],
+)
+async def test_the_same_table_in_any_encoding_reads_the_same(name: str, encoding: str, bom: str) -> None:
+    """The encoding is noticed, and told in the dialect."""
+    found = await read(INPUTS / name)
+    assert found.columns == ["référence", "téléphone", "montant"]
+    assert found.rows == [["A1", "70123456", "1000"], ["A2", "71123456", "2000"]]
+    assert found.lines == [2, 3]
+    assert found.dialect == {"format": "csv", "encoding": encoding, "bom": bom, "delimiter": ";"}
+
+
+async def test_an_encoding_that_shows_only_in_the_last_line_holds_for_the_whole_file(tmp_path: Path) -> None:
+    """CP1252 is known from a name at the end, also far beyond what was looked at first."""
+    found = await read(INPUTS / "cp1252_in_the_last_line_only.csv")
+    assert found.rows[-1] == ["71123456", "2000", "Zoé Traoré"]
+    late = tmp_path / "late.csv"
+    late.write_bytes(b"phone,amount,name\n" + b"70123456,1000,Awa Ouedraogo\n" * 50_000 + b"71123456,1,Zo\xe9\n")
+    found = await read(late)
+    assert found.rows[-1][2] == "Zoé" and found.dialect["encoding"] == "cp1252"
+
+
+async def test_a_character_cut_by_a_scanned_block_is_still_utf8(tmp_path: Path) -> None:
+    """UTF-8 is not mistaken for CP1252 where a block ends inside a character."""
+    path = tmp_path / "cut.csv"
+    for shift in range(3):
+        path.write_bytes(b"phone,amount,name\n" + b"x" * shift + "1,2,é€é€\n".encode() * 120_000)
+        found = await read(path)
+        assert found.dialect["encoding"] == "utf-8"
+        assert found.rows[-1] == ["1", "2", "é€é€"]
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter", "row"),
+    [
+        ("tabs.csv", "\t", ["70123456", "1000", "Awa, Zoe"]),
+        ("pipes.csv", "|", ["70123456", "1000", "Awa"]),
+        ("decimal_commas_in_every_line.csv", ";", ["254712345678", "10,50", "A,B"]),
+        ("other_separators_inside_quotes.csv", ",", ["70123456", "1000", "a;b;c;d"]),
+        ("declared_separator.csv", ";", ["70123456", "1000"]),
+        ("one_column.csv", ",", ["70123456"]),
+        ("no_line_end_at_the_end.csv", ",", ["70123456", "1000"]),
+        ("old_mac_line_ends.csv", ",", ["70123456", "1000"]),
+    ],
+)
+async def test_the_separator_is_noticed(name: str, delimiter: str, row: list[str]) -> None:
+    """It is the one by which the lines agree with the header."""
+    found = await read(INPUTS / name)
+    assert found.dialect["delimiter"] == delimiter
+    assert found.rows[0] == row
+
+
+async def test_blank_lines_are_left_out_and_counted() -> None:
+    """A line's number is the one an editor shows."""
+    found = await read(INPUTS / "blank_lines_are_counted.csv")
+    assert found.columns == ["phone", "amount"]
+    assert list(zip(found.lines, found.rows, strict=True)) == [(5, ["70123456", "1000"]), (8, ["71123456", "2000"])]
+
+
+async def test_line_ends_inside_cells_are_counted_as_an_editor_does() -> None:
+    """A record begins on the line where its first character is, whatever its cells hold."""
+    found = await read(INPUTS / "line_ends_in_cells.csv")
+    assert found.lines == [3, 5, 9]
+    assert found.rows[1][2] == "a\r\nb\rc\nd"
+    assert not found.ragged
+
+
+async def test_surplus_cells_make_a_line_ragged_and_empty_ones_do_not() -> None:
+    """`10,000` unquoted shifts the cells: nobody can say which is the amount. Separators at the end shift nothing."""
+    found = await read(INPUTS / "too_many_cells.csv")
+    assert found.ragged == {3: 4}
+    assert found.rows[1] == ["71123456", "10", "000"]
+    found = await read(INPUTS / "trailing_separators.csv")
+    assert found.rows == [["70123456", "1000"], ["71123456", "2000"]] and not found.ragged
+
+
+async def test_missing_cells_are_empty() -> None:
+    """A short line is filled up, and judged by what it lacks."""
+    found = await read(INPUTS / "too_few_cells.csv")
+    assert found.rows == [["70123456", "1000", ""], ["71123456", "", ""]] and not found.ragged
+
+
+async def test_a_line_that_may_have_swallowed_others_is_ragged() -> None:
+    """A record over several lines that lacks cells may hold other people's payouts in one cell."""
+    found = await read(INPUTS / "two_stray_quotes_shorten_a_line.csv")
+    assert found.ragged == {2: 2}
+    assert found.lines == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("quote_never_closed.csv", "line 3: a quotation mark opens here and is never closed"),
+        ("quote_never_closed_then_a_long_rest.csv", "line 3: a quotation mark opens here and is never closed"),
+        ("two_stray_quotes_swallow_a_line.csv", "line 2: text follows a closing quotation mark"),
+        ("text_after_a_quote.csv", "line 3: text follows a closing quotation mark"),
+        ("nul_byte.csv", "line 3: there is a NUL byte"),
+        ("duplicate_headers.csv", "line 1: columns 1 and 3 are both called 'p hone'"),
+        ("header_only.csv", "has a header and no lines"),
+        ("blank_lines_only.csv", "has only blank lines"),
+        ("empty.csv", "is empty"),
+        ("picture.csv", "a picture (PNG)"),
+        ("archive.csv", "XLSX"),
+        ("document.csv", "a PDF document"),
+        ("compressed.csv", "GZIP"),
+        ("web_page.csv", "a web page"),
+        ("no_encoding_at_all.csv", "line 2: there are bytes that are no text"),
+        ("missing.csv", "does not exist"),
+    ],
+)
+async def test_what_cannot_be_used_is_refused_with_the_line_and_the_remedy(name: str, words: str) -> None:
+    """One clear sentence says where and why."""
+    assert words in await refusal(INPUTS / name)
+
+
+async def test_a_folder_is_refused() -> None:
+    """It is named as one."""
+    with pytest.raises(InputError, match="is a folder"):
+        await open_source(INPUTS)
+
+
+async def test_over_long_cells_and_too_many_columns_are_refused(tmp_path: Path) -> None:
+    """The bound is exact, and the limit of the csv module is as it was before."""
+    path, before = tmp_path / "long.csv", csv.field_size_limit()
+    path.write_text(f"phone,amount\n1,2\n3,{'4' * FIELD_CHARS_MAX}\n")
+    assert len((await read(path)).rows) == 2
+    path.write_text(f"phone,amount\n1,2\n3,{'4' * (FIELD_CHARS_MAX + 1)}\n")
+    assert f"line 3: a cell holds more than {FIELD_CHARS_MAX} characters" in await refusal(path)
+    path.write_text(",".join(f"c{number}" for number in range(COLUMNS_MAX + 1)) + "\n1\n")
+    assert "501 columns" in await refusal(path)
+    assert csv.field_size_limit() == before
+
+
+async def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    """What is paid must be what the digest names."""
+    path = tmp_path / "changing.csv"
+    path.write_text("phone,amount\n1,2\n")
+    source = await open_source(path)
+    with path.open("a") as file:
+        file.write("3,4\n")
+    with pytest.raises(InputError, match="changed while it was being read"):
+        _ = [block async for block in source.blocks()]
+
+
+async def test_the_digest_is_of_the_bytes() -> None:
+    """Anybody can compute it with sha256sum."""
+    for path in sorted(INPUTS.glob("utf*.csv")):
+        assert (await read(path)).digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+async def test_line_numbers_agree_with_the_reader_over_many_blocks(tmp_path: Path) -> None:
+    """Counting by block gives the same as counting row by row."""
+    path = tmp_path / "many.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["phone", "amount"])
+        for number in range(3 * BLOCK_ROWS):
+            writer.writerow([number, "a\nb" if number in (5, 2_500, 2_501) else number])
+            if number % 1_000 == 0:
+                file.write("\r\n")
+    expected, begins = [], 1
+    with path.open(newline="") as file:
+        reader = csv.reader(file)
+        for row in reader:
+            if row:
+                expected.append(begins)
+            begins = reader.line_num + 1
+    assert (await read(path)).lines == expected[1:]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.one_of(st.binary(max_size=300), st.text('ab,;"\n\r\té\0 =1', max_size=120).map(str.encode)))
+async def test_any_bytes_are_read_or_refused(tmp_path: Path, data: bytes) -> None:
+    """Whatever is in a file, only `InputError` comes out, and rows are as long as the header."""
+    for name in ("any.csv", "any.jsonl", "any.xlsx", "any.parquet", "any.xls", "any.ods", "any"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        try:
+            await read(path)
+        except InputError as error:
+            assert path.name in str(error)
