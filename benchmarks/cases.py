@@ -27,6 +27,7 @@ BOUND_REPEATS_MIN = 5
 LIMIT = 5
 LIMIT_RATE = LIMIT * BATCH_LIMIT
 JITTERS_MS = (10, 40)
+BOTH_WAYS_JITTER_MS = 40
 LIMIT_CALLS = 306  # a little over a minute at 5 calls per second; an even number of calls for each of two wallets
 LIMIT_CALLS_QUICK = 76
 LIMITER_CALLS = 55  # ten seconds at 5 calls per second, after a first burst of 5
@@ -44,7 +45,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         lines: payouts.
         measured: by the client process; None when it did not come to its end.
         audit: of the stub's ledger; None where nothing was sent or it could not be asked.
-        jitter_ms: the network's, for the documented limit.
+        jitter_ms: how much later a call may arrive, for the documented limit.
+        answer_jitter_ms: how much later its answer may.
         problem: why the figures do not count, or empty.
     """
 
@@ -54,6 +56,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     measured: Measured | None = None
     audit: Audit | None = None
     jitter_ms: int = 0
+    answer_jitter_ms: int = 0
     problem: str = ""
 
     @property
@@ -86,9 +89,10 @@ class Stub(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def stub(*, limit: int = 0, jitter_ms: float = 0) -> Iterator[Stub]:
+def stub(*, limit: int = 0, jitter_ms: float = 0, answer_jitter_ms: float = 0) -> Iterator[Stub]:
     """Run a stub in a process of its own; it ends with the context, or with this process."""
-    command = [sys.executable, "-m", "benchmarks.stub", "--limit", str(limit), "--jitter-ms", str(jitter_ms)]
+    command = [sys.executable, "-m", "benchmarks.stub", "--limit", str(limit)]
+    command += ["--jitter-ms", str(jitter_ms), "--answer-jitter-ms", str(answer_jitter_ms)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -147,11 +151,18 @@ class Bench:
     def documented_limit(self, calls: int | None = None) -> Sequence[Row]:
         """(d) The engine at 5 calls per second, on networks with jitter, as the server's clock sees it."""
         calls = calls or (LIMIT_CALLS_QUICK if self._quick else LIMIT_CALLS)
+        networks = [(jitter_ms, 0) for jitter_ms in JITTERS_MS] + [(BOTH_WAYS_JITTER_MS, BOTH_WAYS_JITTER_MS)]
         return [
             self._once(
-                "d", "payout_engine", "whole", calls * BATCH_LIMIT, jitter_ms=jitter_ms, rate_per_second=float(LIMIT)
+                "d",
+                "payout_engine",
+                "whole",
+                calls * BATCH_LIMIT,
+                jitter_ms=jitter_ms,
+                answer_jitter_ms=answer_jitter_ms,
+                rate_per_second=LIMIT,
             )
-            for jitter_ms in JITTERS_MS
+            for jitter_ms, answer_jitter_ms in networks
         ]
 
     def limiter(self, calls: int = LIMITER_CALLS) -> Row:
@@ -184,18 +195,23 @@ class Bench:
         line_count: int,
         *,
         jitter_ms: int = 0,
+        answer_jitter_ms: int = 0,
         rate_per_second: float = 0.0,
         profile: bool = False,
     ) -> Row:
         """Run a client once against a fresh stub."""
-        self._say(f"({case}) {title}: {line_count:,} payouts" + (f", jitter {jitter_ms} ms" if jitter_ms else ""))
+        self._say(
+            f"({case}) {title}: {line_count:,} payouts"
+            + (f", jitter {jitter_ms}+{answer_jitter_ms} ms" if jitter_ms else "")
+        )
         file = self._file(line_count)
         work = self._folder / "work"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        row = Row(case=case, title=title, lines=line_count, jitter_ms=jitter_ms)
+        row = Row(case=case, title=title, lines=line_count, jitter_ms=jitter_ms, answer_jitter_ms=answer_jitter_ms)
         try:
-            with stub(limit=LIMIT if rate_per_second else 0, jitter_ms=jitter_ms) as server:
+            limit = LIMIT if rate_per_second else 0
+            with stub(limit=limit, jitter_ms=jitter_ms, answer_jitter_ms=answer_jitter_ms) as server:
                 job = Job(
                     case=client,
                     base_url=server.base_url,

@@ -48,18 +48,26 @@ class Stub:
     Args:
         limit: calls allowed in any sliding second; 0 means any number.
         jitter_seconds: the longest extra delay of an arrival.
+        answer_jitter_seconds: the longest extra delay of an answer, which blurs what the client can learn from it.
         seed: of the delays, so that two runs meet the same network.
     """
 
-    def __init__(self, *, limit: int = 0, jitter_seconds: float = 0.0, seed: int = 1) -> None:
+    def __init__(
+        self, *, limit: int = 0, jitter_seconds: float = 0.0, answer_jitter_seconds: float = 0.0, seed: int = 1
+    ) -> None:
         self._limit = limit
         self._jitter_seconds = jitter_seconds
+        self._answer_jitter_seconds = answer_jitter_seconds
         self._random = random.Random(seed)
         self.ledger = Ledger(limit)
 
     def delay_seconds(self) -> float:
         """Return how much later the next paying call arrives."""
         return self._random.uniform(0.0, self._jitter_seconds) if self._jitter_seconds else 0.0
+
+    def answer_delay_seconds(self) -> float:
+        """Return how much later the next answer to one arrives."""
+        return self._random.uniform(0.0, self._answer_jitter_seconds) if self._answer_jitter_seconds else 0.0
 
     def reset(self) -> None:
         """Forget everything."""
@@ -159,9 +167,13 @@ class Connection(asyncio.Protocol):
         self._loop.call_later(delay_seconds, self._pay_now, path, body)
 
     def _pay_now(self, path: bytes, body: bytes) -> None:
+        # A call whose client has gone meanwhile arrives all the same.
+        self._loop.call_later(self._stub.answer_delay_seconds(), self._answer_now, self._stub.pay(path, body))
+
+    def _answer_now(self, whole: bytes) -> None:
         self._busy = False
         if not self._transport.is_closing():
-            self._transport.write(self._stub.pay(path, body))
+            self._transport.write(whole)
             self._next()
 
     def _schedule_list(self) -> None:
@@ -212,10 +224,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stub", description="A small Senfenico on this machine.")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--jitter-ms", type=float, default=0.0, help="the longest extra delay of an arrival")
+    parser.add_argument("--answer-jitter-ms", type=float, default=0.0, help="the longest extra delay of an answer")
     parser.add_argument("--limit", type=int, default=0, help="calls in any sliding second; 0: any number")
     parser.add_argument("--seed", type=int, default=1, help="of the delays")
     options = parser.parse_args()
-    stub = Stub(limit=options.limit, jitter_seconds=options.jitter_ms / 1000, seed=options.seed)
+    stub = Stub(
+        limit=options.limit,
+        jitter_seconds=options.jitter_ms / 1000,
+        answer_jitter_seconds=options.answer_jitter_ms / 1000,
+        seed=options.seed,
+    )
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(serve(stub, options.port))
 

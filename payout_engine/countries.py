@@ -261,9 +261,12 @@ def _read_digits(text: str, digits: str, default: Country | None) -> Phone | Pro
     abroad = _by_dial_code(digits)
     if abroad is not None:
         _collect(found, abroad, digits.removeprefix(abroad.dial_code))
-    if len(found) > 1:
-        first, second, *_ = [country.name for country in found.values()]
-        return problem("phone_ambiguous", text=text.strip()[:40], country=first, other=second)
+    names = [country.name for country in found.values()]
+    if names and abroad is not default and not international and _one_digit_too_many(default, digits):
+        # 220 200 0000 is a Gambian number, and what a slip of the finger makes of 220 200 000 in Malawi.
+        names.append(f"{default.name if default is not None else ''} with a digit too many")
+    if len(names) > 1:
+        return problem("phone_ambiguous", text=text.strip()[:40], country=names[0], other=names[1])
     if not found:
         return _explain(text, digits, default, abroad, international)
     ((_, national), country) = found.popitem()
@@ -281,6 +284,13 @@ def _collect(found: dict[tuple[str, str], Country], country: Country, national: 
     for candidate in candidates:
         if country.is_mobile(candidate):
             found[country.code, candidate] = country
+
+
+def _one_digit_too_many(country: Country | None, digits: str) -> bool:
+    """Return True when leaving out one digit makes a national mobile number of `country`."""
+    if country is None or len(digits) - 1 not in country.lengths:
+        return False
+    return any(country.is_mobile(digits[:index] + digits[index + 1 :]) for index in range(len(digits)))
 
 
 def _by_dial_code(digits: str) -> Country | None:

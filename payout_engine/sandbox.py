@@ -21,7 +21,12 @@ Announce = Callable[[Mapping[str, SandboxServer]], None]
 
 @asynccontextmanager
 async def open_sandboxes(
-    names: Sequence[str] = (), *, host: str = "127.0.0.1", port: int = 0, ledger: Path | None = None
+    names: Sequence[str] = (),
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    ledger: Path | None = None,
+    balance: int | None = None,
 ) -> AsyncIterator[Mapping[str, SandboxServer]]:
     """Run the sandboxes of these providers (none named: of all) until the block ends.
 
@@ -30,6 +35,7 @@ async def open_sandboxes(
         host: the address to listen at.
         port: the first one's port, the next one's is one higher, and so on; 0 takes free ones.
         ledger: a folder, made if need be, where each provider keeps `NAME.db`; None keeps the ledgers in memory.
+        balance: what each wallet holds at first, in whole units; None means what the provider documents for tests.
 
     Raises:
         ConfigError: there is no such provider, or the address cannot be used.
@@ -42,8 +48,10 @@ async def open_sandboxes(
         for place, registration in enumerate(registrations):
             path = None if ledger is None else ledger / f"{registration.name}.db"
             own_port = port + place if port else 0
+            held = None if balance is None else {wallet.code: balance for wallet in registration.wallets({})}
             try:
-                server = await stack.enter_async_context(registration.sandbox(path, host=host, port=own_port))
+                opening = registration.sandbox(path, host=host, port=own_port, balances=held)
+                server = await stack.enter_async_context(opening)
             except OSError as error:
                 raise ConfigError(f"the sandbox cannot listen at {host}:{own_port}: {error.strerror}") from error
             servers[registration.name] = server
@@ -56,10 +64,11 @@ async def serve(
     port: int = 0,
     ledger: Path | None = None,
     *,
+    balance: int | None = None,
     announce: Announce | None = None,
 ) -> None:
     """Serve until cancelled. `announce` is called once all of them answer. Arguments as `open_sandboxes`."""
-    async with open_sandboxes(names, host=host, port=port, ledger=ledger) as servers:
+    async with open_sandboxes(names, host=host, port=port, ledger=ledger, balance=balance) as servers:
         if announce is not None:
             announce(servers)
         await anyio.sleep_forever()

@@ -19,7 +19,7 @@ FLOORS = {
     # words: import nothing of ours but other words
     **dict.fromkeys(["clock", "errors", "lifecycle", "limits", "model", "money", "reasons"], 0),
     # agreements
-    **dict.fromkeys(["countries", "observe", "ports", "settings", "throttle"], 1),
+    **dict.fromkeys(["countries", "files", "observe", "ports", "settings", "throttle"], 1),
     # rooms
     **dict.fromkeys(["journal", "pipeline", "providers", "sinks", "sources"], 2),
     # where rooms meet

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reading import INPUTS, read, refusal
 
 from payout_engine.errors import InputError
-from payout_engine.limits import BLOCK_ROWS, COLUMNS_MAX, FIELD_CHARS_MAX
+from payout_engine.limits import BLOCK_ROWS, COLUMNS_MAX, FIELD_CHARS_MAX, SCAN_BYTES
 from payout_engine.sources import open_source
 
 
@@ -54,6 +54,15 @@ async def test_a_character_cut_by_a_scanned_block_is_still_utf8(tmp_path: Path) 
         found = await read(path)
         assert found.dialect["encoding"] == "utf-8"
         assert found.rows[-1] == ["1", "2", "é€é€"]
+
+
+async def test_a_character_torn_apart_by_a_block_of_plain_letters_is_not_utf8(tmp_path: Path) -> None:
+    """Blocks that need no decoding are not passed over where one is waited for."""
+    path = tmp_path / "torn.csv"
+    head = b"phone,amount,name\n1,2,"
+    first = head + b"x\n" * ((SCAN_BYTES - len(head) - 1) // 2)
+    path.write_bytes(first.ljust(SCAN_BYTES - 1, b"x") + b"\xc3" + b"y\n" * (SCAN_BYTES // 2) + b"\xa9\n")
+    assert (await read(path)).dialect["encoding"] == "cp1252"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from burkina import router, served, wallet
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from payout_engine import reasons
@@ -191,6 +191,7 @@ def test_every_line_comes_out_once(rows: list[tuple[str, ...]]) -> None:
     st.lists(st.lists(st.sampled_from(["70123456", "76123456", "bad"]), max_size=250), max_size=6),
     st.sampled_from([1, 3, 100, 5_000]),
 )
+@example([["bad"] * 250, ["70123456", "bad", "76123456"] * 110], 100)
 def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[str]], batch_limit: int) -> None:
     """Each line is in one chunk of its lane, in order, with its own row; chunks keep the provider's limit."""
     one, packer = judge(("reference", "phone", "amount")), Packer({"bf": batch_limit})

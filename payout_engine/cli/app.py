@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated
 
 import anyio
@@ -207,12 +208,15 @@ def sandbox(
     host: Annotated[str, typer.Option(metavar="HOST", help="A loopback address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", help="The first provider's port; 0 chooses free ones.")] = 0,
     ledger: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Keep ledgers here; in memory if not given.")
+        Path | None, typer.Option(metavar="DIR", help="Keep ledgers here; in memory if not given.")
+    ] = None,
+    balance: Annotated[
+        int | None, typer.Option(metavar="AMOUNT", help="What each wallet holds at first; as documented if not given.")
     ] = None,
 ) -> None:
     """Serve the providers' sandboxes until Ctrl-C: the same API, with a ledger that is the truth."""
 
     async def main() -> int:
-        return await serving.sandbox(host, port, ledger)
+        return await serving.sandbox(host, port, ledger, balance)
 
     _run(main)

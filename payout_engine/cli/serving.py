@@ -14,11 +14,11 @@ from payout_engine.sandbox import serve
 from payout_engine.summary import Exit
 
 
-async def sandbox(host: str, port: int, ledger: str | None) -> int:
+async def sandbox(host: str, port: int, ledger: Path | None, balance: int | None) -> int:
     """Serve every provider's sandbox until the person stops it."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_until_asked, tasks.cancel_scope)
-        await serve((), host, port, Path(ledger) if ledger else None, announce=_announce)
+        await serve((), host, port, ledger, balance=balance, announce=_announce)
     return Exit.ALL_PAID
 
 

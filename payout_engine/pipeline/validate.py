@@ -106,7 +106,7 @@ class Judge:
         self._kinds.sort(key=lambda kind: kind[0] not in served)
         self._amount_at = max(layout.amount, layout.amount_minor)
         self._countries: dict[str, Country | None] = {}
-        # The common file pays phones of one country, most of them plain digits: one match and one look-up for each line.
+        # The common file pays phones of one country, most of them plain digits: one match and one look-up for each.
         common = self._kinds[0][0] == "phone" and layout.country < 0
         home = COUNTRIES.get(default_country) if common else None
         self._plain_phone = home.read_plain if home is not None else _never

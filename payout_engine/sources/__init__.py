@@ -58,7 +58,7 @@ async def open_source(
         InputError: it cannot be used as a payout file; one sentence says why and how to mend it.
     """
     # Hashing and checking pass over the whole file, and standard input may take its time: not on the loop.
-    content, clear = await anyio.to_thread.run_sync(content_of, Path(path))
+    content, clear = await anyio.to_thread.run_sync(content_of, Path(path), abandon_on_cancel=True)
     if stack is not None:
         stack.callback(clear)
     kind = format or _kind(content, Path(path).suffix.lower())

@@ -1,0 +1,312 @@
+"""What every journal must do while a run is paid and followed; part of `JournalSuite`."""
+
+from __future__ import annotations
+
+import pytest
+
+from payout_engine import clock
+from payout_engine.errors import IllegalMoveError
+from payout_engine.lifecycle import State
+from payout_engine.model import (
+    Outcome,
+    Query,
+    Receipt,
+    RunState,
+    Sighting,
+)
+from payout_engine.testing.journal_lines import (
+    IVORY,
+    MOOV,
+    ORANGE,
+    JournalFactory,
+    approved,
+    chunk,
+    dispatched,
+    entry,
+    judged,
+    replay,
+    sent,
+    states,
+)
+
+
+class PaymentSuite:
+    """Dispatches, receipts, recovery and look-ups."""
+
+    # ------------------------------------------------------------------------------------------------------ payment
+
+    async def test_nothing_is_sent_before_approval(self, journal_factory: JournalFactory) -> None:
+        """An intent of a run that nobody approved is refused."""
+        async with journal_factory() as journal:
+            await judged(journal, "run", chunk([1]))
+            ready = await journal.ready("run", ORANGE, 0, 1)
+            with pytest.raises(IllegalMoveError):
+                await journal.intend(ready[0])
+            assert await states(journal, "run") == {1: State.READY}
+
+    async def test_ready_chunks_come_in_order_and_in_pages(self, journal_factory: JournalFactory) -> None:
+        """Each lane's chunks come once, in order, page by page."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", *(chunk([n], (ORANGE, MOOV)[n % 2]) for n in range(10)))
+            first = await journal.ready("run", ORANGE, 0, 2)
+            rest = await journal.ready("run", ORANGE, first[-1].chunk_id, 10)
+            assert [item.payouts[0].line for item in (*first, *rest)] == [0, 2, 4, 6, 8]
+            assert await journal.ready("run", ORANGE, rest[-1].chunk_id, 10) == []
+            assert await journal.ready("run", IVORY, 0, 10) == []
+
+    async def test_a_dispatch_can_begin_once(self, journal_factory: JournalFactory) -> None:
+        """A second intent for the same payouts is refused and leaves no trace."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            ready = (await journal.ready("run", ORANGE, 0, 1))[0]
+            dispatch = await journal.intend(ready)
+            assert (dispatch.payouts, dispatch.keys) == (ready.payouts, ready.keys)
+            assert dispatch.amount_minor == 2003
+            with pytest.raises(IllegalMoveError):
+                await journal.intend(ready)
+            await journal.record(dispatch, [Receipt(State.PAID)])
+            with pytest.raises(IllegalMoveError):
+                await journal.intend(ready)
+            assert await states(journal, "run") == {1: State.PAID, 2: State.PAID}
+
+    async def test_receipts_become_outcomes(self, journal_factory: JournalFactory) -> None:
+        """Each payout gets its own receipt, filled in with the time, and the log replays the same outcomes."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3]))
+            dispatch = await dispatched(journal, "run")
+            receipts = [
+                Receipt(State.ACCEPTED, provider_reference="T1", at=5.0),
+                Receipt(State.FAILED, "insufficient_funds", "Top up."),
+                Receipt(State.READY, "slow_down"),
+            ]
+            outcomes = await journal.record(dispatch, receipts)
+            assert outcomes[0] == Outcome(
+                "run", 1, "SAL-00001", State.ACCEPTED, 1001, "XOF", "bf", "orange_bf", provider_reference="T1", at=5.0
+            )
+            assert [outcome.status for outcome in outcomes] == [State.ACCEPTED, State.FAILED, State.READY]
+            assert outcomes[1].at > 5.0
+            assert await replay(journal, "run") == outcomes
+            found = await entry(journal, "run", 2)
+            assert found.receipt == Receipt(State.FAILED, "insufficient_funds", "Top up.", at=outcomes[1].at)
+
+    async def test_one_receipt_stands_for_all(self, journal_factory: JournalFactory) -> None:
+        """A single receipt is recorded for every payout of the dispatch and of nothing else."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3]))
+            first = await dispatched(journal, "run")
+            await journal.record(first, [Receipt(State.PAID), Receipt(State.READY), Receipt(State.READY)])
+            second = await dispatched(journal, "run")
+            assert list(second.indexes) == [1, 2]
+            assert second.keys == first.keys[1:]
+            outcomes = await journal.record(second, [Receipt(State.UNKNOWN, "timeout")])
+            assert [(outcome.line, outcome.status) for outcome in outcomes] == [
+                (2, State.UNKNOWN),
+                (3, State.UNKNOWN),
+            ]
+            assert await states(journal, "run") == {1: State.PAID, 2: State.UNKNOWN, 3: State.UNKNOWN}
+            assert len(await replay(journal, "run")) == 5
+
+    async def test_a_dispatch_is_recorded_once(self, journal_factory: JournalFactory) -> None:
+        """A second word about a dispatch, an illegal receipt or a miscount changes nothing."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3]))
+            dispatch = await dispatched(journal, "run")
+            for wrong in ([Receipt(State.SENDING)], [Receipt(State.HELD)], [Receipt(State.REVERSED)] * 3):
+                with pytest.raises(IllegalMoveError):
+                    await journal.record(dispatch, wrong)
+            with pytest.raises(ValueError, match="2 receipts for 3 payouts"):
+                await journal.record(dispatch, [Receipt(State.PAID)] * 2)
+            assert set((await states(journal, "run")).values()) == {State.SENDING}
+            await journal.record(dispatch, [Receipt(State.UNKNOWN, "timeout")])
+            with pytest.raises(IllegalMoveError):
+                await journal.record(dispatch, [Receipt(State.PAID)])
+            assert set((await states(journal, "run")).values()) == {State.UNKNOWN}
+
+    async def test_what_was_on_the_wire_becomes_unknown(self, journal_factory: JournalFactory) -> None:
+        """Recovery touches unfinished dispatches of the run alone, and only once."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]), chunk([3], MOOV))
+            await approved(journal, "other", chunk([4]))
+            await dispatched(journal, "run")
+            await dispatched(journal, "other")
+            outcomes = await journal.recover("run")
+            assert [(o.line, o.status, o.reason) for o in outcomes] == [
+                (1, State.UNKNOWN, "interrupted"),
+                (2, State.UNKNOWN, "interrupted"),
+            ]
+            assert await journal.recover("run") == []
+            assert await states(journal, "run") == {1: State.UNKNOWN, 2: State.UNKNOWN, 3: State.READY}
+            assert await states(journal, "other") == {4: State.SENDING}
+
+    async def test_a_finished_run_may_be_paid_on(self, journal_factory: JournalFactory) -> None:
+        """A run is finished with its time, and paying again makes it paying."""
+        async with journal_factory() as journal:
+            await judged(journal, "run", chunk([1]))
+            with pytest.raises(IllegalMoveError):
+                await journal.finish("run")
+            await journal.approve("run")
+            await journal.finish("run")
+            found = await journal.find("run")
+            assert found is not None and found.state is RunState.FINISHED and found.finished_at is not None
+            await dispatched(journal, "run")
+            found = await journal.find("run")
+            assert found is not None and found.state is RunState.PAYING
+
+    # ----------------------------------------------------------------------------------------------------- look-ups
+
+    async def test_open_payouts_are_asked_about_page_by_page(self, journal_factory: JournalFactory) -> None:
+        """Accepted and unknown payouts of the account come once each, with what is known; others do not come."""
+        async with journal_factory() as journal:
+            await approved(
+                journal, "run", chunk(range(1, 8)), chunk(range(8, 11)), chunk([11], IVORY), chunk([12], MOOV)
+            )
+            dispatch = await dispatched(journal, "run")
+            receipts = [Receipt(State.ACCEPTED, provider_reference=f"T{n}") for n in range(5)]
+            await journal.record(dispatch, [*receipts, Receipt(State.PAID), Receipt(State.READY)])
+            second = (await journal.ready("run", ORANGE, dispatch.chunk_id, 1))[0]
+            await journal.record(await journal.intend(second), [Receipt(State.UNKNOWN, "timeout")])
+            await sent(journal, "run", Receipt(State.ACCEPTED), IVORY)
+            await dispatched(journal, "run", MOOV)
+            asked: list[Query] = []
+            after = pages = 0
+            while True:
+                queries, after = await journal.open_queries("run", "bf", 3, after)
+                asked += queries
+                pages += 1
+                if not after:
+                    break
+            assert [query.payout.line for query in asked] == [1, 2, 3, 4, 5, 8, 9, 10]
+            assert pages == 3
+            assert asked[1].provider_reference == "T1"
+            assert asked[1].key == dispatch.keys[1]
+            assert (asked[0].state, asked[-1].state) == (State.ACCEPTED, State.UNKNOWN)
+            assert all(abs(query.sent_at - clock.now()) < 60 for query in asked)
+
+    async def test_a_sighting_settles_an_open_payout(self, journal_factory: JournalFactory) -> None:
+        """What a look-up shows becomes the state; showing it again changes nothing; the known reference stays."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3]))
+            dispatch = await sent(journal, "run", Receipt(State.ACCEPTED))
+            seen = [
+                Sighting(dispatch.keys[0], Receipt(State.PAID, provider_reference="T1"), 1001, "70000001"),
+                Sighting(dispatch.keys[1], Receipt(State.FAILED, "closed", "Closed."), None, "+226 70 00 00 02"),
+                Sighting(dispatch.keys[2], Receipt(State.ACCEPTED, provider_reference="T3")),
+                Sighting("somebody-else-1", Receipt(State.PAID)),
+                Sighting(dispatch.keys[0].replace("-0", "-9"), Receipt(State.PAID)),
+            ]
+            applied = await journal.apply(seen)
+            assert [(o.line, o.status, o.provider_reference) for o in applied.outcomes] == [
+                (1, State.PAID, "T1"),
+                (2, State.FAILED, ""),
+                (3, State.ACCEPTED, "T3"),
+            ]
+            assert list(applied.conflicts) == []
+            again = await journal.apply(seen)
+            assert (list(again.outcomes), list(again.conflicts)) == ([], [])
+            await journal.apply([Sighting(dispatch.keys[2], Receipt(State.PAID))])
+            assert (await entry(journal, "run", 3)).receipt.provider_reference == "T3"
+            assert (await replay(journal, "run"))[-1].status is State.PAID
+
+    async def test_a_sighting_while_sending_is_passed_over(self, journal_factory: JournalFactory) -> None:
+        """The dispatch is still being spoken: its own answer comes first."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            dispatch = await dispatched(journal, "run")
+            applied = await journal.apply([Sighting(dispatch.keys[0], Receipt(State.PAID))])
+            assert (list(applied.outcomes), list(applied.conflicts)) == ([], [])
+            assert await states(journal, "run") == {1: State.SENDING}
+
+    @pytest.mark.parametrize("state", [State.ACCEPTED, State.UNKNOWN])
+    @pytest.mark.parametrize("wrong", ["amount", "recipient", "reference"])
+    async def test_a_contradiction_about_an_open_payout_holds_it(
+        self, journal_factory: JournalFactory, state: State, wrong: str
+    ) -> None:
+        """Another amount, recipient or provider reference never becomes paid; a person is told once."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            dispatch = await sent(journal, "run", Receipt(state, provider_reference="T1"))
+            sighting = Sighting(
+                dispatch.keys[0],
+                Receipt(State.PAID, provider_reference="T2" if wrong == "reference" else "T1"),
+                999 if wrong == "amount" else 1001,
+                "22679999999" if wrong == "recipient" else "22670000001",
+            )
+            applied = await journal.apply([sighting])
+            assert [(o.status, o.reason) for o in applied.outcomes] == [(State.HELD, "contradiction")]
+            assert len(applied.conflicts) == 1
+            assert "22679999999" not in applied.conflicts[0] + applied.outcomes[0].message
+            assert [text for _, kind, text in await journal.notes("run") if kind == "conflict"] == applied.conflicts
+            again = await journal.apply([sighting])
+            assert (list(again.outcomes), list(again.conflicts)) == ([], [])
+            assert await states(journal, "run") == {1: State.HELD, 2: state}
+
+    async def test_a_payout_that_was_never_sent_but_is_seen_is_held(self, journal_factory: JournalFactory) -> None:
+        """A transfer under the key of a ready payout means that we would pay twice."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            keys = (await journal.ready("run", ORANGE, 0, 1))[0].keys
+            applied = await journal.apply([Sighting(keys[0], Receipt(State.FAILED), 1001)])
+            assert [(o.line, o.status) for o in applied.outcomes] == [(1, State.HELD)]
+            assert len(applied.conflicts) == 1
+            assert list((await journal.ready("run", ORANGE, 0, 1))[0].indexes) == [1]
+
+    @pytest.mark.parametrize(
+        ("known", "seen", "reference"),
+        [
+            (State.PAID, State.FAILED, "T1"),
+            (State.FAILED, State.PAID, "T1"),
+            (State.FAILED, State.ACCEPTED, "T1"),
+            (State.PAID, State.PAID, "T2"),
+        ],
+    )
+    async def test_a_final_state_stays_and_the_dispute_is_told(
+        self, journal_factory: JournalFactory, known: State, seen: State, reference: str
+    ) -> None:
+        """A sighting that disputes a final state changes nothing and is reported once."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            dispatch = await sent(journal, "run", Receipt(known, provider_reference="T1"))
+            sighting = Sighting(dispatch.keys[0], Receipt(seen, provider_reference=reference))
+            applied = await journal.apply([sighting])
+            assert (list(applied.outcomes), len(applied.conflicts)) == ([], 1)
+            assert list((await journal.apply([sighting])).conflicts) == []
+            assert await states(journal, "run") == {1: known}
+
+    @pytest.mark.parametrize("known", [State.ACCEPTED, State.UNKNOWN, State.PAID])
+    async def test_money_that_came_back_is_reversed(self, journal_factory: JournalFactory, known: State) -> None:
+        """Paid goes to reversed; an open payout goes there by way of paid, and the log shows both steps."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            dispatch = await sent(journal, "run", Receipt(known))
+            await journal.apply([Sighting(key, Receipt(State.REVERSED, "expired")) for key in dispatch.keys])
+            assert set((await states(journal, "run")).values()) == {State.REVERSED}
+            steps = [outcome.status for outcome in await replay(journal, "run") if outcome.line == 1]
+            assert steps == ([known] if known is State.PAID else [known, State.PAID]) + [State.REVERSED]
+
+    async def test_proof_of_absence_makes_an_unknown_payout_ready(self, journal_factory: JournalFactory) -> None:
+        """Only an unknown payout is released by it; an acknowledged one that vanished is held."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3, 4]))
+            dispatch = await dispatched(journal, "run")
+            before = [State.UNKNOWN, State.ACCEPTED, State.FAILED, State.PAID]
+            await journal.record(dispatch, [Receipt(state) for state in before])
+            absent = Receipt(State.READY, "absent")
+            applied = await journal.apply([Sighting(key, absent) for key in dispatch.keys])
+            assert list((await states(journal, "run")).values()) == [
+                State.READY,
+                State.HELD,
+                State.FAILED,
+                State.PAID,
+            ]
+            assert len(applied.conflicts) == 2
+            again = await dispatched(journal, "run")
+            assert list(again.keys) == [dispatch.keys[0]]
+
+    async def test_a_word_we_do_not_know_moves_nothing(self, journal_factory: JournalFactory) -> None:
+        """A look-up whose status is unknown only makes the provider's reference known."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            dispatch = await sent(journal, "run", Receipt(State.ACCEPTED))
+            await journal.apply([Sighting(dispatch.keys[0], Receipt(State.UNKNOWN, "odd", provider_reference="T1"))])
+            found = await entry(journal, "run", 1)
+            assert (found.receipt.state, found.receipt.provider_reference) == (State.ACCEPTED, "T1")

@@ -1,0 +1,286 @@
+"""The command line as people and scripts meet it: real processes, real signals, the streams and the exit codes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import pytest
+
+from payout_engine.providers.senfenico.ledger import Ledger
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "salaries-bf.csv"
+ENVIRONMENT = {"PATH": os.environ["PATH"], "COLUMNS": "100", "LANG": "C.UTF-8"}
+
+
+def command(*arguments: str) -> list[str]:
+    """Return a command line of ours."""
+    return [sys.executable, "-m", "payout_engine", *arguments]
+
+
+def call(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end in a folder, without a terminal."""
+    return subprocess.run(
+        command(*arguments), cwd=folder, input=stdin, capture_output=True, timeout=50, env=ENVIRONMENT, check=False
+    )
+
+
+def rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    """Return the rows of a result file."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+def salaries(folder: Path, count: int) -> Path:
+    """Write a clean payout file of `count` lines."""
+    path = folder / "salaries.csv"
+    lines = [f"S-{number},70{500_100 + number},{1000 + number}" for number in range(count)]
+    path.write_text("\n".join(["reference,phone,amount", *lines]) + "\n")
+    return path
+
+
+class Bank:
+    """A sandbox in a process of its own, with a configuration that points at it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger = folder / "bank" / "senfenico.db"
+        self.process = subprocess.Popen(
+            command("sandbox", "--ledger", str(folder / "bank"), "--balance", "1000000000"),
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+        stream: IO[bytes] | None = self.process.stdout
+        assert stream is not None
+        lines = b"".join(stream.readline() for _ in range(4)).decode()
+        url = re.search(r'base_url = "(.+)"', lines)
+        assert url is not None, lines
+        self.config = folder / "payouts.toml"
+        self.config.write_text(
+            f'[accounts.bf]\nprovider = "senfenico"\nbase_url = "{url[1]}"\napi_key = "sk_test_cli"\n'
+        )
+
+    def paid(self) -> Counter[str]:
+        """Return how often each ext_id was paid; the ledger itself is read, not the API."""
+        ledger = Ledger(self.ledger, {})
+        try:
+            return Counter(str(transfer.ext_id) for transfer in ledger.transfers())
+        finally:
+            ledger.close()
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=10)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Iterator[Bank]:
+    """A sandbox in a process of its own."""
+    opened = Bank(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_the_example_runs_through_the_embedded_sandbox(tmp_path: Path) -> None:
+    """The demonstration: every line of the example comes out in the input's order, and the sums agree."""
+    (tmp_path / "salaries-bf.csv").write_bytes(EXAMPLE.read_bytes())
+    done = call(tmp_path, "run", "salaries-bf.csv", "--sandbox", "--yes")
+    out = tmp_path / "salaries-bf.csv-results"
+    results = rows(out / "results.csv", ";")
+    given = rows(tmp_path / "salaries-bf.csv", ";")
+
+    assert done.returncode == 3, done.stderr.decode()
+    assert [row["Matricule"] for row in results] == [row["Matricule"] for row in given]
+    counts = Counter(row["payout_status"] for row in results)
+    summary = orjson.loads((out / "summary.json").read_bytes())
+    assert summary["lines"] == len(given) == sum(counts.values()) >= 300
+    assert counts["paid"] >= 290
+    assert {state: part["count"] for state, part in summary["by_state"].items()} == counts
+    assert len(rows(out / "rejected.csv", ";")) == counts["rejected"] >= 8
+    assert len(rows(out / "attention.csv", ";")) == counts["held"]
+    assert (out / "events.jsonl").stat().st_size > 0
+    assert "all lines" in done.stdout.decode()
+    assert "Results" in done.stderr.decode()
+
+
+def test_running_a_finished_file_again_pays_nobody(tmp_path: Path) -> None:
+    """The same command twice: the second says so and changes nothing."""
+    salaries(tmp_path, 30)
+    first = call(tmp_path, "run", "salaries.csv", "--sandbox", "--yes")
+    again = call(tmp_path, "run", "salaries.csv", "--sandbox", "--yes")
+    ledger = Ledger(tmp_path / "payouts-sandbox-senfenico-ledger.db", {})
+
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert b"already paid" in again.stderr
+    assert len(ledger.transfers()) == 30
+    ledger.close()
+
+
+def test_json_is_one_object_a_line_on_stdout(tmp_path: Path) -> None:
+    """Machines read plan, outcomes and summary from standard output, and nothing else is there."""
+    salaries(tmp_path, 20)
+    done = call(tmp_path, "run", "salaries.csv", "--sandbox", "--yes", "--json")
+    events = [orjson.loads(line) for line in done.stdout.splitlines()]
+
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "plan"
+    assert kinds[-1] == "summary"
+    assert set(kinds[1:-1]) == {"outcome"}
+    assert events[-1]["exit_code"] == done.returncode == 0
+    assert {event["reference"] for event in events[1:-1]} == {f"S-{number}" for number in range(20)}
+    assert b"22670" not in done.stdout, "no full phone on any stream"
+
+
+def test_without_a_terminal_nobody_can_say_yes(tmp_path: Path) -> None:
+    """No terminal and no --yes: exit 2, nothing sent, nothing recorded."""
+    salaries(tmp_path, 5)
+    done = call(tmp_path, "run", "salaries.csv", "--sandbox")
+
+    assert done.returncode == 2
+    assert b"--yes" in done.stderr
+    assert not (tmp_path / "payouts-sandbox.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", b"empty"),
+        (b"phone,amount\n", b"no lines"),
+        (b"phone,phone,amount\n1,2,3\n", b"phone"),
+        (b"name,amount\nA,3\n", b"phone"),
+        (b"phone,name\n70123456,A\n", b"amount"),
+        (b"PK\x03\x04" + b"\x00" * 100, b"salaries.csv"),
+    ],
+)
+def test_unusable_files_are_one_clear_sentence_and_exit_2(tmp_path: Path, content: bytes, word: bytes) -> None:
+    """What cannot be used is named, nothing is recorded and nothing sent."""
+    (tmp_path / "salaries.csv").write_bytes(content)
+    done = call(tmp_path, "run", "salaries.csv", "--sandbox", "--yes")
+    listed = call(tmp_path, "runs", "--sandbox", "--json")
+
+    assert done.returncode == 2
+    assert done.stderr.count(b"Error:") == 1
+    assert word in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert listed.stdout == b""
+
+
+def test_a_missing_file_and_a_missing_configuration_are_told_apart(tmp_path: Path) -> None:
+    """Both end with exit 2 and say what to do."""
+    missing = call(tmp_path, "plan", "nothing.csv", "--sandbox")
+    salaries(tmp_path, 2)
+    unconfigured = call(tmp_path, "plan", "salaries.csv")
+
+    assert (missing.returncode, unconfigured.returncode) == (2, 2)
+    assert b"nothing.csv" in missing.stderr
+    assert b"--sandbox" in unconfigured.stderr
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    """A dash reads standard input, and the results have a folder of their own."""
+    done = call(tmp_path, "run", "-", "--sandbox", "--yes", stdin=b"ref;telephone;montant\nA;70123456;1 500\n")
+
+    assert done.returncode == 0, done.stderr.decode()
+    assert rows(tmp_path / "standard-input-results" / "results.csv", ";")[0]["payout_status"] == "paid"
+
+
+def test_looking_around(tmp_path: Path) -> None:
+    """runs, show, results, balance, providers and countries answer, for people and for machines."""
+    salaries(tmp_path, 3)
+    call(tmp_path, "run", "salaries.csv", "--sandbox", "--yes")
+    listed: dict[str, Any] = orjson.loads(call(tmp_path, "runs", "--sandbox", "--json").stdout)
+    run_id = listed["run_id"]
+    for arguments in (
+        ("runs", "--sandbox"),
+        ("show", run_id, "--sandbox"),
+        ("results", run_id, "--sandbox", "--out", "again"),
+        ("balance", "--sandbox"),
+        ("providers",),
+        ("countries",),
+        ("countries", "bf"),
+        ("plan", "salaries.csv", "--sandbox"),
+        ("resume", "--sandbox"),
+        ("follow", run_id, "--sandbox"),
+    ):
+        done = call(tmp_path, *arguments)
+        assert done.returncode == 0, (arguments, done.stderr.decode())
+        assert done.stdout or done.stderr
+    assert rows(tmp_path / "again" / "results.csv") == rows(tmp_path / "salaries.csv-results" / "results.csv")
+    assert call(tmp_path, "show", "nothing", "--sandbox").returncode == 2
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    """--help of each command ends with an example of its use."""
+    commands = [
+        "plan",
+        "run",
+        "resume",
+        "follow",
+        "runs",
+        "show",
+        "results",
+        "balance",
+        "providers",
+        "countries",
+        "sandbox",
+    ]
+    for name in commands:
+        done = call(Path.cwd(), name, "--help")
+        assert done.returncode == 0
+        assert f"Example: payout-engine {name}".encode() in done.stdout.replace(b"\n", b"")
+
+
+def test_ctrl_c_finishes_the_wire_and_says_how_to_go_on(tmp_path: Path, bank: Bank) -> None:
+    """Interrupted: exit 130, nothing unknown; the same command then pays the rest, once."""
+    salaries(tmp_path, 2500)
+    arguments = ("run", "salaries.csv", "--yes", "--config", str(bank.config))
+    process = subprocess.Popen(command(*arguments), cwd=tmp_path, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    wait_for_payments(bank, 500)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+
+    assert process.returncode == 130, said.decode()
+    assert b"payout-engine resume" in said
+    assert b"Unknown money" not in said
+    again = call(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr.decode()
+    assert len(bank.paid()) == 2500
+    assert set(bank.paid().values()) == {1}
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("after", [1, 700, 1500])
+def test_kill_9_loses_nothing_and_pays_nobody_twice(tmp_path: Path, bank: Bank, after: int) -> None:
+    """Killed in mid-run, the same command finishes the run: every line paid exactly once, by the bank's own ledger."""
+    salaries(tmp_path, 2000)
+    arguments = ("run", "salaries.csv", "--yes", "--config", str(bank.config))
+    process = subprocess.Popen(command(*arguments), cwd=tmp_path, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    wait_for_payments(bank, after)
+    process.kill()
+    process.wait()
+
+    again = call(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr.decode()
+    assert len(bank.paid()) == 2000
+    assert set(bank.paid().values()) == {1}
+    statuses = Counter(row["payout_status"] for row in rows(tmp_path / "salaries.csv-results" / "results.csv"))
+    assert statuses == {"paid": 2000}
+
+
+def wait_for_payments(bank: Bank, count: int) -> None:
+    """Wait until the bank has paid at least `count`."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if bank.ledger.exists() and sum(bank.paid().values()) >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the bank never paid {count}")

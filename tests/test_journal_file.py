@@ -1,0 +1,423 @@
+"""The journal as a file: what may be opened, what is refused and how it is said, and what people may do to it by hand."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+
+from payout_engine import limits
+from payout_engine.errors import (
+    IllegalMoveError,
+    JournalBusyError,
+    JournalDamagedError,
+    JournalError,
+    JournalFullError,
+    JournalNewerError,
+)
+from payout_engine.journal import SqliteJournal
+from payout_engine.journal.keys import chunk_range, position_range
+from payout_engine.lifecycle import BIRTHS, LETTERS, MOVES, State
+from payout_engine.model import Problem, Receipt, RepeatKind
+from payout_engine.testing.journal_lines import (
+    ORANGE,
+    approved,
+    chunk,
+    dispatched,
+    entry,
+    every,
+    judged,
+    refused,
+    run,
+    said,
+    sent,
+    states,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "payouts.db"
+
+
+async def opened(path: Path, **options: bool) -> None:
+    async with SqliteJournal.open(path, **options):
+        pass
+
+
+async def a_paid_journal(path: Path) -> None:
+    """Leave a journal with one run: line 1 paid, lines 2 and 3 unknown, line 4 refused."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk([1, 2, 3]), refused([4]))
+        dispatch = await dispatched(journal, "run")
+        paid = Receipt(State.PAID, provider_reference="T1", at=1_700_000_000.125)
+        await journal.record(dispatch, [paid] + [Receipt(State.UNKNOWN, "timeout", "No answer.")] * 2)
+
+
+# ------------------------------------------------------------------------------------------------------------ opening
+
+
+async def test_a_journal_outlives_the_process(path: Path) -> None:
+    """What was recorded is there after closing and opening again, and nothing but the journal and its locks is left."""
+    await a_paid_journal(path)
+    async with SqliteJournal.open(path) as journal:
+        assert (await states(journal, "run"))[1] is State.PAID
+        async with journal.lease("bf"):
+            pass
+    assert sorted(file.name for file in path.parent.iterdir()) == ["payouts.db", "payouts.db.bf.lock"]
+
+
+async def test_only_the_owner_can_read_it(path: Path) -> None:
+    """The file, its side files and its locks hold phone numbers: mode 0600, whatever the umask says."""
+    before = os.umask(0)
+    try:
+        async with SqliteJournal.open(path) as journal, journal.lease("bf"):
+            await journal.begin(run("run"))
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert len(modes) == 4
+    assert set(modes.values()) == {0o600}
+
+
+async def test_every_commit_reaches_the_disk(path: Path) -> None:
+    """WAL with synchronous=FULL whenever something durable is written."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk([1]))
+        read = journal._read
+        assert await read(lambda db: db.pragma("journal_mode")) == "wal"
+        assert await read(lambda db: db.pragma("synchronous")) == 2
+
+
+async def test_a_sandbox_journal_never_pays_and_a_live_one_never_plays(tmp_path: Path) -> None:
+    """Opening one kind as the other is refused and says which option to use."""
+    await opened(tmp_path / "live.db")
+    await opened(tmp_path / "sandbox.db", sandbox=True)
+    with pytest.raises(JournalError, match=r"live\.db holds real payouts .* Leave --sandbox out"):
+        await opened(tmp_path / "live.db", sandbox=True)
+    with pytest.raises(JournalError, match=r"sandbox\.db belongs to the sandbox .* Add --sandbox"):
+        await opened(tmp_path / "sandbox.db")
+
+
+async def test_a_newer_journal_is_left_alone(path: Path) -> None:
+    """A version that is not known yet is refused by name and not touched."""
+    await opened(path)
+    with apsw.Connection(str(path)) as db:
+        db.pragma("user_version", 7)
+    with pytest.raises(JournalNewerError, match=r"payouts\.db .* newer version .* format 7"):
+        await opened(path)
+
+
+async def test_a_file_that_is_no_journal_is_refused(path: Path) -> None:
+    """Garbage, another program's database and a damaged journal are named; none is overwritten."""
+    path.write_bytes(b"reference;phone;amount\n" * 400)
+    with pytest.raises(JournalDamagedError, match=r"payouts\.db is not a readable journal"):
+        await opened(path)
+    assert path.read_bytes().startswith(b"reference;phone")
+    path.unlink()
+
+    db = apsw.Connection(str(path))
+    db.execute("CREATE TABLE customers (name TEXT)")
+    db.close()
+    with pytest.raises(JournalDamagedError, match="database of another program"):
+        await opened(path)
+
+
+async def test_damage_found_later_is_said_too(path: Path) -> None:
+    """Pages that were overwritten behind the header are an error of the call that meets them."""
+    await a_paid_journal(path)
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(JournalDamagedError, match=r"payouts\.db"):
+        async with SqliteJournal.open(path) as journal:
+            await journal.runs()
+
+
+async def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """A missing folder, and a folder in place of the file, are said in words."""
+    with pytest.raises(JournalError, match="does not exist"):
+        await opened(tmp_path / "nowhere" / "payouts.db")
+    with pytest.raises(JournalError, match="is a folder"):
+        await opened(tmp_path)
+
+
+READ_ONLY_SCRIPT = """
+import asyncio, os, sys
+from pathlib import Path
+from payout_engine.errors import JournalFullError
+from payout_engine.journal import SqliteJournal
+
+async def main():
+    async with SqliteJournal.open(Path(sys.argv[1])):
+        pass
+
+if os.geteuid() == 0:
+    os.setuid(65534)  # permissions do not bind root
+try:
+    asyncio.run(main())
+except JournalFullError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+async def test_a_read_only_journal_is_refused(path: Path, what: str) -> None:
+    """Where nothing can be recorded nothing may be sent: a read-only file or folder is an error at the door."""
+    await opened(path)
+    for folder in list(path.parents)[:3]:
+        folder.chmod(0o755)
+    path.chmod(0o444 if what == "file" else 0o666)
+    path.parent.chmod(0o777 if what == "file" else 0o555)
+    done = subprocess.run([sys.executable, "-c", READ_ONLY_SCRIPT, path], capture_output=True, text=True, check=True)
+    path.parent.chmod(0o755)
+    assert "payouts.db cannot be written" in done.stdout
+
+
+async def test_a_full_disk_records_nothing_and_breaks_nothing(path: Path) -> None:
+    """The call that found no room has recorded nothing; once there is room, the same call succeeds."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", *(chunk(range(n, n + 100)) for n in range(0, 1000, 100)))
+        dispatch = await dispatched(journal, "run")
+        receipts = [Receipt(State.UNKNOWN, "timeout", "No answer. " * 400) for _ in dispatch.payouts]
+        pages = await journal._read(lambda db: db.pragma("page_count"))
+        await journal._read(lambda db: db.pragma("max_page_count", pages))
+        with pytest.raises(JournalFullError, match=r"payouts\.db cannot be written .* Make room"):
+            await journal.record(dispatch, receipts)
+        assert (await entry(journal, "run", 0)).receipt.state is State.SENDING
+        await journal._read(lambda db: db.pragma("max_page_count", 1_000_000))
+        await journal.record(dispatch, receipts)
+        assert (await entry(journal, "run", 0)).receipt.state is State.UNKNOWN
+
+
+async def test_a_busy_journal_is_said_and_comes_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program's lock is waited for, then named; nothing of the call is recorded."""
+    monkeypatch.setattr("payout_engine.journal.schema.BUSY_TIMEOUT_MILLISECONDS", 50)
+    async with SqliteJournal.open(path) as journal:
+        other = apsw.Connection(str(path))
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalError, match="in use by another program"):
+            await journal.begin(run("run"))
+        other.execute("ROLLBACK")
+        other.close()
+        await journal.begin(run("run"))
+
+
+async def test_a_closed_journal_says_so(path: Path) -> None:
+    """A request after closing is an error and does not wait forever; closing twice is allowed."""
+    async with SqliteJournal.open(path) as journal:
+        await journal.aclose()
+        with pytest.raises(JournalError, match="is closed"):
+            await journal.runs()
+
+
+# ------------------------------------------------------------------------------------------------------------ scratch
+
+
+async def test_a_scratch_journal_judges_by_the_real_one_and_leaves_it_alone(path: Path, tmp_path: Path) -> None:
+    """A plan finds the same repeats as a run would, and not a byte of the journal changes."""
+    await a_paid_journal(path)
+    before = path.read_bytes()
+    async with SqliteJournal.open(tmp_path / "plan.db", scratch_of=path) as scratch:
+        await scratch.begin(run("plan"))
+        await scratch.add("plan", [chunk([1, 2, 9]), chunk([10], reference="SAL-00009")])
+        found = await every(scratch.repeats("plan"))
+        assert said(found) == {(line, kind, "run", line, False) for line in (1, 2) for kind in RepeatKind} | {
+            (10, RepeatKind.REFERENCE, "plan", 9, True)
+        }
+        assert {repeat.earlier_state for repeat in found if repeat.payout.line == 2} == {State.UNKNOWN}
+        await scratch.seal("plan")
+    assert path.read_bytes() == before
+
+
+async def test_a_scratch_journal_needs_no_real_one(path: Path, tmp_path: Path) -> None:
+    """A plan before the first run compares with nothing and does not make the journal."""
+    async with SqliteJournal.open(tmp_path / "plan.db", scratch_of=path) as scratch:
+        await judged(scratch, "plan", chunk([1]))
+        assert await every(scratch.repeats("plan")) == []
+    assert not path.exists()
+
+
+async def test_a_scratch_journal_refuses_what_a_run_would_refuse(path: Path, tmp_path: Path) -> None:
+    """A plan against a file that is no journal, or of the other kind, fails as the run would, naming that file."""
+    path.write_bytes(b"no journal at all" * 100)
+    with pytest.raises(JournalDamagedError, match=r"payouts\.db"):
+        async with SqliteJournal.open(tmp_path / "plan.db", scratch_of=path):
+            pass
+    await opened(tmp_path / "sandbox.db", sandbox=True)
+    with pytest.raises(JournalError, match=r"sandbox\.db belongs to the sandbox"):
+        async with SqliteJournal.open(tmp_path / "plan2.db", scratch_of=tmp_path / "sandbox.db"):
+            pass
+
+
+async def test_a_run_is_approved_by_who_judged_it(path: Path) -> None:
+    """Another process knows nothing of the run's comparison and is told to judge the file again."""
+    async with SqliteJournal.open(path) as journal:
+        await judged(journal, "run", chunk([1]))
+    async with SqliteJournal.open(path) as journal:
+        for refused_call in (journal.approve("run"), every(journal.repeats("run"))):
+            with pytest.raises(JournalError, match="run its payout file again"):
+                await refused_call
+        await journal.discard("run")
+        await approved(journal, "run", chunk([1]))
+
+
+async def test_two_processes_see_each_other(path: Path) -> None:
+    """A run approved through another connection counts as earlier at once, and makes the other look again."""
+    async with SqliteJournal.open(path) as one, SqliteJournal.open(path) as two:
+        await judged(one, "one", chunk([1, 2]))
+        await judged(two, "two", chunk([2, 3]))
+        assert await one.approve("one")
+        assert not await two.approve("two")
+        assert {repeat.payout.line for repeat in await every(two.repeats("two"))} == {2}
+        assert await two.approve("two")
+        async with one.lease("bf"):
+            with pytest.raises(JournalBusyError, match=f"process {os.getpid()}"):
+                async with two.lease("bf"):
+                    pass
+
+
+# ------------------------------------------------------------------------------------------------------------- people
+
+
+def by_hand(path: Path, statement: str) -> list[tuple[object, ...]]:
+    """Do what a person with a SQLite shell does."""
+    db = apsw.Connection(str(path))
+    try:
+        return [tuple(found) for found in db.execute(statement)]
+    finally:
+        db.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE progress SET states = 'rrr' WHERE states = 'puu'",
+        "UPDATE progress SET states = 'pup' || 'u' WHERE states = 'puu'",
+        "UPDATE progress SET states = 'r' WHERE states = 'x'",
+        "UPDATE progress SET states = 'suu' WHERE states = 'puu'",
+        "UPDATE progress SET chunk_id = chunk_id + 5",
+        "INSERT INTO progress (chunk_id, states, updated_at) VALUES (1, 'rrp', 0)",
+        "DELETE FROM progress",
+        "UPDATE chunks SET amount_minor = 1",
+        "DELETE FROM chunks",
+        "DELETE FROM runs",
+        "UPDATE runs SET state = 'judged'",
+        "UPDATE runs SET approved_at = NULL",
+        "DELETE FROM dispatches",
+        "UPDATE log SET body = '{}'",
+        "DELETE FROM log WHERE seq = 2",
+    ],
+)
+async def test_nobody_rewrites_the_past(path: Path, statement: str) -> None:
+    """A move that the lifecycle lacks, and any change of what was judged, sent or logged, is refused in plain SQL too."""
+    await a_paid_journal(path)
+    before = by_hand(path, "SELECT * FROM progress")
+    with pytest.raises(apsw.ConstraintError, match="lifecycle: "):
+        by_hand(path, statement)
+    assert by_hand(path, "SELECT * FROM progress") == before
+
+
+async def test_the_guard_has_the_lifecycles_own_table(path: Path) -> None:
+    """The SQL guard allows exactly the moves and births of `lifecycle`, and words every letter."""
+    await opened(path)
+    assert set(by_hand(path, "SELECT source, target FROM moves")) == {(LETTERS[a], LETTERS[b]) for a, b in MOVES}
+    assert set(by_hand(path, "SELECT letter, word, birth FROM words")) == {
+        (letter, state.value, int(state in BIRTHS)) for state, letter in LETTERS.items()
+    }
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+async def test_the_guard_decides_every_pair_of_states(path: Path, mixed: bool) -> None:
+    """Alone or beside another payout, a move passes the guard when and only when the lifecycle has it."""
+    await opened(path)
+    db = apsw.Connection(str(path))
+    db.execute("DROP TRIGGER progress_births; INSERT INTO progress (chunk_id, states, updated_at) VALUES (1, 'r', 0)")
+    other = "p" if mixed else ""
+    for source in State:
+        for target in State:
+            db.execute("DELETE FROM progress")
+            db.execute(
+                "INSERT INTO progress (chunk_id, states, updated_at) VALUES (1, ?, 0)", (LETTERS[source] + other,)
+            )
+            allowed = source is target or (source, target) in MOVES
+            try:
+                db.execute("UPDATE progress SET states = ?", (LETTERS[target] + other,))
+            except apsw.ConstraintError:
+                assert not allowed, (source, target)
+            else:
+                assert allowed, (source, target)
+    db.close()
+
+
+async def test_a_person_can_ask_in_sql(path: Path) -> None:
+    """The views show one row per payout, the counts of each run, and what waits for a person."""
+    await a_paid_journal(path)
+    async with SqliteJournal.open(path) as journal:
+        keys = [found.key for found in await every(journal.entries("run"))]
+    columns = (
+        "line, reference, state, amount_minor, currency, phone, wallet, account, reason, provider_reference, at, key"
+    )
+    paid, unknown, _, rejected = by_hand(path, f"SELECT {columns} FROM payouts ORDER BY line")
+    common = ("XOF", "22670000001", "orange_bf", "bf")
+    assert paid == (1, "SAL-00001", "paid", 1001, *common, "", "T1", "2023-11-14T22:13:20.125Z", keys[0])
+    assert (unknown[2], unknown[8], unknown[11]) == ("unknown", "timeout", keys[1])
+    assert (rejected[2], rejected[8], rejected[11]) == ("rejected", "amount_zero", keys[3])
+    assert by_hand(path, "SELECT line FROM attention") == [(2,), (3,)]
+    assert set(by_hand(path, "SELECT run_id, state, count, amount_minor FROM runs_summary")) == {
+        ("run", "paid", 1, 1001),
+        ("run", "unknown", 2, 2005),
+        ("run", "rejected", 1, 1004),
+    }
+
+
+async def test_uniform_receipts_are_stored_once_and_shown_for_all(path: Path) -> None:
+    """One receipt for a hundred payouts takes the room of one, and the view shows it for each."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk(range(100)))
+        await sent(journal, "run", Receipt(State.ACCEPTED, "queued", "In the queue."))
+    assert by_hand(path, "SELECT json_array_length(receipts) FROM progress") == [(1,)]
+    assert by_hand(path, "SELECT count(*) FROM payouts WHERE reason = 'queued' AND state = 'accepted'") == [(100,)]
+
+
+def test_the_arithmetic_of_the_views_is_that_of_the_keys() -> None:
+    """The schema spells out the bits of chunk ids and positions; they are those of `limits`."""
+    assert (1 << limits.RUN_CHUNK_BITS) - 1 == 16_777_215
+    assert (limits.RUN_CHUNK_BITS, limits.CHUNK_INDEX_BITS) == (24, 10)
+    assert chunk_range(3)[1] < chunk_range(4)[0]
+    assert position_range(3)[1] < position_range(4)[0]
+
+
+async def test_an_illegal_move_found_by_the_guard_is_ours_to_report(path: Path) -> None:
+    """If our own code ever tried an illegal move, the caller sees IllegalMoveError and nothing is recorded."""
+    await a_paid_journal(path)
+    async with SqliteJournal.open(path) as journal:
+        with pytest.raises(IllegalMoveError, match="cannot make this move"):
+            await journal._read(lambda db: db.execute("UPDATE progress SET states = 'rrr' WHERE states = 'puu'"))
+        assert (await states(journal, "run"))[1] is State.PAID
+
+
+async def test_what_is_held_during_intake_is_born_held_in_the_log(path: Path) -> None:
+    """Nothing is logged before the seal; then come the totals and what was held before it."""
+    async with SqliteJournal.open(path) as journal:
+        await journal.begin(run("run"))
+        await journal.add("run", [chunk([1, 2], reference="SAME")])
+        repeats = await every(journal.repeats("run"))
+        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
+        assert by_hand(path, "SELECT count(*) FROM log") == [(0,)]
+        await journal.seal("run")
+        await journal.discard("run")
+    assert by_hand(path, "SELECT kind FROM log ORDER BY seq") == [("seal",), ("hold",), ("discard",)]
+    assert by_hand(path, "SELECT count(*) FROM payouts") == [(0,)]
+
+
+async def test_lanes_are_told_apart_by_all_of_their_name(path: Path) -> None:
+    """A lane of the same account with another currency is another lane."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk([1]))
+        assert await journal.ready("run", type(ORANGE)("bf", "orange_bf", "XAF"), 0, 1) == []
