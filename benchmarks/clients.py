@@ -228,7 +228,7 @@ def _profile_threads() -> list[tuple[float, str, cProfile.Profile]]:
             profiler.disable()
             ended.append((time.thread_time(), thread.name, profiler))
 
-    threading.Thread.run = run  # type: ignore[method-assign]
+    threading.Thread.run = run  # type: ignore[method-assign, assignment]
     return ended
 
 

@@ -110,7 +110,7 @@ def targets(rows: Sequence[Row]) -> Sequence[Target]:
         for engine in by_case.get("b", []):
             share = engine.rate / bound.rate
             text = f"(b) file to results at {ENGINE_SHARE_TARGET} of (a) or better"
-            found.append(Target(text, share >= ENGINE_SHARE_TARGET, f"{share:.2f}"))
+            found.append(Target(text, share >= ENGINE_SHARE_TARGET, f"{share:.3f}"))
     for row in by_case.get("b", []) + by_case.get("e", []):
         if row.measured and row.lines == TARGET_LINES:
             peak = row.measured.peak_bytes

@@ -275,6 +275,11 @@ class Journal(Protocol):
         References are compared if the run has references of its own; payee and amount always. Compared exactly, not by
         hash alone. Earlier payouts that are provably unpaid (failed, rejected, cancelled, reversed) do not count, nor
         do runs that nobody approved. Within one run, all but the lowest line are repeats.
+        Payee and amount are compared with runs approved within the last `REPEAT_WINDOW_SECONDS`. For each payout and
+        kind, at most the original of its own run and that of the latest earlier run are told.
+
+        Raises:
+            IllegalMoveError: the run was approved.
         """
         ...
 

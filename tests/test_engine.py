@@ -52,7 +52,7 @@ async def collect(stream: PaymentStream) -> dict[str, Outcome]:
 def paid_at_the_bank(server: SenfenicoSandbox) -> Counter[tuple[str, int]]:
     """Return how often the ledger paid each phone and amount."""
     return Counter(
-        (transfer.phone, transfer.amount) for transfer in server.ledger.transfers() if transfer.status != "failed"
+        (transfer.phone, transfer.amount) for transfer in server.ledger.transfers() if transfer.verdict != "failed"
     )
 
 

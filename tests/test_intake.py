@@ -145,7 +145,7 @@ async def test_the_same_payee_and_amount_is_a_warning_with_references_and_held_w
     lines = [("a", "70111111", "500"), ("b", "+226 70 11 11 11", "500"), ("c", "70111111", "501")]
     _, warned = await take_in(journal, RowsSource(WITH_REFERENCES, lines))
     assert (warned.accepted, warned.held) == (3, 0)
-    assert [example.line for example in warned.warnings_by_code["payee_amount_repeated"].examples] == [3]
+    assert [example.line for example in warned.warnings_by_code["payee_amount_twice"].examples] == [3]
     bare = RowsSource(("phone", "amount"), [line[1:] for line in lines], digest="d2" * 32)
     _, held = await take_in(journal, bare)
     assert (held.accepted, held.held) == (2, 1)
@@ -231,4 +231,4 @@ async def test_the_example_file_has_the_faults_it_was_given(journal: Journal) ->
         "wallet_unknown",
     }
     assert findings.held_by_code["reference_repeated"].count == 1
-    assert findings.warnings_by_code["payee_amount_repeated"].count == 1
+    assert findings.warnings_by_code["payee_amount_twice"].count == 1

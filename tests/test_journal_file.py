@@ -1,4 +1,4 @@
-"""The journal as a file: what may be opened, what is refused and how it is said, and what people may do to it by hand."""
+"""The journal as a file: what may be opened, what is refused, and what people may do by hand."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "payouts.db"
 
 
-async def opened(path: Path, **options: bool) -> None:
-    async with SqliteJournal.open(path, **options):
+async def opened(path: Path, *, sandbox: bool = False) -> None:
+    async with SqliteJournal.open(path, sandbox=sandbox):
         pass
 
 
@@ -109,7 +109,7 @@ async def test_a_newer_journal_is_left_alone(path: Path) -> None:
     await opened(path)
     with apsw.Connection(str(path)) as db:
         db.pragma("user_version", 7)
-    with pytest.raises(JournalNewerError, match=r"payouts\.db .* newer version .* format 7"):
+    with pytest.raises(JournalNewerError, match=r"payouts\.db .* newer version .*format 7"):
         await opened(path)
 
 
@@ -315,7 +315,7 @@ def by_hand(path: Path, statement: str) -> list[tuple[object, ...]]:
     ],
 )
 async def test_nobody_rewrites_the_past(path: Path, statement: str) -> None:
-    """A move that the lifecycle lacks, and any change of what was judged, sent or logged, is refused in plain SQL too."""
+    """A move that the lifecycle lacks, and any change of what was judged, sent or logged, is refused."""
     await a_paid_journal(path)
     before = by_hand(path, "SELECT * FROM progress")
     with pytest.raises(apsw.ConstraintError, match="lifecycle: "):

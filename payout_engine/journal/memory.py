@@ -92,7 +92,10 @@ class MemoryJournal:
         return self._runs[run_id]
 
     def _number(self, number: int) -> _Run:
-        return next(run for run in self._runs.values() if run.number == number)
+        for run in self._runs.values():
+            if run.number == number:
+                return run
+        raise IllegalMoveError("the run of this chunk was discarded, so nothing of it may be sent")
 
     def _publish(self, run: _Run, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         self._sequence += 1
@@ -125,6 +128,8 @@ class MemoryJournal:
 
     async def repeats(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
         run = self._run(run_id)
+        if run.run.approved_at is not None:
+            raise IllegalMoveError(f"run {run_id} was approved, so it is no longer compared")
         approvals = self._approvals
         found: list[Repeat] = []
         for line in list(run.lines.values()):

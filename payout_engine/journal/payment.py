@@ -118,11 +118,11 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt])
     """Record what became of a dispatch; see `Journal.record`."""
     at, chunk_id, count = clock.now(), dispatch.chunk_id, len(dispatch.payouts)
     receipts = rows.stamped(receipts, at)
+    everyone = rows.each(receipts, count)
     for state in {receipt.state for receipt in receipts}:
         if state is State.SENDING:
             raise IllegalMoveError("a receipt cannot leave a payout sending")
         checked_move(State.SENDING, state)
-    everyone = rows.each(receipts, count)
     _end(db, dispatch, at)
     whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
     move(db, chunk_id, receipts, None if whole else list(dispatch.indexes), at, log.RECEIPTS, dispatch.dispatch_id)

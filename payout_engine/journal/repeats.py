@@ -16,6 +16,7 @@ from typing import NamedTuple
 import apsw
 
 from payout_engine import clock
+from payout_engine.errors import IllegalMoveError
 from payout_engine.journal import rows
 from payout_engine.journal.ask import every, only, value
 from payout_engine.journal.changes import judging, run_no
@@ -98,6 +99,8 @@ assert PAYEE_BIT == 1  # as the queries above have it
 def begin(db: apsw.Connection, run_id: str) -> Search:
     """Find the suspects of a run: all payouts, of it or earlier, whose hash occurs twice."""
     number = run_no(db, run_id)
+    if value(db, "SELECT approved_at FROM runs WHERE run_no = ?", (number,)) is not None:
+        raise IllegalMoveError(f"run {run_id} was approved, so it is no longer compared")
     judging(db, number, run_id)
     _clear(db)
     db.execute("DELETE FROM found WHERE run_no = ?", (number,))

@@ -35,8 +35,9 @@ async def hold_repeats(journal: Journal, run: Run) -> Decided:
         for repeat in sorted(repeats, key=lambda repeat: repeat.kind is not RepeatKind.REFERENCE):
             if repeat.position in positions or not _counts(repeat, since):
                 continue
-            reason = _reason(repeat, run)
-            if repeat.kind is RepeatKind.REFERENCE or not run.has_references:
+            held = repeat.kind is RepeatKind.REFERENCE or not run.has_references
+            reason = _reason(repeat, run, held=held)
+            if held:
                 positions.add(repeat.position)
                 reasons[repeat.position] = reason
                 decided.held.append((repeat.payout.line, reason))
@@ -44,8 +45,8 @@ async def hold_repeats(journal: Journal, run: Run) -> Decided:
                 decided.warnings.append((repeat.payout.line, reason))
         if reasons:
             await journal.hold(run.run_id, reasons)
-    held = {line for line, _ in decided.held}
-    return Decided(decided.held, [warning for warning in decided.warnings if warning[0] not in held])
+    lines = {line for line, _ in decided.held}
+    return Decided(decided.held, [warning for warning in decided.warnings if warning[0] not in lines])
 
 
 def _counts(repeat: Repeat, since: float) -> bool:
@@ -53,14 +54,15 @@ def _counts(repeat: Repeat, since: float) -> bool:
     return repeat.kind is RepeatKind.REFERENCE or repeat.same_run or repeat.earlier_at >= since
 
 
-def _reason(repeat: Repeat, run: Run) -> Problem:
+def _reason(repeat: Repeat, run: Run, *, held: bool) -> Problem:
     """Name the earlier line, so that a person can compare."""
     line, column = repeat.earlier_line, run.dialect.get("reference_column", "")
     if repeat.kind is RepeatKind.PAYEE_AMOUNT:
+        code = "payee_amount_repeated" if held else "payee_amount_twice"
         if repeat.same_run:
-            return problem("payee_amount_repeated", where=f"line {line} of this file", state="")
+            return problem(code, where=f"line {line} of this file", state="")
         where, state = f"run {repeat.earlier_run_id}, line {line}", f", which is {repeat.earlier_state}"
-        return problem("payee_amount_repeated", where=where, state=state)
+        return problem(code, where=where, state=state)
     if repeat.same_run:
         return problem("reference_repeated", column, line=line)
     return problem(
