@@ -260,13 +260,13 @@ class Engine:
         """Hold the leases, and keep the event file up to date, while the stream is driven."""
 
         async def begin(publish: Publish, held: AsyncExitStack) -> Payment:
+            used_before = await self._used_before()
             journal, run = await self.approved(stream.run_id)
             accounts = sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""})
             for account in accounts:
                 await held.enter_async_context(journal.lease(account))
             if events is not None:
                 await held.enter_async_context(_delivering(journal, run, events, tell))
-            used_before = await self._used_before(run)
             return Payment(
                 journal,
                 run.run_id,
@@ -294,10 +294,9 @@ class Engine:
             run = await self.run(run_id)
         return journal, run
 
-    async def _used_before(self, run: Run) -> bool:
+    async def _used_before(self) -> bool:
         """Whether calls made moments ago, for this run or another, may still count against the rate."""
-        runs = await (await self.journal()).runs()
-        return run.state is not RunState.JUDGED or any(other.approved_at for other in runs if other != run)
+        return any(run.approved_at is not None for run in await (await self.journal()).runs())
 
     def _policy(self) -> FollowPolicy:
         if self.accounts.sandbox:

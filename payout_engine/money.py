@@ -61,8 +61,8 @@ _WITH_WORDS = re.compile(
 _PLAIN = re.compile(r"[0-9]+")
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}(?P<group>[ '.,])[0-9]{3}(?:(?P=group)[0-9]{3})*")
 _DIGITS_MAX = len(str(AMOUNT_MINOR_MAX))
-_SHORT_DIGITS = _DIGITS_MAX - 4  # so short that no scale brings it over the bound
-_SCALES: Mapping[str, int] = {currency: 10**decimals for currency, decimals in DECIMALS.items()}
+PLAIN_DIGITS_MAX = _DIGITS_MAX - 4  # so short that no scale brings it over the bound
+SCALES: Mapping[str, int] = {currency: 10**decimals for currency, decimals in DECIMALS.items()}
 
 
 def decimals_of(currency: str) -> int:
@@ -111,8 +111,8 @@ def parse_amount(text: str, currency: str) -> int | Problem:
         The amount in minor units, from 1 to `AMOUNT_MINOR_MAX`, or why it is none.
     """
     # `isdigit` alone would let digits of other scripts through.
-    if text.isdigit() and text.isascii() and len(text) <= _SHORT_DIGITS:
-        return int(text) * _SCALES[currency] or problem("amount_zero")
+    if text.isdigit() and text.isascii() and len(text) <= PLAIN_DIGITS_MAX:
+        return int(text) * SCALES[currency] or problem("amount_zero")
     figure = _without_currency(text, currency)
     if isinstance(figure, Problem):
         return figure

@@ -69,7 +69,7 @@ class PaymentStream:
         self._receive.close()
 
     async def drive(self, prepare: Callable[[Publish, AsyncExitStack], Awaitable[Payment]]) -> None:
-        """Pay to the end. Called once, by the engine's task; what `prepare` leaves in the stack is let go at the end."""
+        """Pay to the end. Called once, by the engine; what `prepare` leaves in the stack is let go at the end."""
         try:
             with self._scope:
                 async with AsyncExitStack() as held:

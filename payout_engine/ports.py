@@ -317,6 +317,12 @@ class Journal(Protocol):
         """Return up to `limit` chunks of a lane with ready payouts, in order, with chunk ids above `after` (0: all)."""
         ...
 
+    async def ready_amounts(
+        self, run_id: str, lane: Lane, after: int, limit: int
+    ) -> Sequence[tuple[int, Sequence[int]]]:
+        """Return what `ready` would, as (chunk id, amounts in minor units) only: adding up needs no more."""
+        ...
+
     async def intend(self, chunk: ReadyChunk) -> Dispatch:
         """Record, durably, that these payouts are about to be sent: `ready -> sending`.
 

@@ -78,8 +78,8 @@ SENTENCES: Mapping[str, str] = {
     "this line only if it is a new payment.",
     "payee_amount_repeated": "The same recipient gets the same amount in {where}{state}; release this line only if "
     "both are meant.",
-    "payee_amount_twice": "The same recipient gets the same amount in {where}{state}; this line will be paid too, so take it "
-    "out if it is a copy.",
+    "payee_amount_twice": "The same recipient gets the same amount in {where}{state}; this line will be paid too, so "
+    "take it out if it is a copy.",
 }
 """The sentence of each code; `{...}` are filled in by `problem`."""
 

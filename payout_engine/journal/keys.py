@@ -89,3 +89,15 @@ def parse_key(key: str) -> ProviderKey | None:
         return None
     parsed = ProviderKey(found[1], int(found[2]), int(found[3]))
     return parsed if parsed.chunk_no <= CHUNKS_MAX and parsed.index < CHUNK_PAYOUTS_MAX else None
+
+
+_INDEXES = {str(index): index for index in range(CHUNK_PAYOUTS_MAX)}
+
+
+def split_key(key: str) -> tuple[str, int | None]:
+    """Return what the keys of one chunk have in common, and the index; None when it is no index of ours.
+
+    A sweep asks this of every transfer it sees, so it must cost next to nothing; `parse_key` judges the first part.
+    """
+    start, _, index = key.rpartition("-")
+    return start, _INDEXES.get(index)

@@ -244,6 +244,12 @@ class MemoryJournal:
             for chunk_id in sorted(chunks)[:limit]
         ]
 
+    async def ready_amounts(
+        self, run_id: str, lane: Lane, after: int, limit: int
+    ) -> Sequence[tuple[int, Sequence[int]]]:
+        chunks = await self.ready(run_id, lane, after, limit)
+        return [(chunk.chunk_id, [payout.amount_minor for payout in chunk.payouts]) for chunk in chunks]
+
     async def intend(self, chunk: ReadyChunk) -> Dispatch:
         run, at = self._number(run_no_of(chunk.chunk_id)), clock.now()
         if run.run.approved_at is None:
@@ -284,12 +290,11 @@ class MemoryJournal:
                 continue
             line = run.lines.get(position_of(chunk_id_of(run.number, key.chunk_no), key.index))
             if line is not None:
-                receipt = stamped([sighting.receipt], at)[0]
-                self._see(run, line, msgspec.structs.replace(sighting, receipt=receipt), applied, at)
+                self._see(run, line, sighting, applied, at)
         return applied
 
     def _see(self, run: _Run, line: _Line, sighting: Sighting, applied: Applied, at: float) -> None:
-        verdict = judge(line.payout, line.receipt, sighting)
+        verdict = judge(line.payout, line.receipt, sighting, at)
         text = conflict_text(run.run.run_id, line.payout, verdict.conflict)
         if verdict.conflict and all(known != text for _, _, known in run.notes):
             run.notes.append((at, "conflict", text))

@@ -6,7 +6,7 @@ are in `sightings.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import apsw
 
@@ -52,16 +52,36 @@ def recover(db: apsw.Connection, run_id: str) -> Sequence[Outcome]:
 
 def ready(db: apsw.Connection, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
     """Return chunks with ready payouts; see `Journal.ready`."""
-    number = run_no(db, run_id)
-    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
-    first, last = chunk_range(number)
-    found = every(
+    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (run_no(db, run_id),))
+    found = _ready_rows(db, run_id, lane, after, limit)
+    return [_ready(chunk_id, lane, token, states, payouts) for chunk_id, states, payouts in found]
+
+
+def ready_amounts(
+    db: apsw.Connection, run_id: str, lane: Lane, after: int, limit: int
+) -> Sequence[tuple[int, Sequence[int]]]:
+    """Return the amounts of chunks with ready payouts; see `Journal.ready_amounts`."""
+    return [
+        (chunk_id, _ready_only(rows.read_amounts(payouts), states))
+        for chunk_id, states, payouts in _ready_rows(db, run_id, lane, after, limit)
+    ]
+
+
+def _ready_only(amounts: list[int], states: str) -> list[int]:
+    if states == _READY * len(states):
+        return amounts
+    return [amount for amount, letter in zip(amounts, states, strict=True) if letter == _READY]
+
+
+def _ready_rows(db: apsw.Connection, run_id: str, lane: Lane, after: int, limit: int) -> Iterable[tuple[int, str, str]]:
+    """Return id, states and payouts of chunks with ready payouts, in order."""
+    first, last = chunk_range(run_no(db, run_id))
+    return every(
         db,
         "SELECT chunk_id, states, payouts FROM progress JOIN chunks USING (chunk_id) WHERE instr(states, 'r') > 0"
         " AND chunk_id BETWEEN ? AND ? AND account = ? AND lane = ? AND currency = ? ORDER BY chunk_id LIMIT ?",
         (max(first, after + 1), last, lane.account, lane.name, lane.currency, limit),
     )
-    return [_ready(chunk_id, lane, token, states, payouts) for chunk_id, states, payouts in found]
 
 
 def _ready(chunk_id: int, lane: Lane, token: str, states: str, stored: str) -> ReadyChunk:

@@ -23,6 +23,15 @@ INTERRUPTED = Receipt(
 )
 """What is recorded of a payout whose dispatch a crash left open."""
 
+
+class _Amount(msgspec.Struct, array_like=True, gc=False):
+    """The beginning of a stored payout; the rest of the array is passed over."""
+
+    reference: msgspec.Raw
+    amount_minor: int
+
+
+_amounts: msgspec.json.Decoder[list[_Amount]] = msgspec.json.Decoder(list[_Amount])
 _payouts: msgspec.json.Decoder[list[Payout]] = msgspec.json.Decoder(list[Payout])
 _receipts: msgspec.json.Decoder[list[Receipt | None]] = msgspec.json.Decoder(list[Receipt | None])
 _rows: msgspec.json.Decoder[list[list[str]]] = msgspec.json.Decoder(list[list[str]])
@@ -39,6 +48,11 @@ def text(value: object) -> str:
 def read_payouts(stored: str) -> list[Payout]:
     """Return the payouts of a chunk."""
     return _payouts.decode(stored)
+
+
+def read_amounts(stored: str) -> list[int]:
+    """Return only the amounts of a chunk's payouts, at a fraction of the cost."""
+    return [payout.amount_minor for payout in _amounts.decode(stored)]
 
 
 def read_rows(stored: str) -> list[list[str]]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import apsw
-import msgspec
 
 from payout_engine import clock
 from payout_engine.journal import log, rows
 from payout_engine.journal.ask import row, value
 from payout_engine.journal.changes import move
-from payout_engine.journal.keys import chunk_id_of, parse_key, run_no_of
+from payout_engine.journal.keys import chunk_id_of, parse_key, run_no_of, split_key
 from payout_engine.journal.verdict import Verdict, judge
 from payout_engine.lifecycle import LETTERS, State
 from payout_engine.model import Lane, Outcome, Payout, Receipt, Sighting
@@ -40,19 +39,25 @@ def apply(db: apsw.Connection, sightings: Sequence[Sighting]) -> Applied:
 
 def _by_chunk(db: apsw.Connection, sightings: Sequence[Sighting]) -> dict[tuple[str, int], list[Sighted]]:
     """Sort the sightings that carry a key of ours by run and chunk; the rest is somebody else's."""
-    runs: dict[str, tuple[int, str] | None] = {}
+    chunks: dict[str, tuple[str, int] | None] = {}
     found: dict[tuple[str, int], list[Sighted]] = {}
     for sighting in sightings:
-        key = parse_key(sighting.key)
-        if key is None:
-            continue
-        if key.token not in runs:
-            runs[key.token] = row(db, "SELECT run_no, run_id FROM runs WHERE token = ?", (key.token,))
-        run = runs[key.token]
-        if run is not None:
-            number, run_id = run
-            found.setdefault((run_id, chunk_id_of(number, key.chunk_no)), []).append((key.index, sighting))
+        start, index = split_key(sighting.key)
+        if start not in chunks:
+            chunks[start] = _chunk_of(db, start)
+        chunk = chunks[start]
+        if chunk is not None and index is not None:
+            found.setdefault(chunk, []).append((index, sighting))
     return found
+
+
+def _chunk_of(db: apsw.Connection, start: str) -> tuple[str, int] | None:
+    """Return the run and the chunk whose keys begin like this, if they are ours."""
+    parsed = parse_key(f"{start}-0")
+    if parsed is None:
+        return None
+    run = row(db, "SELECT run_id, run_no FROM runs WHERE token = ?", (parsed.token,))
+    return None if run is None else (run[0], chunk_id_of(run[1], parsed.chunk_no))
 
 
 class _Page:
@@ -81,11 +86,9 @@ class _Page:
             return
         self._load()
         for index, sighting in sighted:
-            if not sighting.receipt.at:
-                receipt = msgspec.structs.replace(sighting.receipt, at=self._at)
-                sighting = msgspec.structs.replace(sighting, receipt=receipt)
-            verdict = judge(self._payouts[index], self._known[index], sighting)
-            self._note(index, verdict)
+            verdict = judge(self._payouts[index], self._known[index], sighting, self._at)
+            if verdict.conflict:
+                self._note(index, verdict)
             for receipt in verdict.receipts:
                 self._set(index, receipt)
         self._flush()
@@ -98,8 +101,6 @@ class _Page:
 
     def _note(self, index: int, verdict: Verdict) -> None:
         """Put a conflict into the log and into the answer, unless it was put there before."""
-        if not verdict.conflict:
-            return
         payout = self._payouts[index]
         sentence = conflict_text(self._run_id, payout, verdict.conflict)
         number = run_no_of(self._chunk_id)

@@ -133,6 +133,11 @@ class SqliteJournal:
     async def ready(self, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
         return await self._read(lambda db: payment.ready(db, run_id, lane, after, limit))
 
+    async def ready_amounts(
+        self, run_id: str, lane: Lane, after: int, limit: int
+    ) -> Sequence[tuple[int, Sequence[int]]]:
+        return await self._read(lambda db: payment.ready_amounts(db, run_id, lane, after, limit))
+
     async def intend(self, chunk: ReadyChunk) -> Dispatch:
         return await self._writer.run(lambda db: payment.intend(db, chunk), Need.DURABLE)
 

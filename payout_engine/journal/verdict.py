@@ -14,6 +14,9 @@ from payout_engine.model import Payout, Receipt, Sighting, mask
 CONTRADICTION = "contradiction"
 """The reason of a payout that is held because the provider contradicts itself or us."""
 
+SPELLING_CHARS_MIN = 6
+"""A shorter piece of a number is part of too many numbers to say whose it is."""
+
 _SIGHTED = frozenset({State.ACCEPTED, State.PAID, State.FAILED, State.REVERSED, State.UNKNOWN, State.READY})
 _NEVER_SENT = frozenset({State.READY, State.HELD, State.REJECTED, State.CANCELLED})
 
@@ -33,13 +36,14 @@ class Verdict(msgspec.Struct, frozen=True):
 NOTHING = Verdict()
 
 
-def judge(payout: Payout, known: Receipt, sighting: Sighting) -> Verdict:
+def judge(payout: Payout, known: Receipt, sighting: Sighting, at: float) -> Verdict:
     """Return what a sighting means for a payout.
 
     Args:
         payout: ours.
         known: where it stands, with what was last said of it.
-        sighting: what the look-up showed under its key; its receipt has `at` filled in.
+        sighting: what the look-up showed under its key.
+        at: when it was heard, for a receipt that does not say so itself.
 
     Raises:
         IllegalMoveError: the sighting claims a state that no look-up can see; a fault of the adapter.
@@ -50,19 +54,19 @@ def judge(payout: Payout, known: Receipt, sighting: Sighting) -> Verdict:
     if known.state is State.SENDING or (known.state is State.HELD and known.reason == CONTRADICTION):
         return NOTHING
     if seen.state is State.READY:
-        return _absent(known, seen)
+        return _absent(known, seen, at)
     conflict = _conflict(payout, known, sighting)
     if conflict:
-        return _contradicted(known, seen, conflict)
-    return _agreed(known, seen)
+        return _contradicted(known, seen, conflict, at)
+    return _agreed(known, seen, at)
 
 
-def _absent(known: Receipt, seen: Receipt) -> Verdict:
+def _absent(known: Receipt, seen: Receipt, at: float) -> Verdict:
     """The provider proves that it never received the payout."""
     if known.state is State.UNKNOWN:
-        return Verdict((seen,))
+        return Verdict((_stamped(seen, seen.provider_reference, seen.at or at),))
     if known.state in (State.ACCEPTED, State.PAID):
-        return _contradicted(known, seen, f"the provider shows no trace of it, but it is recorded as {known.state}")
+        return _contradicted(known, seen, f"the provider shows no trace of it, but it is recorded as {known.state}", at)
     return NOTHING
 
 
@@ -91,26 +95,30 @@ def _disputed(known: State, seen: State) -> bool:
     return (known, seen) not in MOVES
 
 
-def _contradicted(known: Receipt, seen: Receipt, conflict: str) -> Verdict:
+def _contradicted(known: Receipt, seen: Receipt, conflict: str, at: float) -> Verdict:
     """Record the doubt: a payout that is not final waits for a person."""
     if known.state not in (State.ACCEPTED, State.UNKNOWN, State.READY, State.HELD):
         return Verdict(conflict=conflict)
     reference = known.provider_reference or seen.provider_reference
     message = f"{conflict[0].upper()}{conflict[1:]}."
-    return Verdict((Receipt(State.HELD, CONTRADICTION, message, reference, seen.at),), conflict)
+    return Verdict((Receipt(State.HELD, CONTRADICTION, message, reference, seen.at or at),), conflict)
 
 
-def _agreed(known: Receipt, seen: Receipt) -> Verdict:
+def _agreed(known: Receipt, seen: Receipt, at: float) -> Verdict:
     reference = seen.provider_reference or known.provider_reference
     if seen.state in (known.state, State.UNKNOWN):
         if reference == known.provider_reference:
             return NOTHING
-        return Verdict((msgspec.structs.replace(known, provider_reference=reference, at=seen.at),))
-    final = seen if seen.provider_reference else msgspec.structs.replace(seen, provider_reference=reference)
+        return Verdict((_stamped(known, reference, seen.at or at),))
+    final = _stamped(seen, reference, seen.at or at)
     if seen.state is State.REVERSED and known.state in OPEN:
         # The lifecycle knows no shorter way, and a reader of the log should see that the money moved first.
-        return Verdict((Receipt(State.PAID, provider_reference=reference, at=seen.at), final))
+        return Verdict((Receipt(State.PAID, provider_reference=reference, at=final.at), final))
     return Verdict((final,))
+
+
+def _stamped(receipt: Receipt, reference: str, at: float) -> Receipt:
+    return Receipt(receipt.state, receipt.reason, receipt.message, reference, at)
 
 
 def same_recipient(ours: str, theirs: str) -> bool:
@@ -123,8 +131,10 @@ def same_recipient(ours: str, theirs: str) -> bool:
         return True
     if "@" in ours or "@" in theirs:
         return ours.strip().casefold() == theirs.strip().casefold()
+    if len(theirs) >= SPELLING_CHARS_MIN and ours.endswith(theirs):
+        return True  # The usual case, before anything is rewritten.
     own, other = _bare(ours), _bare(theirs)
-    return own.endswith(other) or other.endswith(own)
+    return not other or (len(other) >= SPELLING_CHARS_MIN and (own.endswith(other) or other.endswith(own)))
 
 
 def _bare(text: str) -> str:

@@ -77,10 +77,8 @@ class Follower:
         interval_seconds = self._policy.first_seconds
         alone_since: float | None = None
         while not self.refused:
+            await self._pause(interval_seconds)
             everything_sent = self.sent.is_set()
-            await self._pause(interval_seconds, everything_sent)
-            if self.sent.is_set() and not everything_sent:
-                interval_seconds = self._policy.first_seconds
             started_at = anyio.current_time()
             changed = await self._look_up(interval_seconds)
             took_seconds = anyio.current_time() - started_at
@@ -89,13 +87,17 @@ class Follower:
                 alone_since = alone_since if alone_since is not None and not changed else anyio.current_time()
                 if unknown == 0 or anyio.current_time() - alone_since >= self._policy.unknown_patience_seconds:
                     return
+            if self.sent.is_set() and not everything_sent:
+                # The last payouts were sent while we asked; soon is when most of them settle.
+                interval_seconds = self._policy.first_seconds
+                continue
             if not changed:
                 interval_seconds = min(interval_seconds * self._policy.growth, self._policy.longest_seconds)
             interval_seconds = max(interval_seconds, took_seconds * self._policy.busy_share)
 
-    async def _pause(self, interval_seconds: float, everything_sent: bool) -> None:
+    async def _pause(self, interval_seconds: float) -> None:
         """Sleep, but wake early once when the last payout has been sent."""
-        if everything_sent:
+        if self.sent.is_set():
             await anyio.sleep(interval_seconds)
             return
         with anyio.move_on_after(interval_seconds):

@@ -14,7 +14,7 @@ from payout_engine.lifecycle import State
 from payout_engine.limits import READY_CHUNKS_AHEAD
 from payout_engine.model import Balance, Lane
 from payout_engine.pipeline.route import Router
-from payout_engine.ports import Journal, ReadyChunk, Traits, Wallet
+from payout_engine.ports import Journal, Wallet
 
 
 class LaneForecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,28 +97,22 @@ async def forecast(
 
 
 async def _lane(journal: Journal, run_id: str, router: Router, lane: Lane, balance: Balance | None) -> LaneForecast:
-    """Walk the ready chunks of a lane in the order in which they will be sent."""
-    wallet, traits = (
-        router.wallet_of(lane),
-        router.served[lane.account].traits if lane.account in router.served else None,
-    )
+    """Add up the ready chunks of a lane in the order in which they will be sent."""
+    wallet, served = router.wallet_of(lane), router.served.get(lane.account)
+    batch_limit = served.traits.batch_limit if served is not None else 1
     available = None if balance is None else balance.available_minor
     count = amount_minor = fee_minor = calls = after = 0
-    runs_out_at_line: int | None = None
-    while chunks := await journal.ready(run_id, lane, after, READY_CHUNKS_AHEAD):
-        for chunk in chunks:
-            amount, fee = _cost(chunk, wallet)
-            if (
-                available is not None
-                and runs_out_at_line is None
-                and amount_minor + fee_minor + amount + fee > available
-            ):
-                runs_out_at_line = _crossing(chunk, wallet, available - amount_minor - fee_minor)
-            count += len(chunk.payouts)
-            amount_minor += amount
-            fee_minor += fee
-            calls += _calls(chunk, traits)
-        after = chunks[-1].chunk_id
+    crossing: tuple[int, int] | None = None
+    while chunks := await journal.ready_amounts(run_id, lane, after, READY_CHUNKS_AHEAD):
+        for chunk_id, amounts in chunks:
+            left_minor = None if available is None else available - amount_minor - fee_minor
+            amount_minor += sum(amounts)
+            fee_minor += _fees(amounts, wallet)
+            if left_minor is not None and crossing is None and amount_minor + fee_minor > (available or 0):
+                crossing = (chunk_id, left_minor)
+            count += len(amounts)
+            calls += -(-len(amounts) // batch_limit)
+        after = chunks[-1][0]
     need_minor = amount_minor + fee_minor
     return LaneForecast(
         lane=lane,
@@ -130,31 +124,25 @@ async def _lane(journal: Journal, run_id: str, router: Router, lane: Lane, balan
         balance_minor=available,
         shortfall_minor=0 if available is None else max(0, need_minor - available),
         calls=calls,
-        runs_out_at_line=runs_out_at_line,
+        runs_out_at_line=await _crossing(journal, run_id, lane, wallet, *crossing) if crossing else None,
     )
 
 
-def _cost(chunk: ReadyChunk, wallet: Wallet | None) -> tuple[int, int]:
-    """Return the amounts and the fees of a chunk."""
-    amounts = [payout.amount_minor for payout in chunk.payouts]
-    if wallet is None or not wallet.fee_basis_points:
-        return sum(amounts), 0
-    return sum(amounts), sum(map(wallet.fee_minor, amounts))
+def _fees(amounts: Sequence[int], wallet: Wallet | None) -> int:
+    """Return the fees of these amounts: each is rounded up by itself."""
+    return sum(map(wallet.fee_minor, amounts)) if wallet is not None and wallet.fee_basis_points else 0
 
 
-def _crossing(chunk: ReadyChunk, wallet: Wallet | None, left_minor: int) -> int:
+async def _crossing(
+    journal: Journal, run_id: str, lane: Lane, wallet: Wallet | None, chunk_id: int, left_minor: int
+) -> int:
     """Return the line of the chunk that `left_minor` no longer covers."""
+    (chunk,) = await journal.ready(run_id, lane, chunk_id - 1, 1)
     for payout in chunk.payouts:
-        left_minor -= payout.amount_minor + (wallet.fee_minor(payout.amount_minor) if wallet is not None else 0)
+        left_minor -= payout.amount_minor + _fees([payout.amount_minor], wallet)
         if left_minor < 0:
             return payout.line
     raise AssertionError("the chunk costs more than is left, so one of its payouts does")
-
-
-def _calls(chunk: ReadyChunk, traits: Traits | None) -> int:
-    """Return how many calls a chunk takes."""
-    limit = traits.batch_limit if traits is not None else 1
-    return -(-len(chunk.payouts) // limit)
 
 
 def _by_currency(lanes: Sequence[LaneForecast], field: str) -> Mapping[str, int]:

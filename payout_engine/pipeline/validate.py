@@ -17,7 +17,15 @@ from payout_engine.countries import COUNTRIES, Country, Phone, find_country, rea
 from payout_engine.errors import InputError
 from payout_engine.limits import AMOUNT_MINOR_MAX, REFERENCE_CHARS_MAX
 from payout_engine.model import Block, Lane, Payout, Problem
-from payout_engine.money import DECIMALS, currencies_named, format_amount, parse_amount, parse_minor
+from payout_engine.money import (
+    DECIMALS,
+    PLAIN_DIGITS_MAX,
+    SCALES,
+    currencies_named,
+    format_amount,
+    parse_amount,
+    parse_minor,
+)
 from payout_engine.pipeline.read import RECIPIENTS, Layout
 from payout_engine.pipeline.route import Destination, Router
 from payout_engine.reasons import problem
@@ -105,6 +113,7 @@ class Judge:
         self._kinds = [(kind, getattr(layout, kind)) for kind in RECIPIENTS if getattr(layout, kind) >= 0]
         self._kinds.sort(key=lambda kind: kind[0] not in served)
         self._amount_at = max(layout.amount, layout.amount_minor)
+        self._plain_amounts = layout.amount >= 0 and not layout.amount_currencies
         self._countries: dict[str, Country | None] = {}
         # The common file pays phones of one country, most of them plain digits: one match and one look-up for each.
         common = self._kinds[0][0] == "phone" and layout.country < 0
@@ -163,7 +172,9 @@ class Judge:
             destination = self.router.find(kind, country, operator, national, wallet_word, currency_word)
         if isinstance(destination, Problem):
             return self._unrouted(destination)
-        amount_minor = self._amount(row, destination, currency_word)
+        amount_minor = self._plain_amount(row[self._amount_at], destination) or self._amount(
+            row, destination, currency_word
+        )
         if isinstance(amount_minor, Problem):
             return self._at(amount_minor, self._amount_at)
         payout = Payout(
@@ -258,6 +269,15 @@ class Judge:
         return self._at(found, self.layout.wallet if about_wallet else self._kinds[0][1])
 
     # -- how much
+
+    def _plain_amount(self, text: str, destination: Destination) -> int:
+        """Read an amount of plain digits that nothing speaks against; 0 means: look closer."""
+        if self._plain_amounts and len(text) <= PLAIN_DIGITS_MAX and text.isdigit() and text.isascii():
+            currency = destination.lane.currency
+            amount_minor = int(text) * SCALES[currency]
+            if amount_minor in destination.amounts and amount_minor <= self._ceilings[currency]:
+                return amount_minor
+        return 0
 
     def _amount(self, row: Sequence[str], destination: Destination, currency_word: str) -> int | Problem:
         layout, currency = self.layout, destination.lane.currency

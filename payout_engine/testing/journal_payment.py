@@ -69,6 +69,17 @@ class PaymentSuite:
                 await journal.intend(ready)
             assert await states(journal, "run") == {1: State.PAID, 2: State.PAID}
 
+    async def test_amounts_are_those_of_what_is_ready(self, journal_factory: JournalFactory) -> None:
+        """Adding up sees exactly the payouts that would be sent."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3]), chunk([4, 5]))
+            await journal.record(await dispatched(journal, "run"), [Receipt(State.PAID), *[Receipt(State.READY)] * 2])
+            ready = await journal.ready("run", ORANGE, 0, 9)
+            wanted = [(found.chunk_id, [payout.amount_minor for payout in found.payouts]) for found in ready]
+            assert [len(amounts) for _, amounts in wanted] == [2, 2]
+            assert await journal.ready_amounts("run", ORANGE, 0, 9) == wanted
+            assert await journal.ready_amounts("run", ORANGE, wanted[0][0], 9) == wanted[1:]
+
     async def test_receipts_become_outcomes(self, journal_factory: JournalFactory) -> None:
         """Each payout gets its own receipt, filled in with the time, and the log replays the same outcomes."""
         async with journal_factory() as journal:
