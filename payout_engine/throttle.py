@@ -28,6 +28,9 @@ SPREAD = 0.8
 """Calls are kept at least this share of their even distance apart, so that a window is not used up in one burst.
 Not the full distance: a call that was late could then never be caught up."""
 
+SPREAD_CALLS_MAX = 200.0
+"""Above this rate calls are closer together than timers are exact, and only the window is kept."""
+
 FLOOR_CALLS = 1_000
 """The quickest of this many recent calls is taken for the time that every call takes."""
 
@@ -72,7 +75,8 @@ class Pace:
         if calls_per_second is not None:
             self._calls = max(1, int(calls_per_second))
             self._window_seconds = self._calls / calls_per_second
-            self._limiter = AsyncLimiter(1, SPREAD / calls_per_second)
+            if calls_per_second <= SPREAD_CALLS_MAX:
+                self._limiter = AsyncLimiter(1, SPREAD / calls_per_second)
             if used_before:
                 self._not_before = anyio.current_time() + self._window_seconds
 
@@ -80,10 +84,11 @@ class Pace:
     async def turn(self) -> AsyncIterator[Turn]:
         """Wait until one more call may be made. A turn that never begins gives its place back."""
         turn = Turn()
-        if self._limiter is not None:
+        if self._calls:
             async with self._lock:
                 await self._wait_for_window()
-                await self._limiter.acquire()
+                if self._limiter is not None:
+                    await self._limiter.acquire()
                 self._recent.append(turn)
         try:
             yield turn
@@ -102,7 +107,8 @@ class Pace:
             await self._recent[0].settled.wait()
             await anyio.sleep_until(self._leaves_window_at(self._recent[0]))
             self._recent.popleft()
-        await anyio.sleep_until(self._not_before)
+        if self._not_before > anyio.current_time():
+            await anyio.sleep_until(self._not_before)
 
     def _leaves_window_at(self, turn: Turn) -> float:
         """Return when `turn` counts no longer, given the latest moment at which it can have arrived."""

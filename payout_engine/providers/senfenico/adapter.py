@@ -212,12 +212,12 @@ class SenfenicoProvider:
             raise NotSentError("dispatch_malformed", "the wallet is not one of Senfenico's")
         if not len(dispatch.payouts) == len(keys) == len(set(keys)) or not all(keys):
             raise NotSentError("dispatch_malformed", "the keys are not one for each payout")
-        orders = []
-        for payout, key in zip(dispatch.payouts, keys, strict=True):
-            phone = payout.phone.removeprefix(wire.COUNTRY_DIGITS)
-            if len(payout.phone) != len(wire.COUNTRY_DIGITS) + wire.PHONE_DIGITS or len(phone) != wire.PHONE_DIGITS:
-                raise NotSentError("dispatch_malformed", "a phone number is not one of Burkina Faso")
-            if payout.currency != wire.CURRENCY or payout.amount_minor <= 0:
-                raise NotSentError("dispatch_malformed", "an amount is not a positive number of francs")
-            orders.append(wire.Order(payout.amount_minor, phone, wallet, key))
-        return orders
+        start, digits = wire.COUNTRY_DIGITS, len(wire.COUNTRY_DIGITS) + wire.PHONE_DIGITS
+        if not all(len(payout.phone) == digits and payout.phone.startswith(start) for payout in dispatch.payouts):
+            raise NotSentError("dispatch_malformed", "a phone number is not one of Burkina Faso")
+        if not all(payout.currency == wire.CURRENCY and payout.amount_minor > 0 for payout in dispatch.payouts):
+            raise NotSentError("dispatch_malformed", "an amount is not a positive number of francs")
+        return [
+            wire.Order(payout.amount_minor, payout.phone[len(start) :], wallet, key)
+            for payout, key in zip(dispatch.payouts, keys, strict=True)
+        ]

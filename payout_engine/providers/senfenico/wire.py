@@ -55,7 +55,7 @@ _NUMBER = re.compile(rb'"?(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,2}
 # --------------------------------------------------------------------------------------------------------- messages
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(msgspec.Struct, frozen=True, gc=False):
     """One transfer to make, as the document spells it. Its repr shows no full phone."""
 
     amount: int
@@ -67,7 +67,7 @@ class Order(msgspec.Struct, frozen=True):
         return f"Order({self.ext_id!r}, {self.amount}, to={mask(self.recipient_phone)!r})"
 
 
-class Transfer(msgspec.Struct, frozen=True):
+class Transfer(msgspec.Struct, frozen=True, gc=False):
     """One transfer as a list, a fetch or a creation shows it: the keys we use. Its repr shows no full phone.
 
     Attributes:
