@@ -88,7 +88,9 @@ class Accounts:
         """Return the account's connection, opened at the first call; no byte is sent by this."""
         if name not in self._connections:
             if name not in self._settings:
-                raise ConfigError(f"The account “{name}” is not configured, so its payouts cannot be paid or followed.")
+                raise ConfigError(
+                    f"The run needs the account “{name}”, which is not configured or was left out with --account."
+                )
             registration = self._registration(name)
             account = await self._account(name, registration)
             self._connections[name] = registration.connect(account)

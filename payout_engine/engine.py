@@ -185,7 +185,15 @@ class Engine:
         known = await self._known(source)
         if known is not None:
             return Submission(known)
-        return await self._judge(source, await self.journal(), watch)
+        journal = await self.journal()
+        await self._clear(journal, source.digest)
+        return await self._judge(source, journal, watch)
+
+    async def _clear(self, journal: Journal, digest: str) -> None:
+        """Throw away what an earlier submission of this content left behind without anybody's yes."""
+        for run in await journal.runs():
+            if digest and run.digest == digest and run.approved_at is None:
+                await journal.discard(run.run_id)
 
     async def _source(self, payouts: Path | str | Source | Payouts, name: str) -> Source:
         if isinstance(payouts, str | Path):
@@ -195,13 +203,10 @@ class Engine:
         return payouts
 
     async def _known(self, source: Source) -> Run | None:
-        """Return the run that this content began, unless nobody approved it: then it is thrown away and judged anew."""
+        """Return the run that this content began, if anybody approved it."""
         journal = await self.journal()
         run = await journal.find_digest(source.digest) if source.digest else None
-        if run is not None and run.state in (RunState.INTAKE, RunState.JUDGED):
-            await journal.discard(run.run_id)
-            return None
-        return run
+        return run if run is not None and run.approved_at is not None else None
 
     async def _judge(self, source: Source, journal: Journal, watch: observe.Watch | None) -> Submission:
         run, judge = prepare(
@@ -261,6 +266,7 @@ class Engine:
 
         async def begin(publish: Publish, held: AsyncExitStack) -> Payment:
             used_before = await self._used_before()
+            resumed = (await self.run(stream.run_id)).approved_at is not None
             journal, run = await self.approved(stream.run_id)
             accounts = sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""})
             for account in accounts:
@@ -274,6 +280,7 @@ class Engine:
                 self._policy(),
                 follow_for_seconds=follow_for_seconds,
                 send=send,
+                resumed=resumed,
                 publish=publish,
                 tell=tell,
             )
@@ -284,10 +291,12 @@ class Engine:
         """Return a run that may be paid, approving it if it was only judged.
 
         Raises:
-            ConfigError: there is no such run.
+            ConfigError: there is no such run, or its file was not read to the end.
         """
         journal = await self.journal()
         run = await self.run(run_id)
+        if run.state is RunState.INTAKE:
+            raise ConfigError(f"Run {run_id} stopped while its file was being read. Run the file again.")
         if run.state is RunState.JUDGED:
             while not await journal.approve(run_id):
                 await hold_repeats(journal, run)

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 
+from payout_engine.errors import PayoutEngineError
 from payout_engine.model import Outcome
 from payout_engine.pipeline.dispatch import Publish
 from payout_engine.pipeline.payment import Ending, Payment
@@ -32,7 +33,8 @@ class PaymentStream:
         self.run_id = run_id
         self.ending = Ending()
         self.done = anyio.Event()
-        self._scope = anyio.CancelScope()
+        # What is on the wire must land even when the caller is cancelled: only `cut_off` ends a payment at once.
+        self._scope = anyio.CancelScope(shield=True)
         self._payment: Payment | None = None
         self._stop_asked = False
         self._error: BaseException | None = None
@@ -98,7 +100,10 @@ class PaymentStream:
 
 
 def alone(error: BaseException) -> BaseException:
-    """Return the one exception inside nested exception groups, or the group when there are several."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    """Return the one exception that says most: inside groups, one of ours if there is any; else the group itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    ours = error.subgroup(PayoutEngineError)
+    if ours is not None or len(error.exceptions) == 1:
+        return alone((ours or error).exceptions[0])
     return error

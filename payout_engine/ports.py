@@ -167,10 +167,41 @@ class HasBalances(Protocol):
         ...
 
 
+class FaultScript(Protocol):
+    """What is going to go wrong in a sandbox. The faults and their kinds are those of `providers/_sandbox.py`."""
+
+    def add(self, *faults: Any) -> None:
+        """Script more faults behind those that wait."""
+        ...
+
+
 class SandboxServer(Protocol):
-    """A provider's API played from the other side, on this machine, with a ledger that is the truth."""
+    """A provider's API played from the other side, on this machine, with a ledger that is the truth.
+
+    Attributes:
+        base_url: where it listens.
+        paying_endpoint: its short name, in `calls` and in faults, of the call that sends a dispatch.
+        asking_endpoints: the short names of the calls that look payouts up.
+        own_faults: the kinds of faults it plays beside the transport's, such as `rate_limited` or `expired`.
+        fates: endings of recipients, each with one word for what becomes of a payout to it. All others are paid.
+        calls: how many calls each endpoint has had, by short name.
+    """
 
     base_url: str
+    paying_endpoint: str
+    asking_endpoints: Sequence[str]
+    own_faults: frozenset[str]
+    fates: Mapping[str, str]
+    calls: Mapping[str, int]
+
+    @property
+    def faults(self) -> FaultScript:
+        """What is going to go wrong."""
+        ...
+
+    def paid(self) -> Mapping[str, tuple[int, int]]:
+        """Return, for each provider key, how often money has moved or will by itself, and how much in minor units."""
+        ...
 
     async def aclose(self) -> None:
         """Stop serving."""
@@ -210,7 +241,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
         wallets: from the account's options, the places it can pay to.
         secrets: the names of the secrets it needs.
         connect: opens one account.
-        sandbox: starts the provider's sandbox: a path for its ledger (None: in memory) and options to a server.
+        sandbox: starts the provider's sandbox: a path for its ledger (None: in memory) and options to a server. Every
+            sandbox takes `host`, `port`, `balances` (whole units by wallet), `settle_seconds`, `calls_per_second`.
         sandbox_secrets: values that the sandbox accepts.
         summary: one sentence for `payout-engine providers`.
     """
@@ -372,7 +404,7 @@ class Journal(Protocol):
         ...
 
     async def find_digest(self, digest: str) -> Run | None:
-        """Return the newest run of this content, or None."""
+        """Return the newest approved run of this content; else the newest that nobody approved; else None."""
         ...
 
     async def tally(self, run_id: str) -> Sequence[Tally]:

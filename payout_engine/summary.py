@@ -24,6 +24,7 @@ class Exit(IntEnum):
     NEEDS_A_PERSON = 3
     BRAKE = 4
     NOT_SETTLED = 5
+    FAULT = 70
     INTERRUPTED = 130
 
 
@@ -64,17 +65,18 @@ class Summary(msgspec.Struct, frozen=True):
         return amounts
 
 
-def summarize(run_id: str, tallies: Sequence[Tally], ending: Ending | None = None) -> Summary:
+def summarize(run_id: str, tallies: Sequence[Tally], ending: Ending | None = None, *, conflicts: int = 0) -> Summary:
     """Return the summary of a run.
 
     Args:
         run_id: the run.
         tallies: its counts and sums.
         ending: how paying ended; None for a look at the journal alone.
+        conflicts: what the provider says against itself or us; each needs a person, whatever the states say.
     """
     totals = [total for state in State if (total := _total(state, tallies)).count]
     summary = Summary(run_id, sum(total.count for total in totals), totals, 0)
-    return msgspec.structs.replace(summary, exit_code=int(_exit(summary, ending or Ending())))
+    return msgspec.structs.replace(summary, exit_code=int(_exit(summary, ending or Ending(), conflicts)))
 
 
 def _total(state: State, tallies: Sequence[Tally]) -> Total:
@@ -86,7 +88,7 @@ def _total(state: State, tallies: Sequence[Tally]) -> Total:
     return Total(state, sum(tally.count for tally in chosen), amounts)
 
 
-def _exit(summary: Summary, ending: Ending) -> Exit:
+def _exit(summary: Summary, ending: Ending, conflicts: int) -> Exit:
     """The most urgent thing to say decides: what was interrupted, what is stopped, what is open, who is needed."""
     if ending.interrupted and summary.count(State.READY, State.SENDING, State.ACCEPTED, State.UNKNOWN):
         return Exit.INTERRUPTED
@@ -94,7 +96,7 @@ def _exit(summary: Summary, ending: Ending) -> Exit:
         return Exit.BRAKE
     if summary.count(State.SENDING, State.ACCEPTED):
         return Exit.NOT_SETTLED
-    if summary.count(State.HELD, State.UNKNOWN):
+    if summary.count(State.HELD, State.UNKNOWN) or conflicts:
         return Exit.NEEDS_A_PERSON
     if summary.count(State.PAID) < summary.lines:
         return Exit.SOME_NOT_PAID

@@ -65,6 +65,7 @@ class Pace:
 
     def __init__(self, calls_per_second: float | None, *, used_before: bool = False) -> None:
         self.guard_seconds = GUARD_SECONDS
+        self._halted = anyio.Event()
         self._not_before = 0.0
         self._lock = anyio.Lock()
         self._limiter: AsyncLimiter | None = None
@@ -82,18 +83,25 @@ class Pace:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
-        """Wait until one more call may be made. A turn that never begins gives its place back."""
+        """Wait until one more call may be made. A turn that never begins gives its place back.
+
+        After `halt` turns come without waiting; whoever takes one has to see that it must not call.
+        """
         turn = Turn()
         if self._calls:
             async with self._lock:
                 await self._wait_for_window()
-                if self._limiter is not None:
+                if self._limiter is not None and not self._halted.is_set():
                     await self._limiter.acquire()
                 self._recent.append(turn)
         try:
             yield turn
         finally:
             self._end(turn)
+
+    def halt(self) -> None:
+        """End every wait at once, now and from now on: nobody means to call any more."""
+        self._halted.set()
 
     def slow_down(self, retry_after_seconds: float | None) -> None:
         """Learn from a refusal for the rate: pause as asked, or for a window, and keep a wider margin from now on."""
@@ -105,10 +113,14 @@ class Pace:
         """Wait until the call that opened the current window counts no longer."""
         if len(self._recent) >= self._calls:
             await self._recent[0].settled.wait()
-            await anyio.sleep_until(self._leaves_window_at(self._recent[0]))
+            await self._wait_until(self._leaves_window_at(self._recent[0]))
             self._recent.popleft()
-        if self._not_before > anyio.current_time():
-            await anyio.sleep_until(self._not_before)
+        await self._wait_until(self._not_before)
+
+    async def _wait_until(self, at: float) -> None:
+        if at > anyio.current_time():
+            with anyio.move_on_after(at - anyio.current_time()):
+                await self._halted.wait()
 
     def _leaves_window_at(self, turn: Turn) -> float:
         """Return when `turn` counts no longer, given the latest moment at which it can have arrived."""

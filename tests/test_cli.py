@@ -120,7 +120,7 @@ def test_running_a_finished_file_again_pays_nobody(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "payouts-sandbox-senfenico-ledger.db", {})
 
     assert (first.returncode, again.returncode) == (0, 0)
-    assert b"already paid" in again.stderr
+    assert b"was paid before" in again.stderr
     assert len(ledger.transfers()) == 30
     ledger.close()
 

@@ -27,6 +27,7 @@ from payout_engine import (
     State,
     summarize,
 )
+from payout_engine.model import RunState
 from payout_engine.pipeline import dispatch
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
@@ -368,3 +369,97 @@ async def test_an_account_that_is_gone_is_named(bank: Bank, engine_for: EngineFo
         async with Engine.open(Settings(journal=tmp_path / "payouts.db", accounts={"other": other})) as engine:
             with pytest.raises(ConfigError, match="bf"):
                 await collect(engine.pay(run.run_id))
+
+
+async def test_a_journal_restored_from_a_copy_pays_nobody_again(
+    bank: Bank, engine_for: EngineFor, tmp_path: Path
+) -> None:
+    """A copy that does not know what was sent since: the provider is asked first, and its transfers hold the lines."""
+    wanted = payouts(50)
+    async with bank() as server:
+        async with engine_for(server) as engine:
+            run = await engine.submit(wanted)
+            await engine.approved(run.run_id)
+        copy = (tmp_path / "payouts.db").read_bytes()
+        async with engine_for(server) as engine:
+            await collect(engine.pay(run.run_id))
+        for path in tmp_path.glob("payouts.db*"):
+            path.unlink()
+        (tmp_path / "payouts.db").write_bytes(copy)
+        async with engine_for(server) as engine:
+            stream = engine.pay(run.run_id)
+            await collect(stream)
+            assert {tally.state for tally in await engine.tally(run.run_id)} == {State.HELD}
+            assert await exit_of(engine, run.run_id, stream) == Exit.NEEDS_A_PERSON
+        assert_paid_once(server, wanted)
+
+
+async def test_following_an_interrupted_run_does_not_finish_it(bank: Bank, engine_for: EngineFor) -> None:
+    """A run with payouts that wait to be sent is never called finished."""
+    async with bank(calls_per_second=5) as server, engine_for(server, rate_per_second=5) as engine:
+        run = await engine.submit(payouts(400))
+        stream = engine.pay(run)
+        async for _ in stream:
+            stream.stop()
+        await collect(engine.pay(run, send=False))
+        assert (await engine.run(run.run_id)).state is RunState.PAYING
+
+
+async def test_a_stop_is_heard_while_waiting_for_the_pace(bank: Bank, engine_for: EngineFor) -> None:
+    """With one call per ten seconds a stop takes effect at once, not at the next turn."""
+    async with bank() as server, engine_for(server, rate_per_second=0.1) as engine:
+        run = await engine.submit(payouts(400))
+        stream = engine.pay(run)
+        started_at = anyio.current_time()
+        async for _ in stream:
+            stream.stop()
+        assert anyio.current_time() - started_at < 5
+        assert stream.ending.interrupted
+
+
+async def test_endless_refusals_for_the_rate_are_a_brake(
+    bank: Bank, engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that refuses every call as too fast stops the account instead of being called for ever."""
+    monkeypatch.setattr(dispatch, "REFUSALS_MAX", 3)
+    async with bank(faults=[Fault(FaultKind.RATE_LIMITED, "bulk", times=99)]) as server, engine_for(server) as engine:
+        run = await engine.submit(payouts(10))
+        stream = engine.pay(run)
+        await collect(stream)
+        assert [stop.brake for stop in stream.ending.stops] == [Brake.LIMIT]
+        assert await exit_of(engine, run.run_id, stream) == Exit.BRAKE
+
+
+async def test_unknowns_nobody_could_look_for_are_not_given_up(bank: Bank, engine_for: EngineFor) -> None:
+    """While every look-up fails, patience does not run out; only the follow-up time ends, and the run stays open."""
+    faults = [Fault(FaultKind.RESET_AFTER, "bulk"), Fault(FaultKind.STATUS_BEFORE, "list", times=99)]
+    async with bank(faults=faults) as server, engine_for(server) as engine:
+        run = await engine.submit(payouts(10))
+        stream = engine.pay(run, follow_for_seconds=4.0)
+        await collect(stream)
+        assert stream.ending.timed_out
+        assert (await engine.run(run.run_id)).state is RunState.PAYING
+        server.faults.clear()
+        await collect(engine.pay(run))
+        assert {tally.state for tally in await engine.tally(run.run_id)} == {State.PAID}
+
+
+async def test_one_payout_per_call_where_the_account_says_so(bank: Bank, engine_for: EngineFor) -> None:
+    """A smaller batch limit is kept whatever the chunks were packed for."""
+    wanted = payouts(7)
+    async with bank() as server, engine_for(server, batch_limit=1) as engine:
+        await collect(engine.pay(await engine.submit(wanted)))
+        assert server.calls["bulk"] == 7
+        assert_paid_once(server, wanted)
+
+
+async def test_a_cancelled_caller_leaves_nothing_unknown(bank: Bank, engine_for: EngineFor) -> None:
+    """A timeout around the whole engine lets the calls on the wire land."""
+    async with bank(faults=[Fault(FaultKind.SLOW, "bulk", seconds=1.0, times=3)]) as server:
+        run_id = ""
+        with anyio.move_on_after(1.2):
+            async with engine_for(server) as engine:
+                run_id = (await engine.submit(payouts(300))).run_id
+                await collect(engine.pay(run_id))
+        async with engine_for(server) as engine:
+            assert State.UNKNOWN not in {tally.state for tally in await engine.tally(run_id)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 from payout_engine.cli.app import app
-from payout_engine.cli.console import fail
+from payout_engine.cli.console import fail, messages
 from payout_engine.errors import PayoutEngineError
 from payout_engine.summary import Exit
 
@@ -23,3 +23,13 @@ def main() -> None:
     except PayoutEngineError as error:
         fail(str(error))
         sys.exit(Exit.UNUSABLE)
+    except KeyboardInterrupt:
+        fail("Interrupted. Run the same command again; nobody is paid twice.")
+        sys.exit(Exit.INTERRUPTED)
+    except Exception:
+        messages.print_exception(max_frames=8)
+        fail(
+            "This is a fault in payout_engine. If a payment had begun, some payouts may have been sent: run the same "
+            "command again, which finishes what was begun and pays nobody twice."
+        )
+        sys.exit(Exit.FAULT)

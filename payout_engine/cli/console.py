@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -26,5 +27,9 @@ def fail(text: str) -> None:
 def emit(event: str, **fields: Any) -> None:
     """Print one JSON line for machines on stdout, at once."""
     line = msgspec.json.encode({"event": event, **fields}, enc_hook=str)
-    sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Whoever listened has left; that must not stop a payment. What follows goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

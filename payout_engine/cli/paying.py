@@ -17,15 +17,19 @@ from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, say
 from payout_engine.cli.progress import LineCounter, metered
 from payout_engine.engine import Engine, Submission
-from payout_engine.errors import SinkError, UserError
+from payout_engine.errors import JournalBusyError, JournalError, SinkError, UserError
 from payout_engine.lifecycle import State
 from payout_engine.model import Run, RunState
 from payout_engine.payments import PaymentStream
 from payout_engine.pipeline.payment import Ending
+from payout_engine.sinks import check_format
 from payout_engine.summary import Exit, Summary, summarize
 
 OUT_NOTE = "results_folder"
 """The remark in the journal that says where a run's results go, so that `resume` writes to the same place."""
+
+CONFLICT_NOTE = "conflict"
+"""The kind of the remarks in which the journal keeps what the provider says against itself or us."""
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +45,9 @@ async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> i
     """Plan, confirm, pay, follow, write results; return the exit code."""
     if not yes and (file == "-" or not sys.stdin.isatty()):
         raise UserError("Nothing was sent: there is nobody to ask. Look with `plan`, then pay with `run --yes`.")
-    submission = await engine.submit(file, watch=LineCounter(quiet=wishes.json).watch)
     out = wishes.out or default_folder(file)
+    _check_writable(out, wishes.format)
+    submission = await engine.submit(file, watch=LineCounter(quiet=wishes.json).watch)
     if submission.known:
         _tell_known(submission.run, wishes)
     elif not await _confirmed(engine, submission, wishes, yes=yes):
@@ -51,7 +56,21 @@ async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> i
         return Exit.UNUSABLE
     journal, run = await engine.approved(submission.run_id)
     await journal.note(run.run_id, OUT_NOTE, str(out.absolute()))
-    return await pay_and_report(engine, run, out, wishes, send=True)
+    return (await pay_and_report(engine, run, out, wishes, send=True))[0]
+
+
+def _check_writable(out: Path, format: str) -> None:
+    """Find out before anything is paid whether results can be written.
+
+    Raises:
+        ConfigError: the format is not known, or needs a package that is not installed.
+        SinkError: the folder cannot be used.
+    """
+    check_format(format)
+    try:
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SinkError(f"The results folder {out} cannot be made ({error.strerror}). Nothing was sent.") from None
 
 
 def default_folder(file: str) -> Path:
@@ -64,7 +83,7 @@ def _tell_known(run: Run, wishes: Wishes) -> None:
         emit("known_run", run_id=run.run_id, state=run.state)
         return
     begun = render.moment(run.approved_at or run.created_at)
-    verb = "was already paid" if run.state is RunState.FINISHED else "is already being paid"
+    verb = "was paid before" if run.state is RunState.FINISHED else "was begun before"
     say(f"This file {verb} as run [bold]{run.run_id}[/] ({escape(run.name)}, begun {begun}). No line is paid twice.")
 
 
@@ -89,11 +108,16 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, sen
         runs = [run for run in reversed(await engine.runs()) if run.state is RunState.PAYING]
     if not runs:
         say("Every run is finished; there is nothing to resume.")
-    codes = [await _resume(engine, run, wishes, send=send) for run in runs]
+    codes: list[int] = []
+    for run in runs:
+        code, interrupted = await _resume(engine, run, wishes, send=send)
+        codes.append(code)
+        if interrupted:
+            break  # Whoever stops one run means all of them.
     return max(codes, key=_urgency, default=Exit.ALL_PAID)
 
 
-async def _resume(engine: Engine, run: Run, wishes: Wishes, *, send: bool) -> int:
+async def _resume(engine: Engine, run: Run, wishes: Wishes, *, send: bool) -> tuple[int, bool]:
     if run.state in (RunState.INTAKE, RunState.JUDGED):
         raise UserError(f"Run {run.run_id} was never approved. Run its file again: payout-engine run {run.name}")
     noted = [text for _, kind, text in await (await engine.journal()).notes(run.run_id) if kind == OUT_NOTE]
@@ -104,29 +128,38 @@ async def _resume(engine: Engine, run: Run, wishes: Wishes, *, send: bool) -> in
 
 
 def _urgency(code: int) -> int:
-    return [
-        Exit.ALL_PAID,
-        Exit.SOME_NOT_PAID,
-        Exit.NEEDS_A_PERSON,
-        Exit.NOT_SETTLED,
-        Exit.BRAKE,
-        Exit.INTERRUPTED,
-    ].index(Exit(code))
+    order = (
+        *(Exit.ALL_PAID, Exit.SOME_NOT_PAID, Exit.NEEDS_A_PERSON, Exit.NOT_SETTLED),
+        *(Exit.UNUSABLE, Exit.BRAKE, Exit.INTERRUPTED),
+    )
+    return order.index(Exit(code))
 
 
-async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> int:
-    """Pay, show progress, write the results folder, print the summary; return the exit code."""
-    out.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ending = await _pay(engine, run, out, wishes, send=send)
-    summary = summarize(run.run_id, await engine.tally(run.run_id), ending)
+async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> tuple[int, bool]:
+    """Pay, show progress, write the results folder, print the summary.
+
+    Returns:
+        The exit code, and whether a person asked to stop.
+    """
+    _check_writable(out, wishes.format)
+    try:
+        ending = await _pay(engine, run, out, wishes, send=send)
+    except JournalBusyError:
+        raise
+    except JournalError as error:
+        fail(f"{error} Some payouts may have been sent: run the same command again, which pays nobody twice.")
+        return Exit.BRAKE, False
+    notes = await (await engine.journal()).notes(run.run_id)
+    conflicts = [text for _, kind, text in notes if kind == CONFLICT_NOTE]
+    summary = summarize(run.run_id, await engine.tally(run.run_id), ending, conflicts=len(conflicts))
     written = True
     try:
         await engine.results(run.run_id, out, format=wishes.format)
     except SinkError as error:
         written = False
         fail(f"{error} The payments are recorded; write the results with: payout-engine results {run.run_id}")
-    await _report(engine, run, summary, ending, out if written else None, wishes)
-    return summary.exit_code if written else summary.exit_code or Exit.UNUSABLE
+    await _report(engine, run, summary, ending, conflicts, out if written else None, wishes)
+    return (summary.exit_code if written else summary.exit_code or Exit.UNUSABLE), ending.interrupted
 
 
 async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> Ending:
@@ -148,10 +181,10 @@ async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: boo
 
 @asynccontextmanager
 async def _interruptible(stream: PaymentStream) -> AsyncIterator[None]:
-    """Let Ctrl-C and a polite kill finish what is on the wire; a second one stops at once."""
+    """Let Ctrl-C, a closed terminal and a polite kill finish what is on the wire; a second one stops at once."""
 
     async def listen() -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async for _ in signals:
                 if asked:
                     stream.cut_off()
@@ -169,12 +202,26 @@ async def _interruptible(stream: PaymentStream) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-async def _report(engine: Engine, run: Run, summary: Summary, ending: Ending, out: Path | None, wishes: Wishes) -> None:
+async def _report(
+    engine: Engine,
+    run: Run,
+    summary: Summary,
+    ending: Ending,
+    conflicts: Sequence[str],
+    out: Path | None,
+    wishes: Wishes,
+) -> None:
     coming = await engine.forecast(run.run_id) if summary.count(State.READY) else None
     if wishes.json:
         folder = str(out) if out is not None else None
-        emit("summary", **msgspec.to_builtins(summary), results=folder, stops=msgspec.to_builtins(ending.stops))
+        emit(
+            "summary",
+            **msgspec.to_builtins(summary),
+            results=folder,
+            conflicts=conflicts,
+            stops=msgspec.to_builtins(ending.stops),
+        )
         return
     data.print(render.summary(summary))
-    for line in render.next_steps(run, summary, ending, coming, out):
+    for line in render.next_steps(run, summary, ending, coming, conflicts, out):
         say(line)

@@ -182,12 +182,23 @@ def summary(found: Summary) -> Table:
     return rows
 
 
-def next_steps(run: Run, found: Summary, ending: Ending, forecast: Forecast | None, out: Path | None) -> Sequence[str]:
+def next_steps(
+    run: Run,
+    found: Summary,
+    ending: Ending,
+    forecast: Forecast | None,
+    conflicts: Sequence[str],
+    out: Path | None,
+) -> Sequence[str]:
     """Return what a person should do now, in the order of urgency, and where the results are."""
     again = f"[bold]payout-engine resume {run.run_id}{' --sandbox' if run.sandbox else ''}[/]"
     steps = [f"[red]Stopped:[/] {escape(stop.message)}" for stop in ending.stops]
     if forecast is not None and any(stop.brake is Brake.FUNDS for stop in ending.stops):
         steps += [f"To go on, {_short(lane)}" for lane in forecast.lanes if lane.shortfall_minor]
+    for conflict in conflicts[:EXAMPLES_SHOWN]:
+        steps.append(f"[bold red]The provider contradicts the journal:[/] {escape(conflict)}")
+    if len(conflicts) > EXAMPLES_SHOWN:
+        steps.append(f"and {len(conflicts) - EXAMPLES_SHOWN:,} more; see: payout-engine show {run.run_id}")
     if found.count(State.READY):
         steps.append(f"{found.count(State.READY):,} payouts were not sent. When the cause is gone: {again}")
     unknown = found.count(State.UNKNOWN)

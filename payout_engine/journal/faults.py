@@ -37,8 +37,9 @@ def fault(error: Exception, path: Path) -> Exception:
         )
     if isinstance(error, _DAMAGED):
         return JournalDamagedError(
-            f"The journal {path} is not a readable journal ({error}). Restore it from a backup, or name another file "
-            "with --journal; do not run its payout files against a new journal, which would not know what was paid."
+            f"The journal {path} is not a readable journal ({error}). Nothing was sent. A backup does not know "
+            "what was sent since it was made, and a new journal knows nothing: compare with the provider's own list "
+            "before any of these files is paid again."
         )
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return JournalError(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 from payout_engine.errors import JournalBusyError, JournalFullError
@@ -20,7 +21,10 @@ def lease(journal: Path, account: str) -> Iterator[None]:
         JournalBusyError: somebody else holds it; the message names the process.
         JournalFullError: the lock file cannot be made.
     """
-    path = journal.with_name(f"{journal.name}.{re.sub(r'[^A-Za-z0-9_-]', '_', account)}.lock")
+    # Resolved, so that a link to the journal leads to the same lock; hashed, so that no two names share one.
+    real, plain = journal.resolve(), re.sub(r"[^A-Za-z0-9_-]", "_", account)
+    mark = "" if plain == account else f"-{blake2b(account.encode(), digest_size=4).hexdigest()}"
+    path = real.with_name(f"{real.name}.{plain}{mark}.lock")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -335,7 +335,8 @@ class MemoryJournal:
         return self._runs[run_id].run if run_id in self._runs else None
 
     async def find_digest(self, digest: str) -> Run | None:
-        return next((run for run in await self.runs() if run.digest == digest), None)
+        found = [run for run in await self.runs() if run.digest == digest]
+        return next((run for run in found if run.approved_at is not None), found[0] if found else None)
 
     async def tally(self, run_id: str) -> Sequence[Tally]:
         counts: dict[tuple[Lane, State], list[int]] = {}

@@ -48,10 +48,11 @@ def find(db: apsw.Connection, run_id: str) -> Run | None:
 
 
 def find_digest(db: apsw.Connection, digest: str) -> Run | None:
-    """Return the newest run of this content, or None."""
+    """Return the run of this content, or None; see `Journal.find_digest`."""
     found = row(
         db,
-        f"SELECT {_RUN_COLUMNS} FROM runs WHERE digest = ? ORDER BY run_no DESC LIMIT 1",  # noqa: S608
+        f"SELECT {_RUN_COLUMNS} FROM runs WHERE digest = ?"  # noqa: S608
+        " ORDER BY approved_at IS NOT NULL DESC, run_no DESC LIMIT 1",
         (digest,),
     )
     return _run(found) if found else None

@@ -18,6 +18,7 @@ SPELLING_CHARS_MIN = 6
 """A shorter piece of a number is part of too many numbers to say whose it is."""
 
 _SIGHTED = frozenset({State.ACCEPTED, State.PAID, State.FAILED, State.REVERSED, State.UNKNOWN, State.READY})
+_CAN_BE_HELD = frozenset({State.ACCEPTED, State.UNKNOWN, State.READY, State.HELD, State.FAILED})
 _NEVER_SENT = frozenset({State.READY, State.HELD, State.REJECTED, State.CANCELLED})
 
 
@@ -97,7 +98,7 @@ def _disputed(known: State, seen: State) -> bool:
 
 def _contradicted(known: Receipt, seen: Receipt, conflict: str, at: float) -> Verdict:
     """Record the doubt: a payout that is not final waits for a person."""
-    if known.state not in (State.ACCEPTED, State.UNKNOWN, State.READY, State.HELD):
+    if known.state not in _CAN_BE_HELD:
         return Verdict(conflict=conflict)
     reference = known.provider_reference or seen.provider_reference
     message = f"{conflict[0].upper()}{conflict[1:]}."

@@ -8,13 +8,22 @@ only line of the project where money leaves. Everything the provider may answer,
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import anyio
 import msgspec
 
 from payout_engine import observe
-from payout_engine.errors import AmbiguousError, Brake, IllegalMoveError, NotSentError, ProviderError, RefusedError
+from payout_engine.errors import (
+    AmbiguousError,
+    Brake,
+    IllegalMoveError,
+    JournalError,
+    NotSentError,
+    ProviderError,
+    RefusedError,
+)
 from payout_engine.lifecycle import State
 from payout_engine.limits import READY_CHUNKS_AHEAD
 from payout_engine.model import Dispatch, Lane, Outcome, Receipt
@@ -25,6 +34,12 @@ logger = logging.getLogger(__name__)
 
 TROUBLES_MAX = 5
 """Calls in a row without a usable answer before the account stops: each may leave a chunk in doubt."""
+
+REFUSALS_MAX = 20
+"""Refusals for the rate in a row before the account stops: no pace of ours will please this provider."""
+
+RECORD_PAUSES_SECONDS = (0.5, 2.0, 10.0)
+"""An answer that the journal cannot take at once (it is busy, its disk is full) is offered again after these."""
 
 TROUBLE_PAUSE_SECONDS = 0.5
 TROUBLE_PAUSE_SECONDS_MAX = 10.0
@@ -80,9 +95,13 @@ class Dispatcher:
         self._publish = publish
         self._tell = tell
         self._stopped = False
-        self._on_the_wire = 0
+        self._in_hand: Counter[int] = Counter()
         self._troubles = 0
+        self._refusals = 0
+        self._contested: set[int] = set()
+        self._failure: JournalError | None = None
         self._landed = anyio.Event()
+        self._halted = anyio.Event()
 
     def stop(self, lane: Lane | None, brake: Brake, message: str) -> None:
         """Stop sending for a lane, or for the account when `lane` is None. What is on the wire is finished."""
@@ -92,31 +111,51 @@ class Dispatcher:
         self._tell(observe.Braked(self._account, lane.name if lane else "", brake, message))
         if lane is None:
             self._stopped = True
+            self._halted.set()
+            self._pace.halt()
         else:
             self._lanes.remove(lane)
 
     async def run(self) -> None:
-        """Send until nothing is ready or everything is stopped; return when nothing is on the wire."""
+        """Send until nothing is ready or everything is stopped; return when nothing is on the wire.
+
+        Raises:
+            JournalError: the journal failed; what was on the wire has landed all the same.
+        """
         lock = anyio.Lock()
         chunks = self._chunks()
         async with anyio.create_task_group() as workers:
             for _ in range(self._provider.traits.concurrency):
                 workers.start_soon(self._work, chunks, lock)
+        if self._failure is not None:
+            raise self._failure
 
     async def _work(self, chunks: AsyncIterator[ReadyChunk], lock: anyio.Lock) -> None:
         while True:
-            async with lock:
-                chunk = await anext(chunks, None)
+            try:
+                async with lock:
+                    chunk = await anext(chunks, None)
+            except JournalError as error:
+                return self._fail(error)
             if chunk is None:
-                return
+                return None
             try:
                 await self._pay(chunk)
+            except JournalError as error:
+                self._fail(error)
             finally:
-                self._on_the_wire -= 1
+                self._in_hand -= Counter([chunk.chunk_id])
                 self._landed.set()
 
+    def _fail(self, error: JournalError) -> None:
+        """Send nothing more, but let the other calls land: each that is cut off is a chunk in doubt."""
+        self._failure = self._failure or error
+        self._stopped = True
+        self._halted.set()
+        self._pace.halt()
+
     async def _chunks(self) -> AsyncIterator[ReadyChunk]:
-        """Yield ready chunks, the lanes in turn, until a whole pass finds none and nothing is on the wire.
+        """Yield ready chunks, the lanes in turn, until a whole pass finds none and no worker has one in hand.
 
         A chunk may come back to `ready` (it provably never left, or was refused for the rate), so a pass that found
         something, or calls that have not landed, are followed by another pass.
@@ -128,9 +167,9 @@ class Dispatcher:
             async for chunk in self._one_pass():
                 found = True
                 await self._breathe()
-                self._on_the_wire += 1
+                self._in_hand[chunk.chunk_id] += 1
                 yield chunk
-            if not found and self._on_the_wire == 0:
+            if not found and not self._in_hand:
                 return
             if not found:
                 await landed.wait()
@@ -138,7 +177,8 @@ class Dispatcher:
     async def _breathe(self) -> None:
         """Pause, longer each time, while calls have no usable answer: each call in doubt is a chunk in doubt."""
         if self._troubles:
-            await anyio.sleep(min(TROUBLE_PAUSE_SECONDS * 2**self._troubles, TROUBLE_PAUSE_SECONDS_MAX))
+            with anyio.move_on_after(min(TROUBLE_PAUSE_SECONDS * 2**self._troubles, TROUBLE_PAUSE_SECONDS_MAX)):
+                await self._halted.wait()
 
     async def _one_pass(self) -> AsyncIterator[ReadyChunk]:
         """Yield what is ready now, one chunk of each lane in turn."""
@@ -154,10 +194,13 @@ class Dispatcher:
                     continue
                 chunk = ahead[lane].pop()
                 after[lane] = chunk.chunk_id
-                if self._may_send(lane):
-                    yield chunk
-                else:
-                    after.pop(lane, None)
+                if chunk.chunk_id in self._in_hand:
+                    continue  # A worker has it and has not spoken yet, so it still looks ready.
+                if not self._may_send(lane):
+                    del after[lane]
+                    continue
+                for part in _parts(chunk, self._provider.traits.batch_limit):
+                    yield part
 
     def _may_send(self, lane: Lane) -> bool:
         return not self._stopped and lane in self._lanes
@@ -170,11 +213,32 @@ class Dispatcher:
             try:
                 dispatch = await self._journal.intend(chunk)
             except IllegalMoveError:
-                return  # Somebody moved a payout of it since it was loaded; the next pass loads what is still ready.
+                self._contest(chunk)
+                return
             turn.begin()
             receipts = await self._speak(dispatch)
-        await self._publish(await self._journal.record(dispatch, receipts))
+        await self._publish(await self._record(dispatch, receipts))
         self._tell(observe.Dispatched(self._account, chunk.lane.name, len(dispatch.payouts)))
+
+    def _contest(self, chunk: ReadyChunk) -> None:
+        """Somebody moved a payout of the chunk since it was loaded. The next pass loads what is still ready, once."""
+        if chunk.chunk_id in self._contested:
+            self.stop(None, Brake.LIMIT, "The journal refuses to send what it calls ready; see its log.")
+        self._contested.add(chunk.chunk_id)
+
+    async def _record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+        """Record an answer, more than once if need be: until it is recorded it exists nowhere but here."""
+        for pause_seconds in RECORD_PAUSES_SECONDS:
+            try:
+                return await self._journal.record(dispatch, receipts)
+            except IllegalMoveError as error:
+                # Somebody else ended this dispatch, as `recover` does: look-ups settle its payouts.
+                self._tell(observe.Waiting(self._account, str(error)))
+                return ()
+            except JournalError as error:
+                self._tell(observe.Waiting(self._account, f"{error} The answer is kept and will be recorded."))
+                await anyio.sleep(pause_seconds)
+        return await self._journal.record(dispatch, receipts)
 
     async def _speak(self, dispatch: Dispatch) -> Sequence[Receipt]:
         """Send, and return one receipt per payout, or one for all, whatever happens.
@@ -197,8 +261,9 @@ class Dispatcher:
                 receipt = Receipt(State.UNKNOWN, "interrupted", "The program was stopped before the answer came.")
                 await self._journal.record(dispatch, [receipt])
             raise
-        except Exception:
-            logger.exception("the adapter of account %s failed", self._account)
+        except Exception as error:
+            # Its text could hold anything the provider sent, so only its kind is told.
+            logger.error("the adapter of account %s failed with %s", self._account, type(error).__name__)
             self.stop(None, Brake.PROVIDER_DOWN, "The provider's adapter failed; this is a fault in payout_engine.")
             return [Receipt(State.UNKNOWN, "adapter_failed", "The answer could not be understood by this program.")]
         return self._answered(dispatch, receipts)
@@ -207,7 +272,7 @@ class Dispatcher:
         if len(receipts) != len(dispatch.payouts):
             self.stop(None, Brake.PROVIDER_DOWN, "The provider's adapter miscounted; this is a fault in payout_engine.")
             return [Receipt(State.UNKNOWN, "adapter_failed", "The answer does not cover every payout of the call.")]
-        self._troubles = 0
+        self._troubles = self._refusals = 0
         short = [receipt for receipt in receipts if receipt.state is State.READY]
         if short:
             self.stop(dispatch.lane, Brake.FUNDS, short[0].message)
@@ -216,7 +281,8 @@ class Dispatcher:
     def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
         """The whole call was refused before processing: slow down, brake, or give its payouts their verdict."""
         self._troubles = 0
-        if error.too_fast:
+        self._refusals += 1
+        if error.too_fast and self._refusals < REFUSALS_MAX:
             self._pace.slow_down(error.retry_after_seconds)
             self._tell(observe.Waiting(self._account, f"{error} The engine calls more slowly from now on."))
         elif error.final:
@@ -232,3 +298,18 @@ class Dispatcher:
         if self._troubles >= TROUBLES_MAX:
             message = f"{self._troubles} calls in a row had no usable answer; the last: {error}"
             self.stop(None, Brake.PROVIDER_DOWN, message)
+
+
+def _parts(chunk: ReadyChunk, batch_limit: int) -> Sequence[ReadyChunk]:
+    """Return a chunk in pieces that one call may hold; the limit may have changed since it was packed."""
+    if len(chunk.payouts) <= batch_limit:
+        return [chunk]
+    return [
+        msgspec.structs.replace(
+            chunk,
+            indexes=chunk.indexes[start : start + batch_limit],
+            payouts=chunk.payouts[start : start + batch_limit],
+            keys=chunk.keys[start : start + batch_limit],
+        )
+        for start in range(0, len(chunk.payouts), batch_limit)
+    ]

@@ -8,18 +8,21 @@ account.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import AsyncIterator, Sequence
 
 import anyio
 import msgspec
 
 from payout_engine import observe
-from payout_engine.errors import Brake, ProviderError, RefusedError
+from payout_engine.errors import Brake, JournalError, ProviderError, RefusedError
 from payout_engine.lifecycle import State
 from payout_engine.limits import QUERIES_BATCH
 from payout_engine.model import Sighting, Tally
 from payout_engine.pipeline.dispatch import Publish
 from payout_engine.ports import Journal, LookUpKind, Provider
+
+logger = logging.getLogger(__name__)
 
 
 class FollowPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +41,13 @@ class FollowPolicy(msgspec.Struct, frozen=True, kw_only=True):
     longest_seconds: float = 60.0
     busy_share: float = 4.0
     unknown_patience_seconds: float = 300.0
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What one look-up came to: how many payouts moved, and what went wrong, or an empty text."""
+
+    changed: int
+    problem: str
 
 
 class Follower:
@@ -80,18 +90,20 @@ class Follower:
             await self._pause(interval_seconds)
             everything_sent = self.sent.is_set()
             started_at = anyio.current_time()
-            changed = await self._look_up(interval_seconds)
+            found = await self.look_up(interval_seconds)
             took_seconds = anyio.current_time() - started_at
             accepted, unknown = await self._open()
             if self.sent.is_set() and accepted == 0:
-                alone_since = alone_since if alone_since is not None and not changed else anyio.current_time()
+                # Only look-ups that succeeded count: one that failed has looked for nobody.
+                if alone_since is None or found.changed or found.problem:
+                    alone_since = anyio.current_time()
                 if unknown == 0 or anyio.current_time() - alone_since >= self._policy.unknown_patience_seconds:
                     return
             if self.sent.is_set() and not everything_sent:
                 # The last payouts were sent while we asked; soon is when most of them settle.
                 interval_seconds = self._policy.first_seconds
                 continue
-            if not changed:
+            if not found.changed:
                 interval_seconds = min(interval_seconds * self._policy.growth, self._policy.longest_seconds)
             interval_seconds = max(interval_seconds, took_seconds * self._policy.busy_share)
 
@@ -104,30 +116,53 @@ class Follower:
             await self.sent.wait()
             await anyio.sleep(min(interval_seconds, self._policy.first_seconds))
 
-    async def _look_up(self, interval_seconds: float) -> int:
-        """Ask once about everything that is open; return how many payouts moved."""
+    async def look_up(self, next_in_seconds: float = 0.0) -> Found:
+        """Ask once about everything that is open, and record what is shown. A failure is told, not raised."""
         changed, problem = 0, ""
         try:
-            after = 0
-            while True:
-                queries, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, after)
-                if queries:
-                    async for sightings in self._provider.look_up(queries):
-                        changed += await self._apply(sightings)
-                if not queries or not after or self._provider.traits.look_up is LookUpKind.SWEEP:
-                    break
+            async for sightings in self._sightings():
+                changed += await self._apply(sightings)
         except RefusedError as error:
             problem = str(error)
             if error.brake is Brake.CREDENTIALS:
                 self.refused = problem
         except ProviderError as error:
             problem = str(error)
-        self._tell(observe.LookedUp(self.account, changed, problem, interval_seconds))
-        return changed
+        except JournalError:
+            raise
+        except Exception as error:
+            # Its text could hold anything the provider sent, so only its kind is told.
+            logger.error("the look-up of account %s failed with %s", self.account, type(error).__name__)
+            problem = "The look-up failed in a way that this program does not expect; this is a fault in payout_engine."
+        self._tell(observe.LookedUp(self.account, changed, problem, next_in_seconds))
+        return Found(changed, problem)
+
+    async def _sightings(self) -> AsyncIterator[Sequence[Sighting]]:
+        """Yield what the provider shows: of everything in one sweep, or page by page of what is open.
+
+        Raises:
+            ProviderError: a page failed; the pages behind it were asked for all the same.
+        """
+        after, failed = 0, None
+        while True:
+            queries, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, after)
+            sweep = self._provider.traits.look_up is LookUpKind.SWEEP
+            if queries or sweep:
+                try:
+                    async for sightings in self._provider.look_up(queries):
+                        yield sightings
+                except ProviderError as error:
+                    failed = error
+            if not after or sweep or (isinstance(failed, RefusedError) and failed.brake):
+                break
+        if failed is not None:
+            raise failed
 
     async def _apply(self, sightings: Sequence[Sighting]) -> int:
-        applied = await self._journal.apply(sightings)
-        await self._publish([outcome for outcome in applied.outcomes if outcome.run_id == self._run_id])
+        with anyio.CancelScope(shield=True):
+            # What is recorded is also told, even when the following ends in this moment.
+            applied = await self._journal.apply(sightings)
+            await self._publish([outcome for outcome in applied.outcomes if outcome.run_id == self._run_id])
         for conflict in applied.conflicts:
             self._tell(observe.Waiting(self.account, conflict))
         return len(applied.outcomes)

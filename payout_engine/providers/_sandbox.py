@@ -8,6 +8,7 @@ provider's `sandbox.py` builds on it. Never used in a run that pays real money.
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from collections import Counter, deque
@@ -45,7 +46,8 @@ class FaultKind(StrEnum):
     TRUNCATED = "truncated"  # processed, then half an answer
     LATE = "late"  # processed, but a list does not show it for `seconds`
     LOW_BALANCE = "low_balance"  # answered as if the balance were empty, nothing was processed
-    RATE_LIMITED = "rate_limited"  # answered as if the call came too fast, nothing was processed
+    RATE_LIMITED = "rate_limited"  # answered as if too fast, nothing was processed; asks to wait `seconds`, if any
+    EXPIRED = "expired"  # answered as if the caller's access token had expired, nothing was processed
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,6 +161,8 @@ class FaultyEndpoints:
         if fault and kind is FaultKind.STATUS_BEFORE:
             return html(fault.status)
         response = await process(body, fault)
+        if fault and kind is FaultKind.RATE_LIMITED and fault.seconds:
+            response.headers["Retry-After"] = str(math.ceil(fault.seconds))
         if fault and kind is FaultKind.SLOW:
             await anyio.sleep(fault.seconds)
         if kind is FaultKind.RESET_AFTER:

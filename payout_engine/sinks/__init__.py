@@ -7,13 +7,14 @@ A sink's file appears whole at `commit` or not at all, and only its owner may re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from payout_engine.errors import ConfigError
 from payout_engine.ports import Sink
 from payout_engine.sinks.csv import CsvSink
 from payout_engine.sinks.jsonl import JsonlSink
-from payout_engine.sinks.parquet import ParquetSink
+from payout_engine.sinks.parquet import NEEDS_PYARROW, ParquetSink
 
 FORMATS = ("csv", "jsonl", "parquet")
 
@@ -35,9 +36,20 @@ def open_sink(path: Path, columns: Sequence[str], *, format: str = "csv", dialec
         return CsvSink(path, columns, dialect.get("delimiter") or ",", bom=dialect.get("bom") == "yes")
     if format == "jsonl":
         return JsonlSink(path, columns)
-    if format == "parquet":
-        return ParquetSink(path, columns)
-    raise ConfigError(f"{format!r} is not a format of results. Choose one of: {', '.join(FORMATS)}.")
+    check_format(format)
+    return ParquetSink(path, columns)
 
 
-__all__ = ["FORMATS", "open_sink"]
+def check_format(format: str) -> None:
+    """Find out, before anything is paid, whether results can be written in this format.
+
+    Raises:
+        ConfigError: the format is not known, or needs a package that is not installed.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"{format!r} is not a format of results. Choose one of: {', '.join(FORMATS)}.")
+    if format == "parquet" and find_spec("pyarrow") is None:
+        raise ConfigError(NEEDS_PYARROW)
+
+
+__all__ = ["FORMATS", "check_format", "open_sink"]

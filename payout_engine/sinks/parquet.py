@@ -14,6 +14,9 @@ _GROUP_ROWS = 50_000
 """Rows held until they are written together: small groups make Parquet large and slow, large ones take memory."""
 
 
+NEEDS_PYARROW = "Parquet needs pyarrow. Install it with: pip install 'payout-engine[parquet]', or choose csv or jsonl."
+
+
 class ParquetSink:
     """Rows to a Parquet file."""
 
@@ -28,9 +31,7 @@ class ParquetSink:
             import pyarrow
             import pyarrow.parquet
         except ImportError:
-            raise ConfigError(
-                "Parquet needs pyarrow. Install it with: pip install 'payout-engine[parquet]', or choose csv or jsonl."
-            ) from None
+            raise ConfigError(NEEDS_PYARROW) from None
         self._path = path
         self._schema = pyarrow.schema([(name, pyarrow.string()) for name in distinct(columns)])
         self._rows: list[Sequence[str]] = []

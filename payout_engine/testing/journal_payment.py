@@ -265,15 +265,14 @@ class PaymentSuite:
         ("known", "seen", "reference"),
         [
             (State.PAID, State.FAILED, "T1"),
-            (State.FAILED, State.PAID, "T1"),
-            (State.FAILED, State.ACCEPTED, "T1"),
+            (State.PAID, State.ACCEPTED, "T1"),
             (State.PAID, State.PAID, "T2"),
         ],
     )
-    async def test_a_final_state_stays_and_the_dispute_is_told(
+    async def test_what_is_paid_stays_and_the_dispute_is_told(
         self, journal_factory: JournalFactory, known: State, seen: State, reference: str
     ) -> None:
-        """A sighting that disputes a final state changes nothing and is reported once."""
+        """A sighting that disputes a payment changes nothing and is reported once."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             dispatch = await sent(journal, "run", Receipt(known, provider_reference="T1"))
@@ -282,6 +281,21 @@ class PaymentSuite:
             assert (list(applied.outcomes), len(applied.conflicts)) == ([], 1)
             assert list((await journal.apply([sighting])).conflicts) == []
             assert await states(journal, "run") == {1: known}
+
+    @pytest.mark.parametrize(("seen", "reference"), [(State.PAID, "T1"), (State.ACCEPTED, "T1"), (State.FAILED, "T2")])
+    async def test_what_failed_is_held_when_the_provider_shows_otherwise(
+        self, journal_factory: JournalFactory, seen: State, reference: str
+    ) -> None:
+        """A failed payout counts as safe to pay again, so a sighting that disputes it takes that away."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            dispatch = await sent(journal, "run", Receipt(State.FAILED, provider_reference="T1"))
+            sighting = Sighting(dispatch.keys[0], Receipt(seen, provider_reference=reference))
+            applied = await journal.apply([sighting])
+            assert [outcome.status for outcome in applied.outcomes] == [State.HELD]
+            assert len(applied.conflicts) == 1
+            assert list((await journal.apply([sighting])).conflicts) == []
+            assert await states(journal, "run") == {1: State.HELD}
 
     @pytest.mark.parametrize("known", [State.ACCEPTED, State.UNKNOWN, State.PAID])
     async def test_money_that_came_back_is_reversed(self, journal_factory: JournalFactory, known: State) -> None:

@@ -191,16 +191,18 @@ class SenfenicoProvider:
         await self._client.aclose()
 
     async def _fetched(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+        failed: AmbiguousError | None = None
         for query in queries:
             try:
                 transfer = await self._client.fetch(query.provider_reference)
             except AmbiguousError as error:
-                # Not shown is not absent: the payout stays as it is, and the others are still asked for.
-                if error.reason == "transaction_not_found":
-                    continue
-                raise
+                # Not shown is not absent: the payout stays as it is. The others are asked for in any case.
+                failed = failed if error.reason == "transaction_not_found" else error
+                continue
             if transfer.reference == query.provider_reference:
                 yield wire.sightings([transfer])
+        if failed is not None:
+            raise failed
 
     def _orders(self, dispatch: Dispatch) -> Sequence[wire.Order]:
         """Spell a dispatch as Senfenico does, refusing what must never have come this far."""

@@ -191,11 +191,17 @@ class Ledger:
 
     def paid_by_ext_id(self) -> dict[str | None, int]:
         """Return how often money moves for each ext_id, now or when its transfers settle. 2 is a double payment."""
-        return dict(
-            self._connection.execute(
-                "select ext_id, count(*) from transfers where verdict = 'success' and settles_at < ? group by ext_id",
-                (NEVER,),
-            )
+        return {ext_id: count for ext_id, count, _ in self._moving()}
+
+    def paid(self) -> dict[str, tuple[int, int]]:
+        """Return for each ext_id how often money moves, now or when its transfers settle, and how many francs."""
+        return {ext_id: (count, amount) for ext_id, count, amount in self._moving() if ext_id is not None}
+
+    def _moving(self) -> Iterator[tuple[str | None, int, int]]:
+        yield from self._connection.execute(
+            "select ext_id, count(*), sum(amount) from transfers where verdict = 'success' and settles_at < ?"
+            " group by ext_id",
+            (NEVER,),
         )
 
     def totals(self) -> dict[str, object]:

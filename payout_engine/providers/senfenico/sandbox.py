@@ -89,7 +89,7 @@ Errors = dict[str, list[str]]
 
 
 class SenfenicoSandbox:
-    """One running sandbox.
+    """One running sandbox. See `ports.SandboxServer`.
 
     Attributes:
         base_url: where it listens.
@@ -98,6 +98,11 @@ class SenfenicoSandbox:
         limiter: the bulk calls of the last second; `refused` counts those over the limit.
         calls: how many calls each endpoint (create, bulk, list, fetch, balances) has had.
     """
+
+    paying_endpoint = "bulk"
+    asking_endpoints: Sequence[str] = ("list", "fetch")
+    own_faults: frozenset[str] = frozenset({FaultKind.LATE, FaultKind.LOW_BALANCE, FaultKind.RATE_LIMITED})
+    fates: Mapping[str, str] = FATES
 
     def __init__(
         self,
@@ -115,7 +120,7 @@ class SenfenicoSandbox:
         self.faults = Faults(tuple(faults))
         self.limiter = SlidingWindow(limit)
         self._endpoints = FaultyEndpoints(self.faults)
-        self.calls = self._endpoints.calls
+        self.calls: Mapping[str, int] = self._endpoints.calls
         self._settle_seconds = settle_seconds
         self._fee_basis_points = fee_basis_points
         self._keys = frozenset(keys)
@@ -129,6 +134,10 @@ class SenfenicoSandbox:
         """Learn where it is served."""
         self._served = served
         self.base_url = served.base_url
+
+    def paid(self) -> Mapping[str, tuple[int, int]]:
+        """Return how often and how much money moves for each ext_id. See `ports.SandboxServer.paid`."""
+        return self.ledger.paid()
 
     async def aclose(self) -> None:
         """Stop serving. The ledger can still be read."""

@@ -221,11 +221,14 @@ def _decoded(answer: Answer) -> Envelope:
     """The envelope, whatever it says."""
     if answer.status >= 500:
         raise AmbiguousError(f"http_{answer.status}", f"Senfenico answered HTTP {answer.status}")
-    if answer.status == 401:
-        raise _invalid_key(answer)
     try:
-        return _ENVELOPE.decode(answer.body)
+        envelope = _ENVELOPE.decode(answer.body)
+        if answer.status == 401 and not envelope.status:
+            raise _invalid_key(answer)
+        return envelope
     except (msgspec.DecodeError, UnicodeDecodeError):
+        if answer.status == 401:
+            raise _invalid_key(answer) from None
         raise AmbiguousError(
             "answer_unreadable", f"Senfenico answered HTTP {answer.status} with a body that its document does not show"
         ) from None

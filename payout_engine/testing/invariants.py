@@ -1,0 +1,185 @@
+"""What must hold when a simulation has come to rest: the journal, the event files and the bank's truth agree.
+
+Each check returns sentences about what does not hold; none means that all is well. `simulation.py` calls them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from payout_engine.lifecycle import State
+from payout_engine.model import REJECTED_LANE, Entry, Outcome, Run, RunState
+from payout_engine.ports import Journal, LookUpKind, Traits
+from payout_engine.testing.bank import Bank, Transfer
+from payout_engine.testing.random_file import RandomFile
+
+NEVER_PAID = frozenset({State.READY, State.HELD, State.FAILED, State.REJECTED, State.CANCELLED})
+"""States in which the bank must not have paid. `unknown` promises nothing, and is checked for patience instead."""
+
+REPEAT_REASONS = frozenset({"reference_repeated", "reference_already_used", "payee_amount_repeated"})
+"""The only causes for which a line may be held: the bank never contradicts itself."""
+
+
+class Book(msgspec.Struct):
+    """Everything known of one run at the end."""
+
+    file: RandomFile
+    run: Run
+    entries: Sequence[Entry]
+    log: Sequence[tuple[int, Outcome]]
+    events: Path
+
+
+async def open_book(journal: Journal, file: RandomFile, run: Run, events: Path) -> Book:
+    """Read a run from the journal."""
+    entries = [entry async for batch in journal.entries(run.run_id) for entry in batch]
+    log = [(seq, outcome) async for seq, outcomes in journal.outcomes(run.run_id) for outcome in outcomes]
+    return Book(file, run, entries, log, events)
+
+
+def broken(books: Sequence[Book], banks: Mapping[str, Bank]) -> Iterator[str]:
+    """Yield what does not hold."""
+    transfers: dict[str, list[Transfer]] = {}
+    for bank in banks.values():
+        for transfer in bank.transfers:
+            transfers.setdefault(transfer.key, []).append(transfer)
+    traits = {account: bank.traits for account, bank in banks.items()}
+    yield from paid_twice(books, transfers)
+    for book in books:
+        yield from states_agree(book, transfers, traits)
+        yield from lines_come_out(book)
+        yield from log_replays(book)
+        yield from events_tell_all(book)
+    yield from sums_agree(books, transfers)
+    for account, bank in banks.items():
+        yield from rate_is_kept(account, bank)
+
+
+def paid_twice(books: Sequence[Book], transfers: Mapping[str, Sequence[Transfer]]) -> Iterator[str]:
+    """No payout is paid twice: not under its key, and not under two keys (a reference used in two files)."""
+    by_identity: Counter[str] = Counter()
+    for book in books:
+        for entry in book.entries:
+            paid = [transfer for transfer in transfers.get(entry.key, ()) if transfer.pays]
+            if len(paid) > 1:
+                yield f"PAID TWICE: {_name(book, entry)} by {', '.join(transfer.number for transfer in paid)}"
+            kept = [transfer for transfer in paid if transfer.reversed_at is None]
+            by_identity[book.file.identity_of(entry.payout)] += bool(kept)
+    for identity, count in by_identity.items():
+        if count > 1:
+            yield f"PAID TWICE: {identity} was paid in {count} places"
+
+
+def states_agree(
+    book: Book, transfers: Mapping[str, Sequence[Transfer]], traits: Mapping[str, Traits]
+) -> Iterator[str]:
+    """`paid` exactly when the bank paid, nothing is left in the middle, and nobody was given up too early."""
+    for entry in book.entries:
+        state, name = entry.receipt.state, _name(book, entry)
+        seen = transfers.get(entry.key, ())
+        paid = sum(transfer.pays for transfer in seen)
+        asked = entry.lane != REJECTED_LANE and traits[entry.lane.account].look_up is not LookUpKind.NONE
+        if state is State.PAID and not paid:
+            yield f"{name} is paid, and the bank never paid it"
+        elif state is State.REVERSED and not any(transfer.reversed_at for transfer in seen):
+            yield f"{name} is reversed, and the bank never took it back"
+        elif state in NEVER_PAID and paid:
+            yield f"{name} is {state}, and the bank paid it"
+        elif state in (State.READY, State.SENDING) or (state is State.ACCEPTED and asked):
+            yield f"{name} was left {state}"
+        elif state is State.UNKNOWN and asked and seen:
+            yield f"{name} was left unknown, and the bank shows it"
+        elif state is State.UNKNOWN and asked and traits[entry.lane.account].absence_final_seconds is not None:
+            yield f"{name} was left unknown, and its absence can be proved"
+
+
+def lines_come_out(book: Book) -> Iterator[str]:
+    """Every line in comes out once, refused or held exactly when it should be."""
+    lines = Counter(entry.payout.line for entry in book.entries)
+    wanted = Counter(range(2, 2 + len(book.file.lines)))
+    if lines != wanted:
+        yield f"{book.file.name}: lines {sorted((wanted - lines) + (lines - wanted))} came out not once"
+    refused = {entry.payout.line for entry in book.entries if entry.receipt.state is State.REJECTED}
+    if refused != book.file.refused():
+        yield f"{book.file.name}: lines {sorted(refused ^ book.file.refused())} were refused wrongly or not at all"
+    held = {entry.payout.line for entry in book.entries if entry.receipt.state is State.HELD}
+    if not book.file.repeated() <= held:
+        yield f"{book.file.name}: lines {sorted(book.file.repeated() - held)} repeat others and were not held"
+    for entry in book.entries:
+        written = book.file.lines[entry.payout.line - 2]
+        if written.good and entry.payout.amount_minor != int(written.amount):
+            yield f"{_name(book, entry)} has another amount than its line"
+        if (
+            entry.receipt.state is State.HELD
+            and "repeat" not in entry.receipt.reason
+            and "used" not in entry.receipt.reason
+        ):
+            yield f"{_name(book, entry)} is held without cause: {entry.receipt.reason} {entry.receipt.message}"
+    if book.run.state is not RunState.FINISHED and not any(
+        entry.receipt.state in (State.READY, State.ACCEPTED) for entry in book.entries
+    ):
+        yield f"{book.file.name}: the run is {book.run.state}, and nothing of it is left to do"
+
+
+def log_replays(book: Book) -> Iterator[str]:
+    """The log alone gives the final state of every line that ever moved, and only moves that exist."""
+    last = {outcome.line: outcome.status for _, outcome in book.log}
+    for entry in book.entries:
+        # A line that was refused, or never sent, has no outcome in the log.
+        replayed = last.get(entry.payout.line)
+        if replayed is None and entry.receipt.state in (State.REJECTED, State.READY):
+            continue
+        if replayed is not entry.receipt.state:
+            yield f"{_name(book, entry)} is {entry.receipt.state}, and the log ends with {replayed}"
+
+
+class _Event(msgspec.Struct, frozen=True):
+    seq: int
+    line: int
+    status: State
+
+
+def events_tell_all(book: Book) -> Iterator[str]:
+    """The event file holds every entry of the log once, in order."""
+    text = book.events.read_bytes() if book.events.exists() else b""
+    told = [msgspec.json.decode(line, type=_Event) for line in text.splitlines()]
+    happened = [_Event(seq, outcome.line, outcome.status) for seq, outcome in book.log]
+    if told != happened:
+        missing = [event for event in happened if event not in told]
+        yield f"{book.file.name}: {len(told)} events were told of {len(happened)}; missing: {missing[:3]}"
+
+
+def sums_agree(books: Sequence[Book], transfers: Mapping[str, Sequence[Transfer]]) -> Iterator[str]:
+    """What the journal calls paid is what left the bank, to the franc, but for what is unknown or unasked."""
+    settled = {State.PAID, State.REVERSED}
+    entries = [entry for book in books for entry in book.entries]
+    ours = sum(entry.payout.amount_minor for entry in entries if entry.receipt.state in settled)
+    open_keys = {entry.key for entry in entries if entry.receipt.state in (State.UNKNOWN, State.ACCEPTED)}
+    theirs = sum(
+        transfer.payout.amount_minor
+        for key, of_key in transfers.items()
+        for transfer in of_key
+        if transfer.pays and key not in open_keys
+    )
+    if ours != theirs:
+        yield f"the journal says that {ours} was paid, and the bank paid {theirs}"
+
+
+def rate_is_kept(account: str, bank: Bank) -> Iterator[str]:
+    """No sliding window at the bank's door held more calls than its documented rate."""
+    rate = bank.traits.calls_per_second
+    if rate is None:
+        return
+    calls = max(1, int(rate))
+    window_seconds = calls / rate
+    for first, at in zip(bank.arrivals, bank.arrivals[calls:], strict=False):
+        if at - first < window_seconds:
+            yield f"{account}: {calls + 1} calls within {at - first:.4f} s, ending at {at:.3f} s"
+
+
+def _name(book: Book, entry: Entry) -> str:
+    return f"{book.file.name}:{entry.payout.line}"

@@ -1,0 +1,255 @@
+"""The provider suite's questions about truth: nothing is claimed that the sandbox's ledger does not bear out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import anyio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from payout_engine.errors import ProviderError
+from payout_engine.lifecycle import State
+from payout_engine.model import Dispatch
+from payout_engine.ports import HasBalances, LookUpKind, Registration
+from payout_engine.providers._sandbox import FaultKind
+from payout_engine.testing import provider_answers as answers
+from payout_engine.testing.provider_relay import Heard, http
+from payout_engine.testing.provider_scene import (
+    ProviderTests,
+    Said,
+    Scene,
+    agrees,
+    ask,
+    ask_until_paid,
+    attempt,
+    contradictions,
+    is_doubt,
+    playing,
+    states,
+)
+
+MOVED_STATUSES = (200, 201, 202, 204, 301, 302, 400, 404, 409, 418, 422, 500, 502, 503, 504)
+UNMOVED_STATUSES = (*MOVED_STATUSES, 401, 403, 429)
+"""The last three may be believed by themselves, so that the suite plays them only where nothing moved."""
+
+FAST = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+class TruthSuite(ProviderTests):
+    """What is said of money is what happened to it."""
+
+    async def test_what_is_sent_is_paid_once_exactly_and_found(self, payer: Registration) -> None:
+        """For every wallet: each payout once, to the minor unit; then shown as paid, under its key, as ours."""
+        async with playing(payer) as scene:
+            for number, wallet in enumerate(payer.wallets({})):
+                sent = scene.dispatch(wallet=wallet, first=100 * number)
+                said = await attempt(scene.provider, sent)
+                found = await ask_until_paid(scene, sent, said, sent.keys)
+                ours = {key: (1, payout.amount_minor) for key, payout in zip(sent.keys, sent.payouts, strict=True)}
+                ledger = scene.server.paid()
+                assert {key: ledger.get(key) for key in sent.keys} == ours
+                if scene.provider.traits.look_up is not LookUpKind.NONE:
+                    assert {key: seen.receipt.state for key, seen in found.items()} == dict.fromkeys(ours, State.PAID)
+                assert all(agrees(found[k], p) for k, p in zip(sent.keys, sent.payouts, strict=True) if k in found)
+
+    async def test_every_fate_is_told_as_it_is(self, payer: Registration) -> None:
+        """Whatever the sandbox makes of a payout, neither the receipt nor a look-up contradicts its ledger."""
+        async with playing(payer) as scene:
+            for number, (ending, fate) in enumerate(scene.server.fates.items()):
+                sent = scene.dispatch(1, ending=ending, first=10 * number)
+                said = await attempt(scene.provider, sent)
+                assert not contradictions(states(sent, said), scene.server), (fate, said)
+                for _ in range(2):
+                    found = await ask(scene.provider, sent, said)
+                    shown = {key: seen.receipt.state for key, seen in found.items()}
+                    assert not contradictions(shown, scene.server), (fate, shown)
+                    assert all(agrees(found[key], sent.payouts[0]) for key in found), fate
+
+    async def test_what_is_not_shown_yet_is_not_absent(self, payer: Registration) -> None:
+        """A payout that the list shows late is neither failed nor ready meanwhile."""
+        async with playing(payer) as scene:
+            if FaultKind.LATE not in scene.server.own_faults:
+                return
+            scene.strike(FaultKind.LATE, seconds=0.1)
+            sent = scene.dispatch()
+            said = await attempt(scene.provider, sent)
+            for wait_seconds in (0.0, 0.15):
+                await anyio.sleep(wait_seconds)
+                found = await ask(scene.provider, sent, said)
+                assert not contradictions({k: seen.receipt.state for k, seen in found.items()}, scene.server)
+
+    # -------------------------------------------------------------------------------------------- what nobody documents
+
+    async def test_a_word_nobody_documented_decides_nothing(self, payer: Registration) -> None:
+        """One invented text in a look-up never makes a payout paid, failed, ready or reversed that was not.
+
+        And there is one text, the status, whose invention takes the verdict away and is kept for people to read.
+        """
+        async with playing(payer) as scene:
+            if scene.provider.traits.look_up is LookUpKind.NONE:
+                return
+            for number, ending in enumerate(("", *scene.server.fates)):
+                sent = scene.dispatch(1, ending=ending, first=10 * number)
+                said = await attempt(scene.provider, sent)
+                key = sent.keys[0]
+                genuine = (await ask(scene.provider, sent, said)).get(key)
+                if genuine is None:
+                    continue
+                harmless = {genuine.receipt.state, State.ACCEPTED, State.UNKNOWN}
+                kept = []
+                for seen in await _asked_again(scene, sent, said, answers.invented_words):
+                    assert seen.get(key, State.UNKNOWN) in harmless, (ending, seen)
+                    kept.append(seen.get(f"word of {key}", False))
+                assert any(kept), "no text of the answer decides, or the provider's own word is lost"
+
+    async def test_a_warped_look_up_decides_nothing(self, payer: Registration) -> None:
+        """With any one value missing, of another type or strange, no payout gets a verdict that it did not have."""
+        async with playing(payer) as scene:
+            if scene.provider.traits.look_up is LookUpKind.NONE:
+                return
+            for number, ending in enumerate(("", *list(scene.server.fates)[:2])):
+                sent = scene.dispatch(1, ending=ending, first=10 * number)
+                said = await attempt(scene.provider, sent)
+                genuine = (await ask(scene.provider, sent, said)).get(sent.keys[0])
+                harmless = {State.ACCEPTED, State.UNKNOWN} | ({genuine.receipt.state} if genuine else set())
+                for seen in await _asked_again(scene, sent, said, answers.warps):
+                    assert seen.get(sent.keys[0], State.UNKNOWN) in harmless, (ending, seen)
+
+    async def test_another_amount_is_never_taken_for_ours(self, payer: Registration) -> None:
+        """A look-up that states another amount does not agree with our payout."""
+        async with playing(payer) as scene:
+            if scene.provider.traits.look_up is LookUpKind.NONE:
+                return
+            sent = scene.dispatch(1)
+            said = await attempt(scene.provider, sent)
+            await ask_until_paid(scene, sent, said, sent.keys)
+            stated = Decimal(sent.payouts[0].amount_minor).scaleb(-scene.wallet.decimals)
+            scene.relay.answer(
+                lambda heard: http(heard.status, answers.other_amounts(heard.body, stated)),
+                *scene.server.asking_endpoints,
+            )
+            found = await _asked(scene, sent, said)
+            for seen in found.values():
+                assert not agrees(seen, sent.payouts[0]) or seen.amount_minor is None
+
+    async def test_a_warped_answer_to_a_payment_contradicts_no_ledger(self, payer: Registration) -> None:
+        """Money moved, and one thing is wrong with the answer: no payout is failed, ready or refused."""
+        async with playing(payer) as scene:
+            await attempt(scene.relayed, scene.dispatch(2 if scene.provider.traits.batch_limit > 1 else 1))
+            genuine = _paying(scene)
+            for number, warped in enumerate(answers.warps(genuine.body)):
+                scene.relay.answer(_always(http(genuine.status, warped)), scene.server.paying_endpoint)
+                sent = scene.dispatch(first=1 + number % 900)
+                said = await attempt(scene.relayed, _renamed(sent, number))
+                assert not contradictions(states(_renamed(sent, number), said), scene.server), (warped, said)
+
+    async def test_an_answer_in_invented_words_claims_nothing(self, payer: Registration) -> None:
+        """Whatever was answered, once none of its texts is documented it pays, fails and refuses nothing."""
+        async with playing(payer) as scene:
+            faults = [
+                kind for kind in (FaultKind.RATE_LIMITED, FaultKind.LOW_BALANCE) if kind in scene.server.own_faults
+            ]
+            cases: list[tuple[str, FaultKind | None]] = [("", None), *((ending, None) for ending in scene.server.fates)]
+            for number, (ending, fault) in enumerate([*cases, *(("", kind) for kind in faults)]):
+                for status in (200, 400):
+                    if fault is not None:
+                        scene.strike(fault)
+                    scene.relay.answer(
+                        lambda heard, status=status: http(status, answers.all_words_invented(heard.body)),
+                        scene.server.paying_endpoint,
+                    )
+                    sent = _renamed(scene.dispatch(1, ending=ending, first=10 * number), status)
+                    assert is_doubt(await attempt(scene.relayed, sent)), (ending, fault)
+
+    # --------------------------------------------------------------------------------------------------------- garbage
+
+    @FAST
+    @given(bodies=st.lists(st.tuples(st.sampled_from(MOVED_STATUSES), answers.GARBAGE), min_size=1, max_size=4))
+    async def test_garbage_after_the_money_moved_is_a_doubt(
+        self, payer: Registration, bodies: list[tuple[int, bytes]]
+    ) -> None:
+        """No body and no status makes a moved payout failed, ready or refused."""
+        async with playing(payer) as scene:
+            for number, (status, body) in enumerate(bodies):
+                scene.relay.answer(_always(http(status, body)), scene.server.paying_endpoint)
+                sent = scene.dispatch(first=10 * number)
+                said = await attempt(scene.relayed, sent)
+                assert is_doubt(said), said
+                assert set(scene.server.paid()) >= set(sent.keys)
+
+    @FAST
+    @given(bodies=st.lists(st.tuples(st.sampled_from(UNMOVED_STATUSES), answers.GARBAGE), min_size=1, max_size=4))
+    async def test_garbage_where_nothing_moved_pays_nobody(
+        self, payer: Registration, bodies: list[tuple[int, bytes]]
+    ) -> None:
+        """No body and no status makes a payout paid that was not."""
+        async with playing(payer) as scene:
+            for number, (status, body) in enumerate(bodies):
+                scene.strike(FaultKind.STATUS_BEFORE)
+                scene.relay.answer(_always(http(status, body)), scene.server.paying_endpoint)
+                sent = scene.dispatch(first=10 * number)
+                said = await attempt(scene.relayed, sent)
+                claimed = states(sent, said)
+                assert not contradictions(claimed, scene.server), said
+                assert State.FAILED not in claimed.values(), said
+
+    @FAST
+    @given(bodies=st.lists(st.tuples(st.sampled_from(UNMOVED_STATUSES), answers.GARBAGE), min_size=1, max_size=4))
+    async def test_garbage_for_every_answer_raises_only_what_is_promised(
+        self, payer: Registration, bodies: list[tuple[int, bytes]]
+    ) -> None:
+        """Whichever call it answers: a `ProviderError` or nothing claimed, from sending, asking and balances alike."""
+        async with playing(payer) as scene:
+            sent = scene.dispatch()
+            said = await attempt(scene.provider, sent)
+            for number, (status, body) in enumerate(bodies):
+                scene.relay.answer(_always(http(status, body)))
+                await attempt(scene.relayed, scene.dispatch(first=10 * number + 10))
+                found = await _asked(scene, sent, said)
+                assert not contradictions({key: seen.receipt.state for key, seen in found.items()}, scene.server)
+                if isinstance(scene.relayed, HasBalances):
+                    try:
+                        assert all(balance.available_minor == 0 for balance in await scene.relayed.balances())
+                    except ProviderError:
+                        pass
+
+    async def test_what_is_no_http_is_a_doubt(self, payer: Registration) -> None:
+        """Money moved, and what came back is no whole answer, or one that points elsewhere."""
+        async with playing(payer, changes={"timeout_seconds": 2.0}) as scene:
+            endless = http(200, b"[" + b"1," * 9_000_000 + b"1]")
+            for number, raw in enumerate((*answers.NOT_HTTP, endless)):
+                scene.relay.answer(_always(raw), scene.server.paying_endpoint)
+                calls = scene.paying_calls
+                sent = scene.dispatch(first=10 * number)
+                assert is_doubt(await attempt(scene.relayed, sent)), raw[:80]
+                assert scene.paying_calls == calls + 1, f"sent again after {raw[:80]!r}"
+                scene.relay.answer(_always(raw), *scene.server.asking_endpoints)
+                found = await _asked(scene, sent, ())
+                assert not contradictions({key: seen.receipt.state for key, seen in found.items()}, scene.server)
+
+
+def _always(raw: bytes) -> Callable[[Heard], bytes]:
+    return lambda _: raw
+
+
+def _paying(scene: Scene) -> Heard:
+    """The sandbox's last answer to a paying call."""
+    return next(heard for heard in reversed(scene.relay.heard) if heard.endpoint == scene.server.paying_endpoint)
+
+
+def _renamed(sent: Dispatch, number: int) -> Dispatch:
+    """The same dispatch under keys that were never used."""
+    keys = [f"conformance{number % 10}-{number + 1_000}-{place}" for place in range(len(sent.keys))]
+    return Dispatch(sent.dispatch_id, sent.chunk_id, sent.lane, sent.indexes, sent.payouts, keys)
+
+
+async def _asked(scene: Scene, sent: Dispatch, said: Said) -> dict[str, object]:
+    """Look up through the relay; an answer that is refused shows nothing."""
+    try:
+        return await ask(scene.relayed, sent, said)
+    except ProviderError:
+        return {}
