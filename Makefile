@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: check test lint types demo bench bench-quick clean
+SEEDS ?= 1-2000
+KILLS ?= 200
+
+.PHONY: check test lint types demo simulate crash bench bench-quick clean
 .DEFAULT_GOAL := check
 
 check: lint types test  ## what CI runs
@@ -29,6 +32,12 @@ demo: $(STAMP)  ## pay examples/salaries-bf.csv through the embedded sandbox; ne
 	@rm -rf demo && mkdir -p demo && cp examples/salaries-bf.csv demo/
 	@cd demo && ../$(BIN)/payout-engine run salaries-bf.csv --sandbox --yes; \
 	code=$$?; test $$code -eq 0 -o $$code -eq 1 -o $$code -eq 3 -o $$code -eq 5
+
+simulate: $(STAMP)  ## whole lives with crashes in simulated time; SEEDS=17 replays one
+	$(BIN)/python -m payout_engine.testing.simulation --seeds $(SEEDS)
+
+crash: $(STAMP)  ## real processes, killed KILLS times
+	PAYOUT_ENGINE_KILLS=$(KILLS) $(BIN)/python -m pytest -q tests/test_crashes.py --timeout 7200
 
 bench: $(STAMP)  ## every figure of the README; several minutes
 	$(BIN)/python -m pip install --quiet --group bench

@@ -6,10 +6,11 @@ async with Engine.open("payouts.toml") as engine:
         ...
 """
 
-from payout_engine.engine import Engine, Submission
+from payout_engine.engine import Engine
 from payout_engine.errors import (
     Brake,
     ConfigError,
+    DecisionError,
     InputError,
     JournalError,
     PayoutEngineError,
@@ -17,17 +18,22 @@ from payout_engine.errors import (
     UserError,
 )
 from payout_engine.lifecycle import State
-from payout_engine.model import Outcome, Payout, Run
+from payout_engine.model import Audit, Choice, Decision, Outcome, Payout, Run
 from payout_engine.payments import PaymentStream
 from payout_engine.pipeline.payment import Ending
 from payout_engine.settings import Settings, load_settings
+from payout_engine.submission import Submission
 from payout_engine.summary import Exit, Summary, summarize
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "Brake",
+    "Choice",
     "ConfigError",
+    "Decision",
+    "DecisionError",
     "Ending",
     "Engine",
     "Exit",

@@ -6,8 +6,8 @@ and keys, and its connection refuses any host but this machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from functools import cached_property
 
 import msgspec
@@ -17,7 +17,8 @@ from payout_engine.errors import ConfigError, ProviderError
 from payout_engine.model import Balance, Lane
 from payout_engine.pipeline.payment import Payer
 from payout_engine.pipeline.route import Route, Router, Served
-from payout_engine.ports import Account, HasBalances, Provider, Registration, SandboxServer, Traits, Wallet
+from payout_engine.ports import HasBalances, Provider, Traits, Wallet
+from payout_engine.registration import Account, Registration, SandboxServer
 from payout_engine.settings import AccountSettings, Settings, resolve_account
 from payout_engine.throttle import Pace
 
@@ -91,9 +92,10 @@ class Accounts:
                 raise ConfigError(
                     f"The run needs the account “{name}”, which is not configured or was left out with --account."
                 )
-            registration = self._registration(name)
-            account = await self._account(name, registration)
-            self._connections[name] = registration.connect(account)
+            with _about(name):
+                registration = self._registration(name)
+                account = await self._account(name, registration)
+                self._connections[name] = registration.connect(account)
             self._stack.push_async_callback(self._connections[name].aclose)
         return self._connections[name]
 
@@ -135,14 +137,26 @@ class Accounts:
 
     def traits(self, name: str) -> Traits:
         """Return what the engine does differently for an account."""
-        return self._registration(name).traits(self._settings[name].options)
+        with _about(name):
+            return self._registration(name).traits(self._settings[name].options)
 
     def wallets(self, name: str) -> Sequence[Wallet]:
         """Return the places an account can pay to."""
-        return self._registration(name).wallets(self._settings[name].options)
+        with _about(name):
+            return self._registration(name).wallets(self._settings[name].options)
 
     def _registration(self, name: str) -> Registration:
         return providers.get(self._settings[name].provider)
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Let an error name the account whose configuration it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        where = f"[accounts.{name}]"
+        raise ConfigError(str(error) if str(error).startswith(where) else f"{where} {error}") from error
 
 
 def _chosen(settings: Settings, only: str | None, sandbox: bool) -> Mapping[str, AccountSettings]:

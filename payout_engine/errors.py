@@ -7,6 +7,8 @@
     |   `-- JournalError       the journal cannot be used
     |       |-- JournalDamagedError  |-- JournalNewerError
     |       |-- JournalFullError     `-- JournalBusyError
+    |   |-- LimitError         the payer's own money limits forbid the run
+    |   |-- DecisionError      a person's decision cannot be carried out; nothing of it was recorded
     |-- ProviderError          something said, or not said, by a provider
     |   |-- NotSentError       the bytes provably never left: safe to send again
     |   |-- RefusedError       the provider documents that it refused the whole call before processing it
@@ -58,6 +60,14 @@ class JournalBusyError(JournalError):
     """Another process is paying for the same account."""
 
 
+class DecisionError(UserError):
+    """A person's decisions cannot be carried out as they stand; none of them was recorded."""
+
+
+class LimitError(UserError):
+    """The payer's own money limits forbid this run; nothing was sent."""
+
+
 class Brake(StrEnum):
     """Why paying stopped before everything was sent."""
 
@@ -65,6 +75,8 @@ class Brake(StrEnum):
     CREDENTIALS = "credentials"  # the account's key is not accepted; the account stops
     PROVIDER_DOWN = "provider_down"  # the provider cannot be reached, or answers nothing usable; the account stops
     LIMIT = "limit"  # the provider refuses our calls as too large or malformed; the account stops
+    FAILURES = "failures"  # too many of this lane's payouts fail; other lanes go on
+    CANARY = "canary"  # the first few payouts of this lane did not all arrive; other lanes go on
     ASKED = "asked"  # a person asked us to stop
 
 

@@ -58,6 +58,7 @@ EDGES: tuple[Edge, ...] = (
     Edge(State.HELD, State.FAILED, "a person saw that it was not paid"),
     Edge(State.HELD, State.CANCELLED, "a person withdrew it"),
     Edge(State.FAILED, State.HELD, "the provider contradicts itself: it also shows a transfer that did not fail"),
+    Edge(State.CANCELLED, State.HELD, "the provider contradicts us: it shows a transfer of what was never sent"),
     Edge(State.PAID, State.REVERSED, "the provider took it back"),
 )
 

@@ -7,6 +7,7 @@ measured a tenth of intake. A repr never shows a phone number or another person'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
@@ -21,6 +22,19 @@ def mask(text: str) -> str:
         return "*" * len(text)
     head = 4 if len(text) > 8 else 1
     return text[:head] + "*" * (len(text) - head - 2) + text[-2:]
+
+
+# Seven digits are the shortest subscriber numbers. People write them in groups, and with letters that look like digits.
+# What follows a letter or a dash in groups is a reference (`SAL-2026-0001`); dates and the ids of runs are left alone.
+_NUMBERS = re.compile(
+    r"\d{7,}|(?<![\w-])(?!\d{4}-(?:\d\d-\d\d(?!\d)|[a-z2-9]{5}(?!\w)))"
+    r"\d(?:[ ./()\-\u00a0\u2007\u2009\u200b\u202f]{0,2}[\dOoIl]){6,}"
+)
+
+
+def masked(text: str) -> str:
+    """Return `text` with every number in it that could be a phone masked, however its digits are grouped."""
+    return _NUMBERS.sub(lambda found: mask("".join(filter(str.isalnum, found.group()))), text)
 
 
 class Payout(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -265,6 +279,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         columns: the input's header, for results.
         has_references: False when references were derived because the file had none.
         dialect: how the input was written (`delimiter`, `bom`), for results in the input's own format.
+        retry_of: the run whose unpaid lines this one pays again, or empty.
     """
 
     run_id: str
@@ -278,6 +293,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: float | None = None
     dialect: dict[str, str] = {}
     sandbox: bool = False
+    retry_of: str = ""
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -325,3 +341,116 @@ class Balance(msgspec.Struct, frozen=True):
     available_minor: int
     pending_minor: int
     currency: str
+
+
+class RequestKind(StrEnum):
+    """What a person may ask of whoever pays a run, from another process."""
+
+    PAUSE = "pause"  # send nothing more until a person resumes
+    CANCEL = "cancel"  # send nothing more, ever, and withdraw what was never sent
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a person asks of whoever pays a run.
+
+    Attributes:
+        kind: what is asked.
+        who: the person, as they call themselves.
+        why: in their words, or empty.
+        at: when, in seconds since 1970; 0 means: filled in by the journal.
+        heard: True once the paying process has taken it up.
+    """
+
+    kind: RequestKind
+    who: str
+    why: str = ""
+    at: float = 0.0
+    heard: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.why}" if self.why else self.who
+
+
+class Choice(StrEnum):
+    """What a person may decide about a payout that waits for one."""
+
+    PAID = "paid"  # the person saw that the money arrived
+    FAILED = "failed"  # the person saw that it did not, and never will
+    SEND_AGAIN = "send_again"  # the person answers for sending it (once more)
+    CANCEL = "cancel"  # it was never sent and never shall be
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A person's word on one payout.
+
+    Attributes:
+        key: our provider key of the payout.
+        choice: what was decided.
+        who: the person, as they call themselves.
+        why: in their words.
+    """
+
+    key: str
+    choice: Choice
+    who: str
+    why: str
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One entry of the log as far as it speaks of one payout.
+
+    Attributes:
+        at: when, in seconds since 1970.
+        kind: `hold`, `intent`, `receipts`, `recover`, `sighting` or `decision`.
+        receipt: what was said; None for `intent`.
+    """
+
+    at: float
+    kind: str
+    receipt: Receipt | None
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that does not hold in a journal.
+
+    Attributes:
+        what: one plain sentence.
+        seq: the entry of the log where it shows, or 0.
+        run_id: the run it concerns, or empty where it is not known.
+        first_line: the first line it may concern, or 0.
+        last_line: the last one.
+    """
+
+    what: str
+    seq: int = 0
+    run_id: str = ""
+    first_line: int = 0
+    last_line: int = 0
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """What the replay of a run's log came to.
+
+    Attributes:
+        findings: what does not hold, the first ones of many; nothing when all is proven.
+        found: how many findings there are in all.
+        entries: entries of the log that were followed, of all runs.
+        payouts: lines of the run.
+        dispatches: attempts to send.
+        totals: counts and sums as they follow from the log.
+        digest: of the run's log and totals; see `Journal.digest`.
+    """
+
+    run_id: str
+    findings: Sequence[Finding]
+    found: int
+    entries: int
+    payouts: int
+    dispatches: int
+    totals: Sequence[Tally]
+    digest: str
+
+    @property
+    def proven(self) -> bool:
+        """True when everything holds."""
+        return not self.found

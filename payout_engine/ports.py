@@ -7,18 +7,20 @@ keeps its promises.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from payout_engine.lifecycle import State
 from payout_engine.model import (
+    Audit,
     Balance,
     Block,
     Chunk,
+    Decision,
     Dispatch,
     Entry,
     Lane,
@@ -28,8 +30,11 @@ from payout_engine.model import (
     Query,
     Receipt,
     Repeat,
+    Request,
+    RequestKind,
     Run,
     Sighting,
+    Step,
     Tally,
 )
 
@@ -167,97 +172,6 @@ class HasBalances(Protocol):
         ...
 
 
-class FaultScript(Protocol):
-    """What is going to go wrong in a sandbox. The faults and their kinds are those of `providers/_sandbox.py`."""
-
-    def add(self, *faults: Any) -> None:
-        """Script more faults behind those that wait."""
-        ...
-
-
-class SandboxServer(Protocol):
-    """A provider's API played from the other side, on this machine, with a ledger that is the truth.
-
-    Attributes:
-        base_url: where it listens.
-        paying_endpoint: its short name, in `calls` and in faults, of the call that sends a dispatch.
-        asking_endpoints: the short names of the calls that look payouts up.
-        own_faults: the kinds of faults it plays beside the transport's, such as `rate_limited` or `expired`.
-        fates: endings of recipients, each with one word for what becomes of a payout to it. All others are paid.
-        calls: how many calls each endpoint has had, by short name.
-    """
-
-    base_url: str
-    paying_endpoint: str
-    asking_endpoints: Sequence[str]
-    own_faults: frozenset[str]
-    fates: Mapping[str, str]
-    calls: Mapping[str, int]
-
-    @property
-    def faults(self) -> FaultScript:
-        """What is going to go wrong."""
-        ...
-
-    def paid(self) -> Mapping[str, tuple[int, int]]:
-        """Return, for each provider key, how often money has moved or will by itself, and how much in minor units."""
-        ...
-
-    async def aclose(self) -> None:
-        """Stop serving."""
-        ...
-
-
-class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider needs to connect: resolved settings of one account. Its repr shows no secret.
-
-    Attributes:
-        name: the account's name in the configuration.
-        secrets: values such as `api_key`; never shown.
-        base_url: overrides the provider's own address, or None.
-        timeout_seconds: for one call.
-        options: the provider's other settings as written in the configuration.
-        loopback_only: True in a sandbox run: any other host is refused before a connection is made.
-    """
-
-    name: str
-    secrets: Mapping[str, str]
-    base_url: str | None = None
-    timeout_seconds: float = 60.0
-    options: Mapping[str, Any] = {}
-    loopback_only: bool = False
-
-    def __repr__(self) -> str:
-        return f"Account({self.name!r})"
-
-
-class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """How a provider folder makes itself known: its module exports one as `REGISTRATION`.
-
-    Attributes:
-        name: the code written in the configuration.
-        title: for people.
-        traits: from the account's options (none: as documented), what the engine does differently.
-        wallets: from the account's options, the places it can pay to.
-        secrets: the names of the secrets it needs.
-        connect: opens one account.
-        sandbox: starts the provider's sandbox: a path for its ledger (None: in memory) and options to a server. Every
-            sandbox takes `host`, `port`, `balances` (whole units by wallet), `settle_seconds`, `calls_per_second`.
-        sandbox_secrets: values that the sandbox accepts.
-        summary: one sentence for `payout-engine providers`.
-    """
-
-    name: str
-    title: str
-    traits: Callable[[Mapping[str, Any]], Traits]
-    wallets: Callable[[Mapping[str, Any]], Sequence[Wallet]]
-    secrets: Sequence[str]
-    connect: Callable[[Account], Provider]
-    sandbox: Callable[..., AbstractAsyncContextManager[SandboxServer]]
-    sandbox_secrets: Mapping[str, str]
-    summary: str
-
-
 # ----------------------------------------------------------------------------------------------------------- journal
 
 
@@ -288,7 +202,7 @@ class Journal(Protocol):
 
     Every method may raise JournalFullError (the disk is full or read-only) or JournalDamagedError. After either,
     nothing the failed call was to record is recorded. Whatever returns from `intend`, `record`, `apply`, `hold`,
-    `seal`, `approve`, `finish` or `note` is durable: it survives the loss of power.
+    `seal`, `approve`, `finish`, `decide`, `ask`, `answer`, `cancel` or `note` is durable and survives the loss of power.
     """
 
     # -- intake
@@ -413,6 +327,71 @@ class Journal(Protocol):
 
     def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:
         """Yield every line of a run in the input's order, in bounded batches; only those in `states` if given."""
+        ...
+
+    async def decide(self, run_id: str, decisions: Sequence[Decision]) -> Sequence[Outcome]:
+        """Record a person's word on payouts that are held, unknown or accepted; all of it, or nothing.
+
+        Each passes through `held`, so that the log shows the person's step with who and why. A payout that is to be
+        sent again becomes `ready` and keeps its provider key; a finished run is then `paying` again. Called with the
+        leases of the run's accounts held.
+
+        Raises:
+            DecisionError: some of them cannot be carried out; the message names each with the reason.
+        """
+        ...
+
+    async def ask(self, run_id: str, request: Request) -> None:
+        """Record, durably, what a person asks of whoever pays the run; a second request of one kind replaces the first.
+
+        This and `decide` are what a process may write for a run that another one is paying.
+        """
+        ...
+
+    async def requests(self, run_id: str) -> Sequence[Request]:
+        """Return what is asked and not yet done; cheap enough to be asked twice a second."""
+        ...
+
+    async def answer(self, run_id: str, kind: RequestKind, done: bool) -> None:
+        """Mark a request as heard, or remove it because it is done."""
+        ...
+
+    async def cancel(self, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:
+        """Withdraw, in up to `limit` chunks above the chunk id `after` (0: all), what was never sent.
+
+        That is what is `ready`, and what is `held` without ever having been on the wire or seen at the provider. Who
+        and why go into the log.
+
+        Returns:
+            The outcomes, and the last chunk looked at, 0 at the end.
+
+        Raises:
+            IllegalMoveError: nobody approved the run; it can be discarded.
+        """
+        ...
+
+    async def trace(self, run_id: str, keys: Collection[str]) -> Mapping[str, Sequence[Step]]:
+        """Return, by provider key, everything the log says of these payouts, oldest first."""
+        ...
+
+    async def digest(self, run_id: str) -> str:
+        """Return the digest of a run as it stands, to be kept where the journal cannot be reached from.
+
+        It begins with the number of the run's last entry in the log and covers that entry's hash (so everything
+        before it), the run's id and its totals. It is empty for a run that is not judged yet.
+        """
+        ...
+
+    async def verify(self, run_id: str, kept: str = "") -> Audit:
+        """Replay the log and prove from it that nothing was altered and nothing sent twice without proof.
+
+        Args:
+            run_id: a run that was judged.
+            kept: a digest of this run that was kept; the log must still lead through it.
+
+        Raises:
+            JournalError: there is no such run, or it is not judged yet.
+        """
         ...
 
     async def note(self, run_id: str, kind: str, text: str) -> None:

@@ -15,15 +15,16 @@ from payout_engine.model import Problem
 
 SENTENCES: Mapping[str, str] = {
     # -- the line as a whole
-    "line_ragged": "The line has {found} cells where the header has {expected}; look for a stray separator or quote, "
-    "and give the line the header's columns.",
+    "line_ragged": "The line has {found} cells where the header has {expected}; look for a separator or a quotation "
+    "mark too many, such as a comma in a name, and write the line again with the header's columns.",
     "line_unreadable": "The line cannot be read: {why}; write the line again.",
     # -- who is paid
     "phone_missing": "There is no phone number; write the recipient's mobile number.",
     "phone_unreadable": "{text!r} is not a phone number; write digits only.{hint}",
     "phone_rounded": "{text!r} was rounded by a spreadsheet and its last digits are lost; take the number from the "
     "original list and format the column as text.",
-    "phone_leading_zero": "{text!r} probably lost its leading zero in a spreadsheet; if {likely} is meant, write that.",
+    "phone_leading_zero": "{text!r} is one digit short and may have lost its leading zero in a spreadsheet; compare it "
+    "with the original list, and if {likely} is meant, write that.",
     "phone_length": "The number has {found} digits where a mobile number of {country} has {expected}; compare it with "
     "the original list.",
     "phone_several": "The cell holds more than one phone number; keep the one that is to be paid.",
@@ -74,10 +75,10 @@ SENTENCES: Mapping[str, str] = {
     # -- held for a person, or a warning
     "reference_repeated": "The reference is already used in line {line} of this file; give this line its own "
     "reference, or remove it if it is a copy.",
-    "reference_already_used": "The reference was already used in run {run}, line {line}, which is {state}; release "
-    "this line only if it is a new payment.",
-    "payee_amount_repeated": "The same recipient gets the same amount in {where}{state}; release this line only if "
-    "both are meant.",
+    "reference_already_used": "The reference was already used in run {run}, line {line}, which is {state}; if "
+    "this is a new payment, give it a reference of its own.",
+    "payee_amount_repeated": "The same recipient gets the same amount in {where}{state}; if both are meant, "
+    "release this line with `payout-engine resolve`.",
     "payee_amount_twice": "The same recipient gets the same amount in {where}{state}; this line will be paid too, so "
     "take it out if it is a copy.",
 }
@@ -92,4 +93,10 @@ def problem(code: str, column: str = "", **facts: object) -> Problem:
         column: the header of the column at fault, or empty.
         facts: what the sentence's braces ask for.
     """
-    return Problem(code, SENTENCES[code].format_map(facts), column)
+    # Cells are shown with their hard spaces and line ends as plain spaces, not as escapes of a programmer. A hint is
+    # a sentence of ours and brings the space before it.
+    shown = {
+        name: " ".join(fact.split()) if isinstance(fact, str) and name != "hint" else fact
+        for name, fact in facts.items()
+    }
+    return Problem(code, SENTENCES[code].format_map(shown), column)

@@ -14,7 +14,7 @@ import anyio
 
 from payout_engine import providers
 from payout_engine.errors import ConfigError
-from payout_engine.ports import SandboxServer
+from payout_engine.registration import SandboxServer
 
 Announce = Callable[[Mapping[str, SandboxServer]], None]
 
@@ -42,7 +42,7 @@ async def open_sandboxes(
     """
     registrations = [providers.get(name) for name in names] or list(providers.discover().values())
     if ledger is not None:
-        ledger.mkdir(parents=True, exist_ok=True)
+        ledger.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         servers: dict[str, SandboxServer] = {}
         for place, registration in enumerate(registrations):

@@ -11,13 +11,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from payout_engine.errors import ConfigError
-from payout_engine.ports import Account
+from payout_engine.registration import Account
 
 DEFAULT_CONFIG = Path("payouts.toml")
 DEFAULT_JOURNAL = Path("payouts.db")
@@ -54,6 +54,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         columns: meaning -> header, for files whose headers are not recognised.
         country: the country of phone numbers written without a country code, or empty.
         max_payout_amount: the largest amount of one payout, in major units of its currency; None for no limit of ours.
+        max_run_amount: the most that one run may pay, in major units, for each currency; None for no limit.
+        max_day_amount: the most that may be approved within 24 hours, likewise, over all runs of the journal.
+        max_failure_share: a lane stops when more than this share of its settled payouts failed; 1 never stops it.
+        canary: how many payouts of each lane are paid first and waited for before the rest; None for none.
         unknown_patience_seconds: how long a payout without an answer is looked for before a person is asked.
     """
 
@@ -63,6 +67,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     columns: Mapping[str, str] = {}
     country: str = ""
     max_payout_amount: int | None = None
+    max_run_amount: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    max_day_amount: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    max_failure_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+    canary: Annotated[int, msgspec.Meta(gt=0)] | None = None
     unknown_patience_seconds: float = 300.0
 
 
@@ -94,8 +102,13 @@ def _settings(raw: dict[str, Any], path: Path) -> Settings:
     unknown = sorted(set(raw) - set(Settings.__struct_fields__))
     if unknown:
         raise ConfigError(f"{path}: “{unknown[0]}” is not a setting. Known: {', '.join(Settings.__struct_fields__)}.")
-    accounts = {name: _account(name, table, path) for name, table in raw.pop("accounts", {}).items()}
-    journal = path.parent / raw.pop("journal", DEFAULT_JOURNAL)
+    tables, journal_name = raw.pop("accounts", {}), raw.pop("journal", str(DEFAULT_JOURNAL))
+    if not isinstance(tables, dict):
+        raise ConfigError(f"{path}: write each account as a table of its own, such as [accounts.bf].")
+    if not isinstance(journal_name, str):
+        raise ConfigError(f"{path}: journal must be the name of a file, in quotes.")
+    accounts = {name: _account(name, table, path) for name, table in tables.items()}
+    journal = path.parent / journal_name
     try:
         settings = msgspec.convert({**raw, "journal": str(journal)}, Settings, dec_hook=_decode)
     except msgspec.ValidationError as error:

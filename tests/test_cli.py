@@ -185,6 +185,40 @@ def test_a_missing_file_and_a_missing_configuration_are_told_apart(tmp_path: Pat
     assert b"--sandbox" in unconfigured.stderr
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("accounts = 3", b"table of its own"),
+        ("journal = 3", b"in quotes"),
+        ('[accounts.bf]\nprovider = "nobody"', "[accounts.bf] There is no provider “nobody”".encode()),
+        ('[accounts.bf]\nprovider = "senfenico"\napi_key = "sk_live_1"', b"written out in the file"),
+        (
+            '[accounts.bf]\nprovider = "senfenico"\napi_key = "sk_test_1"\nbase_url = "http://192.0.2.1"',
+            b"[accounts.bf] base_url must begin with https://",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_told_before_anything_is_recorded(
+    tmp_path: Path, config: str, words: bytes
+) -> None:
+    """Also where only paying would need what is wrong with it."""
+    (tmp_path / "payouts.toml").write_text(config)
+    found = call(tmp_path, "run", str(salaries(tmp_path, 2)), "--yes")
+    assert (found.returncode, found.stdout) == (2, b"")
+    assert words in found.stderr
+    assert not list(tmp_path.glob("*-results"))
+    (tmp_path / "payouts.toml").write_text("")
+    assert b"no runs" in call(tmp_path, "runs").stderr
+
+
+def test_proposed_commands_find_the_run_again(tmp_path: Path) -> None:
+    """They repeat the options that say where it is."""
+    one = call(tmp_path, "run", str(salaries(tmp_path, 2)), "--yes", "--sandbox", "--journal", "my.db", "--no-follow")
+    proposed = re.search(rb"payout-engine (follow .*)", one.stderr)
+    assert proposed is not None and proposed[1].endswith(b" --journal my.db --sandbox")
+    assert call(tmp_path, *proposed[1].decode().split()).returncode == 0
+
+
 def test_standard_input(tmp_path: Path) -> None:
     """A dash reads standard input, and the results have a folder of their own."""
     done = call(tmp_path, "run", "-", "--sandbox", "--yes", stdin=b"ref;telephone;montant\nA;70123456;1 500\n")
@@ -225,9 +259,14 @@ def test_every_command_has_help_with_an_example() -> None:
         "run",
         "resume",
         "follow",
+        "pause",
+        "cancel",
+        "retry",
         "runs",
         "show",
         "results",
+        "resolve",
+        "verify",
         "balance",
         "providers",
         "countries",

@@ -19,11 +19,11 @@ FLOORS = {
     # words: import nothing of ours but other words
     **dict.fromkeys(["clock", "errors", "lifecycle", "limits", "model", "money", "reasons"], 0),
     # agreements
-    **dict.fromkeys(["countries", "files", "observe", "ports", "settings", "throttle"], 1),
+    **dict.fromkeys(["countries", "files", "observe", "ports", "registration", "settings", "throttle"], 1),
     # rooms
     **dict.fromkeys(["journal", "pipeline", "providers", "sinks", "sources"], 2),
     # where rooms meet
-    **dict.fromkeys(["accounts", "engine", "payments", "summary"], 3),
+    **dict.fromkeys(["accounts", "engine", "payments", "retrying", "steering", "submission", "summary"], 3),
     # doors
     **dict.fromkeys(["__main__", "cli", "sandbox", "testing"], 4),
     # the public names
@@ -34,6 +34,9 @@ CALLABLE_BY_ROOMS = {
     "accounts": {"pipeline", "providers"},
     "engine": {"journal", "pipeline", "sinks", "sources", "providers"},
     "payments": {"pipeline"},
+    "retrying": set(),
+    "steering": {"pipeline"},
+    "submission": {"pipeline"},
     "summary": {"pipeline"},
 }
 

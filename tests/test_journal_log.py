@@ -107,10 +107,12 @@ async def test_the_seal_covers_every_payout(tmp_path: Path) -> None:
     await an_eventful_life(path)
     seal = msgspec.json.decode(read(path, "SELECT body FROM log WHERE kind = 'seal' ORDER BY seq")[0][0])
     digest = GENESIS
-    for chunk_id, account, lane, payouts in read(
-        path, "SELECT chunk_id, account, lane, payouts FROM chunks ORDER BY chunk_id"
+    for chunk_id, account, lane, payouts, cells, receipts in read(
+        path,
+        "SELECT chunk_id, account, lane, payouts, rows, receipts FROM chunks JOIN progress USING (chunk_id)"
+        " ORDER BY chunk_id",
     ):
-        digest = chained_payouts(digest, chunk_id, account, lane, payouts)
+        digest = chained_payouts(digest, chunk_id, account, lane, payouts, cells, "" if account else receipts)
     assert seal["payouts_digest"] == digest.hex()
     assert seal["chunks"] == 3
     assert sum(total["count"] for total in seal["totals"]) == 7

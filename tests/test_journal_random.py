@@ -12,10 +12,10 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from payout_engine.errors import IllegalMoveError, JournalError
+from payout_engine.errors import DecisionError, IllegalMoveError, JournalError
 from payout_engine.journal import MemoryJournal, SqliteJournal
 from payout_engine.lifecycle import State
-from payout_engine.model import Chunk, Dispatch, Lane, Problem, Receipt, Sighting
+from payout_engine.model import Choice, Chunk, Decision, Dispatch, Lane, Problem, Receipt, RunState, Sighting
 from payout_engine.ports import Journal, ReadyChunk
 from payout_engine.testing.journal_lines import MOOV, ORANGE, every, payout, refused, replay, run
 
@@ -45,6 +45,9 @@ commands = st.one_of(
         st.lists(st.tuples(numbers, numbers, seen_receipts, st.sampled_from([None, 1001, 1002])), max_size=4),
     ),
     st.tuples(st.just("finish"), run_ids),
+    st.tuples(
+        st.just("decide"), run_ids, st.lists(st.tuples(numbers, st.sampled_from(list(Choice))), min_size=1, max_size=3)
+    ),
     st.tuples(st.just("queries"), run_ids, st.integers(1, 3)),
 )
 
@@ -62,7 +65,7 @@ class Player:
         act: Callable[..., Awaitable[object]] = getattr(self, command[0])
         try:
             return await act(*command[1:])
-        except (IllegalMoveError, JournalError, ValueError) as error:
+        except (DecisionError, IllegalMoveError, JournalError, ValueError) as error:
             return type(error).__name__
 
     async def submit(self, run_id: str, drawn: list[tuple[Lane, list[tuple[int, int]]]], own: bool) -> object:
@@ -127,6 +130,11 @@ class Player:
         await self.journal.finish(run_id)
         return None
 
+    async def decide(self, run_id: str, drawn: list[tuple[int, Choice]]) -> object:
+        keys = [entry.key for entry in await every(self.journal.entries(run_id))]
+        told = [Decision(keys[number % len(keys)], choice, "Awa", "said so") for number, choice in drawn if keys]
+        return plain(await self.journal.decide(run_id, told))
+
     async def queries(self, run_id: str, limit: int) -> object:
         asked, after = await self.journal.open_queries(run_id, "bf", limit)
         more, _ = await self.journal.open_queries(run_id, "bf", limit, after) if after else ((), 0)
@@ -143,6 +151,8 @@ class Player:
             tallies = list(await self.journal.tally(known.run_id))
             notes = sorted(text for _, _, text in await self.journal.notes(known.run_id))
             log = sorted(plain(await replay(self.journal, known.run_id)), key=repr)
+            if known.state is not RunState.INTAKE:
+                assert (await self.journal.verify(known.run_id)).findings == []
             seen.append((known.run_id, known.state, known.approved_at is None, entries, tallies, notes, log))
         return seen
 

@@ -168,10 +168,12 @@ async def test_failed_lines_can_be_read_again_as_they_are(tmp_path: Path) -> Non
 async def test_results_fed_back_in_get_no_columns_twice(tmp_path: Path) -> None:
     """The new value takes the place of the old one, where it stood."""
     journal = MemoryJournal()
-    run = await settled(journal, a_run(columns=("phone", "amount", "name", "Payout_Status", "payout_line")))
+    columns = ("phone", "amount", "payout_remedy", "Payout_Status", "payout_line")
+    run = await settled(journal, a_run(columns=columns))
     files = await results(journal, run, tmp_path)
     found = table(files.results)
-    assert list(found[0])[:6] == ["phone", "amount", "name", "Payout_Status", "payout_line", "payout_reference"]
+    assert list(found[0])[:6] == [*columns, "payout_reference"]
+    assert not any(row["payout_remedy"] for row in found)
     assert (found[0]["Payout_Status"], found[0]["payout_line"], found[0]["payout_reference"]) == ("paid", "2", "R2")
     assert len((await read(files.results)).rows) == 7
 

@@ -133,13 +133,18 @@ async def test_typed_cells_become_the_text_a_person_would_write(tmp_path: Path) 
     assert found.digest == hashlib.sha256((tmp_path / "typed.xlsx").read_bytes()).hexdigest()
 
 
-async def test_the_first_visible_sheet_with_data_is_read_unless_one_is_named(tmp_path: Path) -> None:
-    """Hidden and empty sheets are passed over; a name decides; a wrong name is told the right ones."""
+async def test_the_only_visible_sheet_with_data_is_read_and_of_several_one_must_be_named(tmp_path: Path) -> None:
+    """Hidden and empty sheets are passed over; of several nobody guesses; a wrong name is told the right ones."""
     table: list[list[Any]] = [["phone", "amount"], ["70123456", 1]]
     sheets: dict[str, str | list[list[Any]]] = {"Old": [["phone", "amount"], ["7", 9]], "Empty": [], "Pay": table}
+    alone = workbook(tmp_path / "alone.xlsx", sheets, frozenset({"Old"}))
+    assert (await read(alone)).rows == [["70123456", "1"]]
+    assert (await read(alone, sheet="Pay")).digest == (await read(alone)).digest
     path = workbook(tmp_path / "sheets.xlsx", {**sheets, "Other": [["phone", "amount"], ["8", 2]]}, frozenset({"Old"}))
-    assert (await read(path)).rows == [["70123456", "1"]]
+    with pytest.raises(InputError, match="2 sheets with data"):
+        await read(path)
     assert (await read(path, sheet="Other")).rows == [["8", "2"]]
+    assert (await read(path, sheet="Other")).digest != (await read(path, sheet="Pay")).digest
     with pytest.raises(InputError, match="no sheet 'Pays'"):
         await read(path, sheet="Pays")
 

@@ -262,6 +262,14 @@ def test_two_columns_with_one_meaning_are_not_chosen_between() -> None:
     assert find_layout(columns, {"phone": "Mobile"}).phone == 1
 
 
+def test_what_we_added_to_our_own_results_is_not_what_the_payer_wrote() -> None:
+    """A mended copy of `attention.csv` has one amount."""
+    added = ("payout_line", "payout_status", "payout_amount", "payout_currency")
+    layout = find_layout(("phone", "Montant", *added))
+    assert (layout.amount, layout.currency) == (1, -1)
+    assert find_layout(("phone", "payout_amount")).amount == 1
+
+
 @pytest.mark.parametrize(("columns", "word"), [(("nom", "montant"), "phone"), (("nom", "tel"), "amount")])
 def test_a_missing_column_is_named_with_the_headers_found(columns: tuple[str, str], word: str) -> None:
     """And how to map it."""
@@ -295,3 +303,8 @@ def test_a_sentence_without_its_facts_is_a_fault_of_ours() -> None:
     """It is found by the first test that uses it."""
     with pytest.raises(KeyError):
         problem("phone_length")
+
+
+def test_hard_spaces_are_shown_as_spaces() -> None:
+    """Not as the escapes of a programmer."""
+    assert "'7O 11'" in problem("phone_unreadable", text="7O\u00a011", hint="").message

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 from payout_engine.cli.app import app
-from payout_engine.cli.console import fail, messages
+from payout_engine.cli.console import fail, show_fault
 from payout_engine.errors import PayoutEngineError
 from payout_engine.summary import Exit
 
@@ -26,8 +26,8 @@ def main() -> None:
     except KeyboardInterrupt:
         fail("Interrupted. Run the same command again; nobody is paid twice.")
         sys.exit(Exit.INTERRUPTED)
-    except Exception:
-        messages.print_exception(max_frames=8)
+    except Exception as error:
+        show_fault(error)
         fail(
             "This is a fault in payout_engine. If a payment had begun, some payouts may have been sent: run the same "
             "command again, which finishes what was begun and pays nobody twice."

@@ -9,11 +9,16 @@ from typing import Annotated
 import anyio
 import typer
 
-from payout_engine.cli import looking, serving
+from payout_engine.cli import deciding, looking, serving, steering
 from payout_engine.cli.options import (
+    Accepted,
     AccountName,
     AnyRunId,
+    Asker,
+    CanarySize,
     Config,
+    Decisions,
+    Digest,
     File,
     FollowFor,
     Format,
@@ -21,12 +26,19 @@ from payout_engine.cli.options import (
     Json,
     NoFollow,
     Out,
+    PlanOut,
+    Reason,
     RunId,
     Sandbox,
+    Sheet,
+    Who,
+    Why,
     Yes,
+    as_given,
 )
 from payout_engine.cli.paying import Wishes, resume_runs, run_file
 from payout_engine.engine import FOLLOW_FOR_SECONDS, Engine
+from payout_engine.model import Choice
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +61,8 @@ def plan(
     config: Config = None,
     journal: JournalPath = None,
     account: AccountName = None,
+    out: PlanOut = None,
+    sheet: Sheet = None,
     sandbox: Sandbox = False,
     json: Json = False,
 ) -> None:
@@ -56,7 +70,7 @@ def plan(
 
     async def main() -> int:
         async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:
-            return await looking.plan(engine, file, json=json)
+            return await looking.plan(engine, file, out, sheet, json=json)
 
     _run(main)
 
@@ -68,15 +82,25 @@ def run(
     journal: JournalPath = None,
     account: AccountName = None,
     out: Out = None,
+    sheet: Sheet = None,
     sandbox: Sandbox = False,
     yes: Yes = False,
     json: Json = False,
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     no_follow: NoFollow = False,
     format: Format = "csv",
+    canary: CanarySize = None,
 ) -> None:
     """Plan, ask, pay, follow, write results. Running the same file again finishes what was begun."""
-    wishes = Wishes(out=out, format=format, json=json, follow_for_seconds=0.0 if no_follow else follow_for)
+    wishes = Wishes(
+        out=out,
+        format=format,
+        json=json,
+        follow_for_seconds=0.0 if no_follow else follow_for,
+        options=as_given(config, journal, sandbox),
+        sheet=sheet,
+        canary=canary,
+    )
 
     async def main() -> int:
         async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:
@@ -99,11 +123,85 @@ def resume(
     format: Format = "csv",
 ) -> None:
     """Finish a run that was begun: after a crash, a Ctrl-C, a top-up, or the next morning."""
-    wishes = Wishes(out=out, format=format, json=json, follow_for_seconds=0.0 if no_follow else follow_for)
+    wishes = Wishes(
+        out=out,
+        format=format,
+        json=json,
+        follow_for_seconds=0.0 if no_follow else follow_for,
+        options=as_given(config, journal, sandbox),
+    )
 
     async def main() -> int:
         async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:
             return await resume_runs(engine, run, wishes, send=True)
+
+    _run(main)
+
+
+@app.command(epilog="Example: payout-engine pause 7k3m9q --why 'the bank called'")
+def pause(
+    run: RunId,
+    config: Config = None,
+    journal: JournalPath = None,
+    sandbox: Sandbox = False,
+    who: Asker = "",
+    why: Reason = "",
+) -> None:
+    """Send nothing more of a run until it is resumed; what is on the wire lands. Works from another terminal."""
+
+    async def main() -> int:
+        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
+            return await steering.pause(engine, run, who, why, as_given(config, journal, sandbox))
+
+    _run(main)
+
+
+@app.command(epilog="Example: payout-engine cancel 7k3m9q --why 'wrong month'")
+def cancel(
+    run: RunId,
+    config: Config = None,
+    journal: JournalPath = None,
+    sandbox: Sandbox = False,
+    who: Asker = "",
+    why: Reason = "",
+    json: Json = False,
+) -> None:
+    """Withdraw what was never sent of a run, for good. What was sent is followed to its end."""
+
+    async def main() -> int:
+        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
+            return await steering.cancel(engine, run, who, why, json=json)
+
+    _run(main)
+
+
+@app.command(epilog="Example: payout-engine retry 7k3m9q")
+def retry(
+    run: RunId,
+    config: Config = None,
+    journal: JournalPath = None,
+    out: Out = None,
+    sandbox: Sandbox = False,
+    yes: Yes = False,
+    json: Json = False,
+    follow_for: FollowFor = FOLLOW_FOR_SECONDS,
+    no_follow: NoFollow = False,
+    format: Format = "csv",
+    canary: CanarySize = None,
+) -> None:
+    """Pay the lines of a run that are provably unpaid, as a new run; plans and asks like `run`."""
+    wishes = Wishes(
+        out=out,
+        format=format,
+        json=json,
+        follow_for_seconds=0.0 if no_follow else follow_for,
+        options=as_given(config, journal, sandbox),
+        canary=canary,
+    )
+
+    async def main() -> int:
+        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
+            return await steering.retry(engine, run, wishes, yes=yes)
 
     _run(main)
 
@@ -121,7 +219,8 @@ def follow(
     format: Format = "csv",
 ) -> None:
     """Ask again for final answers; send nothing."""
-    wishes = Wishes(out=out, format=format, json=json, follow_for_seconds=follow_for)
+    given = as_given(config, journal, sandbox)
+    wishes = Wishes(out=out, format=format, json=json, follow_for_seconds=follow_for, options=given)
 
     async def main() -> int:
         async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:
@@ -172,6 +271,69 @@ def results(
     _run(main)
 
 
+@app.command(epilog='Example: payout-engine resolve 7k3m9q --send-again EMP-1056 --who Awa --why "second bonus"')
+def resolve(
+    run: RunId,
+    paid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--paid", metavar="REFERENCE", help="The money arrived: REFERENCE, or line:57; may be given again."
+        ),
+    ] = None,
+    failed: Annotated[
+        list[str] | None, typer.Option("--failed", metavar="REFERENCE", help="The money did not arrive and never will.")
+    ] = None,
+    send_again: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--send-again", metavar="REFERENCE", help="Send it, on your responsibility; also releases what is held."
+        ),
+    ] = None,
+    cancel: Annotated[
+        list[str] | None,
+        typer.Option("--cancel", metavar="REFERENCE", help="Never send it; only for what was never sent."),
+    ] = None,
+    table: Decisions = None,
+    who: Who = "",
+    why: Why = "",
+    accepted: Accepted = False,
+    config: Config = None,
+    journal: JournalPath = None,
+    sandbox: Sandbox = False,
+    json: Json = False,
+) -> None:
+    """List what needs a person, with all that is known; or record a person's word on it."""
+    given = {Choice.PAID: paid, Choice.FAILED: failed, Choice.SEND_AGAIN: send_again, Choice.CANCEL: cancel}
+    words = [deciding.Word(name, 0, choice) for choice, names in given.items() for name in names or ()]
+    options = as_given(config, journal, sandbox)
+
+    async def main() -> int:
+        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
+            if words or table is not None:
+                return await deciding.resolve(engine, run, words, table, who, why, options, json=json)
+            return await deciding.attention(engine, run, options, accepted=accepted, json=json)
+
+    _run(main)
+
+
+@app.command(epilog="Example: payout-engine verify 7k3m9q")
+def verify(
+    run: RunId,
+    digest: Digest = "",
+    config: Config = None,
+    journal: JournalPath = None,
+    sandbox: Sandbox = False,
+    json: Json = False,
+) -> None:
+    """Prove from the journal alone that nothing was altered and nobody was sent money twice without proof between."""
+
+    async def main() -> int:
+        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
+            return await deciding.verify(engine, run, digest, json=json)
+
+    _run(main)
+
+
 @app.command(epilog="Example: payout-engine balance --account bf")
 def balance(
     config: Config = None,
@@ -196,7 +358,7 @@ def providers(json: Json = False) -> None:
 
 @app.command(epilog="Example: payout-engine countries BF")
 def countries(
-    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="Show one country in full, such as BF.")] = None,
+    code: Annotated[str | None, typer.Argument(metavar="CODE", help="Show one country in full, such as BF.")] = None,
     json: Json = False,
 ) -> None:
     """Show the phone rules of every country: lengths, operators and their prefixes."""

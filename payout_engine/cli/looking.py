@@ -5,37 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-from rich.markup import escape
 
 from payout_engine import providers
 from payout_engine.cli import render
-from payout_engine.cli.console import data, emit, say
+from payout_engine.cli.console import data, emit, plain, say
+from payout_engine.cli.paying import OUT_NOTE
 from payout_engine.cli.progress import LineCounter
 from payout_engine.countries import COUNTRIES, Country
 from payout_engine.engine import Engine
 from payout_engine.errors import ConfigError
+from payout_engine.model import masked
 from payout_engine.money import format_amount
 from payout_engine.ports import Traits
 from payout_engine.summary import Exit, summarize
 
 
-async def plan(engine: Engine, file: str, *, json: bool) -> int:
-    """Judge a file and show what paying it would do."""
-    submission = await engine.plan(file, watch=LineCounter(quiet=json).watch)
+async def plan(engine: Engine, file: str, out: Path | None, sheet: str | None, *, json: bool) -> int:
+    """Judge a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
+    submission = await engine.plan(file, out=out, sheet=sheet, watch=LineCounter(quiet=json).watch)
     if submission.known:
         run = submission.run
         if json:
             emit("known_run", run_id=run.run_id, state=run.state)
         else:
             data.print(
-                f"{escape(run.name)} was already begun as run [bold]{run.run_id}[/] ({run.state}); running it again "
-                f"only finishes it. See: payout-engine show {run.run_id}"
+                f"{plain(run.name)} was already begun as run [bold]{run.run_id}[/] ({run.state}); running it again "
+                f"only finishes it. See: payout-engine show {run.run_id}",
+                soft_wrap=True,
             )
         return Exit.ALL_PAID
     if json:
         render.plan_json(submission)
     else:
         render.plan(submission, engine, to_messages=False)
+        if out is not None:
+            say(f"Lines that would not be paid, with the reasons in full: [bold]{plain(str(out))}[/]")
     return Exit.ALL_PAID
 
 
@@ -51,7 +55,7 @@ async def runs(engine: Engine, *, json: bool) -> int:
             continue
         rows.add_row(
             run.run_id,
-            escape(run.name),
+            plain(run.name),
             render.moment(run.created_at),
             run.state,
             f"{summary.lines:,}",
@@ -69,22 +73,27 @@ async def show(engine: Engine, run_id: str, *, json: bool) -> int:
     summary = summarize(run_id, await engine.tally(run_id))
     notes = await (await engine.journal()).notes(run_id)
     if json:
+        notes = [(at, kind, _shown(kind, text)) for at, kind, text in notes]
         emit("run", **msgspec.to_builtins(run), summary=msgspec.to_builtins(summary), notes=notes)
         return Exit.ALL_PAID
-    data.print(f"Run [bold]{run.run_id}[/]  {escape(run.name)}  [dim]{run.state}[/]")
+    data.print(f"Run [bold]{run.run_id}[/]  {plain(run.name)}  [dim]{run.state}[/]")
     data.print(f"begun {render.moment(run.created_at)}, approved {render.moment(run.approved_at)}")
     data.print(render.summary(summary))
     for at, kind, text in notes:
-        data.print(f"[dim]{render.moment(at)}  {kind}[/]  {escape(text)}", soft_wrap=True)
+        data.print(f"[dim]{render.moment(at)}  {kind}[/]  {plain(_shown(kind, text))}", soft_wrap=True)
     return Exit.ALL_PAID
+
+
+def _shown(kind: str, text: str) -> str:
+    """Return a remark of the journal for a screen. Folders are shown as they are called, or nobody finds them."""
+    return text if kind == OUT_NOTE else masked(text)
 
 
 async def results(engine: Engine, run_id: str, out: Path | None, format: str) -> int:
     """Write a run's results again."""
     folder = out or Path(f"{run_id}-results")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     await engine.results(run_id, folder, format=format)
-    say(f"Results: [bold]{escape(str(folder))}[/]")
+    say(f"Results: [bold]{plain(str(folder))}[/]")
     return Exit.ALL_PAID
 
 
@@ -100,11 +109,11 @@ async def balance(engine: Engine, *, json: bool) -> int:
         if json:
             emit("balance", account=lane.account, **msgspec.to_builtins(found))
         amounts = (found.available_minor, found.pending_minor)
-        rows.add_row(escape(lane.account), lane.name, *(format_amount(amount, lane.currency) for amount in amounts))
+        rows.add_row(plain(lane.account), lane.name, *(format_amount(amount, lane.currency) for amount in amounts))
     if not json and rows.row_count:
         data.print(rows)
     for account, problem in read.problems.items():
-        say(f"[red]{escape(account)}:[/] {escape(problem)}")
+        say(f"[red]{plain(account)}:[/] {plain(problem)}")
     return Exit.UNUSABLE if read.problems else Exit.ALL_PAID
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -23,10 +24,17 @@ def duration_seconds(text: str | float) -> float:
     return float(match[1]) * UNITS_SECONDS[match[2]]
 
 
+def as_given(config: Path | None, journal: Path | None, sandbox: bool) -> str:
+    """Return the options that find a run again as they were typed, for the commands that we propose."""
+    named = (("--config", config), ("--journal", journal))
+    words = [f" {option} {shlex.quote(str(value))}" for option, value in named if value is not None]
+    return "".join(words) + (" --sandbox" if sandbox else "")
+
+
 File = Annotated[str, typer.Argument(metavar="FILE", help="CSV, JSONL, XLSX or Parquet; - is standard input.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as shown by `payout-engine runs`.")]
 AnyRunId = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="A run's id; without it, every run that is not finished.")
+    str | None, typer.Argument(metavar="RUN", help="A run's id; without it, every run that is not finished.")
 ]
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The configuration; payouts.toml here if not given.")
@@ -36,8 +44,14 @@ JournalPath = Annotated[
 ]
 AccountName = Annotated[str | None, typer.Option("--account", metavar="NAME", help="Use only this account.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where results go; FILE-results if not given.")]
+PlanOut = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write the lines that would not be paid here, and why.")
+]
 Sandbox = Annotated[
     bool, typer.Option("--sandbox", help="Pay into embedded sandboxes on this machine; needs no key, moves no money.")
+]
+Sheet = Annotated[
+    str | None, typer.Option("--sheet", metavar="NAME", help="Which sheet of a workbook, where several hold data.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Pay without asking; for scripts.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, for machines.")]
@@ -53,3 +67,21 @@ FollowFor = Annotated[
 ]
 NoFollow = Annotated[bool, typer.Option("--no-follow", help="Do not wait for final answers; `follow` can do it later.")]
 Format = Annotated[str, typer.Option("--format", metavar="csv|jsonl|parquet", help="How to write the results file.")]
+Decisions = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="FILE", help="A table of decisions: decision, and reference or line, perhaps note."),
+]
+Accepted = Annotated[bool, typer.Option("--accepted", help="List also what the provider accepted and never settled.")]
+Digest = Annotated[
+    str, typer.Option("--digest", metavar="DIGEST", help="One that was kept: the log must still lead through it.")
+]
+Who = Annotated[str, typer.Option("--who", metavar="NAME", help="Who decides; recorded in the journal.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Why; recorded in the journal.")]
+CanarySize = Annotated[
+    int | None,
+    typer.Option(
+        "--canary", min=1, metavar="N", help="Pay the first N of each wallet and see them arrive, then the rest."
+    ),
+]
+Asker = Annotated[str, typer.Option("--who", metavar="NAME", help="Who asks; the user of this machine if not given.")]
+Reason = Annotated[str, typer.Option("--why", metavar="TEXT", help="Why, for the journal.")]

@@ -11,18 +11,18 @@ from pathlib import Path
 import anyio
 import msgspec
 import typer
-from rich.markup import escape
 
 from payout_engine.cli import render
-from payout_engine.cli.console import data, emit, fail, say
+from payout_engine.cli.console import data, emit, fail, plain, say
 from payout_engine.cli.progress import LineCounter, metered
-from payout_engine.engine import Engine, Submission
-from payout_engine.errors import JournalBusyError, JournalError, SinkError, UserError
+from payout_engine.engine import Engine
+from payout_engine.errors import ConfigError, JournalBusyError, JournalError, SinkError, UserError
 from payout_engine.lifecycle import State
-from payout_engine.model import Run, RunState
-from payout_engine.payments import PaymentStream
+from payout_engine.model import Run, RunState, masked
+from payout_engine.payments import PaymentStream, alone
 from payout_engine.pipeline.payment import Ending
 from payout_engine.sinks import check_format
+from payout_engine.submission import Submission
 from payout_engine.summary import Exit, Summary, summarize
 
 OUT_NOTE = "results_folder"
@@ -33,12 +33,19 @@ CONFLICT_NOTE = "conflict"
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the person asked for, apart from what to pay."""
+    """What the person asked for, apart from what to pay.
+
+    Attributes:
+        options: those that find the run again, as they were given, to be repeated in the commands that we propose.
+    """
 
     out: Path | None
     format: str
     json: bool
     follow_for_seconds: float
+    options: str = ""
+    sheet: str | None = None
+    canary: int | None = None
 
 
 async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> int:
@@ -46,17 +53,44 @@ async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> i
     if not yes and (file == "-" or not sys.stdin.isatty()):
         raise UserError("Nothing was sent: there is nobody to ask. Look with `plan`, then pay with `run --yes`.")
     out = wishes.out or default_folder(file)
-    _check_writable(out, wishes.format)
-    submission = await engine.submit(file, watch=LineCounter(quiet=wishes.json).watch)
+    check_format(wishes.format)
+    submission = await engine.submit(file, sheet=wishes.sheet, watch=LineCounter(quiet=wishes.json).watch)
+    return await pay_submission(engine, submission, out, wishes, yes=yes)
+
+
+async def pay_submission(engine: Engine, submission: Submission, out: Path, wishes: Wishes, *, yes: bool) -> int:
+    """Confirm, pay, follow, write results; return the exit code."""
+    await _check_accounts(engine, submission)
     if submission.known:
         _tell_known(submission.run, wishes)
     elif not await _confirmed(engine, submission, wishes, yes=yes):
         await (await engine.journal()).discard(submission.run_id)
         say("Nothing was sent and nothing was recorded.")
         return Exit.UNUSABLE
-    journal, run = await engine.approved(submission.run_id)
-    await journal.note(run.run_id, OUT_NOTE, str(out.absolute()))
-    return (await pay_and_report(engine, run, out, wishes, send=True))[0]
+    out = wishes.out or own_folder(out, submission.run_id)
+    _check_writable(out, wishes.format)
+    await (await engine.journal()).note(submission.run_id, OUT_NOTE, str(out.absolute()))
+    try:
+        return (await pay_and_report(engine, submission.run, out, wishes, send=True))[0]
+    except JournalBusyError:
+        if not submission.known:
+            await (await engine.journal()).discard(submission.run_id)
+        raise
+
+
+async def _check_accounts(engine: Engine, submission: Submission) -> None:
+    """Find out before anybody is asked whether every account that is needed has its key; no byte is sent by this.
+
+    Raises:
+        ConfigError: one has not. Nothing is recorded.
+    """
+    lanes = submission.forecast.lanes if submission.forecast is not None else ()
+    try:
+        for account in sorted({lane.lane.account for lane in lanes}):
+            await engine.accounts.connect(account)
+    except ConfigError:
+        await (await engine.journal()).discard(submission.run_id)
+        raise
 
 
 def _check_writable(out: Path, format: str) -> None:
@@ -68,14 +102,33 @@ def _check_writable(out: Path, format: str) -> None:
     """
     check_format(format)
     try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError:
+        raise SinkError(
+            f"The results folder {out} has a name that is no text. Nothing was sent; name another one with --out."
+        ) from None
+    try:
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise SinkError(f"The results folder {out} cannot be made ({error.strerror}). Nothing was sent.") from None
+        raise SinkError(
+            f"The results folder {out} cannot be made ({error.strerror}). Nothing was sent; name another "
+            "one with --out."
+        ) from None
 
 
 def default_folder(file: str) -> Path:
     """Return where results go when nobody says: beside the file, under its name."""
     return Path("standard-input-results") if file == "-" else Path(f"{file}-results")
+
+
+def own_folder(folder: Path, run_id: str) -> Path:
+    """Return `folder`, or one beside it when it holds the results of another run: last month's are still needed."""
+    try:
+        with (folder / "events.jsonl").open("rb") as events:
+            first = events.readline()
+    except OSError:
+        return folder
+    return folder if not first or run_id.encode() in first else folder.with_name(f"{folder.name}-{run_id}")
 
 
 def _tell_known(run: Run, wishes: Wishes) -> None:
@@ -84,7 +137,7 @@ def _tell_known(run: Run, wishes: Wishes) -> None:
         return
     begun = render.moment(run.approved_at or run.created_at)
     verb = "was paid before" if run.state is RunState.FINISHED else "was begun before"
-    say(f"This file {verb} as run [bold]{run.run_id}[/] ({escape(run.name)}, begun {begun}). No line is paid twice.")
+    say(f"This file {verb} as run [bold]{run.run_id}[/] ({plain(run.name)}, begun {begun}). No line is paid twice.")
 
 
 async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, yes: bool) -> bool:
@@ -123,7 +176,9 @@ async def _resume(engine: Engine, run: Run, wishes: Wishes, *, send: bool) -> tu
     noted = [text for _, kind, text in await (await engine.journal()).notes(run.run_id) if kind == OUT_NOTE]
     out = wishes.out or Path(noted[-1] if noted else f"{run.run_id}-results")
     if not wishes.json:
-        say(f"Run [bold]{run.run_id}[/] ({escape(run.name)})")
+        say(f"Run [bold]{run.run_id}[/] ({plain(run.name)})")
+    if send:
+        await engine.lift(run.run_id)
     return await pay_and_report(engine, run, out, wishes, send=send)
 
 
@@ -157,7 +212,8 @@ async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *,
         await engine.results(run.run_id, out, format=wishes.format)
     except SinkError as error:
         written = False
-        fail(f"{error} The payments are recorded; write the results with: payout-engine results {run.run_id}")
+        again = f"payout-engine results {run.run_id}{wishes.options}"
+        fail(f"{error} The payments are recorded; write the results with: {again}")
     await _report(engine, run, summary, ending, conflicts, out if written else None, wishes)
     return (summary.exit_code if written else summary.exit_code or Exit.UNUSABLE), ending.interrupted
 
@@ -170,13 +226,28 @@ async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: boo
             send=send,
             events=out / "events.jsonl",
             watch=meter.watch,
+            canary=wishes.canary,
         )
         async with _interruptible(stream):
             async for outcome in stream:
                 meter.settle(outcome)
                 if wishes.json:
-                    emit("outcome", **msgspec.structs.asdict(outcome))
+                    emit("outcome", **msgspec.structs.asdict(outcome) | {"message": masked(outcome.message)})
     return stream.ending
+
+
+async def _emit_unsent(engine: Engine, run: Run) -> None:
+    """Give programs an outcome for the lines that are not going to be sent, too: every line comes out."""
+    async for entries in (await engine.journal()).entries(run.run_id, frozenset({State.REJECTED, State.HELD})):
+        for entry in entries:
+            emit(
+                "outcome",
+                run_id=run.run_id,
+                line=entry.payout.line,
+                reference=entry.payout.reference,
+                status=entry.receipt.state,
+                reason=entry.receipt.reason,
+            )
 
 
 @asynccontextmanager
@@ -196,10 +267,14 @@ async def _interruptible(stream: PaymentStream) -> AsyncIterator[None]:
                 stream.stop()
 
     asked: list[bool] = []
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(listen)
-        yield
-        tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            yield
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The group would hide from the caller that it was the journal that failed.
+        raise alone(group) from None
 
 
 async def _report(
@@ -218,10 +293,10 @@ async def _report(
             "summary",
             **msgspec.to_builtins(summary),
             results=folder,
-            conflicts=conflicts,
+            conflicts=list(map(masked, conflicts)),
             stops=msgspec.to_builtins(ending.stops),
         )
         return
     data.print(render.summary(summary))
-    for line in render.next_steps(run, summary, ending, coming, conflicts, out):
+    for line in render.next_steps(run, summary, ending, coming, conflicts, out, wishes.options):
         say(line)

@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from payout_engine import observe
-from payout_engine.cli.console import messages, say
+from payout_engine.cli.console import messages, plain, say
 from payout_engine.lifecycle import OPEN, State
 from payout_engine.model import Outcome, Tally
 
@@ -35,6 +34,7 @@ class Meter:
         self.settled = 0
         self._bars = bars
         self._spoken_at = time.monotonic()
+        self._spoken = ""
         if bars is not None:
             self._sent_bar = bars.add_task("sent", total=total, completed=already_sent)
             self._settled_bar = bars.add_task("settled", total=total)
@@ -45,9 +45,9 @@ class Meter:
             self.sent += event.count
         elif isinstance(event, observe.Braked | observe.Waiting):
             where = "/".join(part for part in (event.account, getattr(event, "lane", "")) if part)
-            say(f"[yellow]{escape(where)}[/] {escape(event.message)}")
+            say(f"[yellow]{plain(where)}[/] {plain(event.message)}")
         elif isinstance(event, observe.LookedUp) and event.problem:
-            say(f"[yellow]{escape(event.account)}[/] {escape(event.problem)} Asking again later.")
+            say(f"[yellow]{plain(event.account)}[/] {plain(event.problem)} Asking again later.")
         self._show()
 
     def settle(self, outcome: Outcome) -> None:
@@ -63,7 +63,10 @@ class Meter:
             self._bars.update(self._settled_bar, completed=min(self.settled, self.total))
         elif time.monotonic() - self._spoken_at >= PLAIN_EVERY_SECONDS:
             self._spoken_at = time.monotonic()
-            say(f"{self.sent} of {self.total} sent, {self.settled} settled")
+            line = f"{self.sent:,} of {self.total:,} sent, {self.settled:,} settled"
+            if line != self._spoken:
+                say(line)
+            self._spoken = line
 
 
 @contextmanager
@@ -77,7 +80,7 @@ def metered(tallies: Sequence[Tally], *, quiet: bool) -> Iterator[Meter]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:>8}"),
-        BarColumn(bar_width=40),
+        BarColumn(bar_width=40, complete_style="cyan"),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )

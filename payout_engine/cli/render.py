@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from rich.markup import escape
 from rich.table import Table
 
-from payout_engine.cli.console import data, emit, messages
-from payout_engine.engine import Engine, Submission
+from payout_engine.cli.console import data, emit, messages, plain
+from payout_engine.engine import Engine
 from payout_engine.errors import Brake
 from payout_engine.lifecycle import State
-from payout_engine.model import Run
+from payout_engine.model import Run, masked
 from payout_engine.money import format_amount
 from payout_engine.pipeline.forecast import Forecast, LaneForecast
 from payout_engine.pipeline.intake import Findings, Kind
 from payout_engine.pipeline.payment import Ending
+from payout_engine.submission import Submission
 from payout_engine.summary import Summary
 
 EXAMPLES_SHOWN = 3
@@ -57,6 +57,11 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, such as `1 line` or `2,000 lines`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
     """Return an empty table without lines; the columns in `numbers` are set to the right."""
     made = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
@@ -77,7 +82,7 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
     assert forecast is not None
     out = messages if to_messages else data
     sandbox = "  [black on yellow] sandbox: no real money [/]" if engine.accounts.sandbox else ""
-    out.print(f"\n[bold]{escape(submission.run.name)}[/]{sandbox}")
+    out.print(f"\n[bold]{plain(submission.run.name)}[/]{sandbox}")
     out.print(_counts(findings))
     for title, kinds in (
         ("Refused", findings.rejected_by_code),
@@ -91,12 +96,16 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
         out.print()
         out.print(_lanes(forecast))
         for line in _money_and_time(forecast):
-            out.print(line, soft_wrap=True)
+            out.print(line, soft_wrap=not out.is_terminal)
+    for sentence in submission.over_limits:
+        out.print(f"[red]Not allowed:[/] {plain(sentence)} `run` would refuse it.", soft_wrap=not out.is_terminal)
+    for later, count in submission.left_out.items():
+        out.print(f"{counted(count, 'line')} left out: run {later} has paid them, or has them in flight.")
     out.print()
 
 
 def _counts(findings: Findings) -> str:
-    parts = [f"{findings.lines:,} lines", f"[green]{findings.accepted:,} to pay[/]"]
+    parts = [counted(findings.lines, "line"), f"[green]{findings.accepted:,} to pay[/]"]
     if findings.rejected:
         parts.append(f"[red]{findings.rejected:,} refused[/]")
     if findings.held:
@@ -108,7 +117,7 @@ def _problems(kinds: Iterable[Kind]) -> Table:
     rows = table("line", "column", "what is wrong, and how to mend it", numbers=["line"])
     for kind in sorted(kinds, key=lambda kind: -kind.count):
         for example in kind.examples[:EXAMPLES_SHOWN]:
-            rows.add_row(str(example.line), escape(example.column), escape(example.message))
+            rows.add_row(str(example.line), plain(example.column), plain(masked(example.message)))
         if kind.count > EXAMPLES_SHOWN:
             rows.add_row("", "", f"[dim]and {kind.count - EXAMPLES_SHOWN:,} more like this ({kind.code})[/]")
     return rows
@@ -122,7 +131,7 @@ def _lanes(forecast: Forecast) -> Table:
         title = f"{lane.title} ({lane.lane.account})" if several else lane.title
         balance = "not read" if lane.balance_minor is None else _number(lane.balance_minor, lane)
         rows.add_row(
-            escape(title),
+            plain(title),
             f"{lane.count:,}",
             *(_number(amount, lane) for amount in (lane.amount_minor, lane.fee_minor, lane.need_minor)),
             f"[red]{balance}[/]" if lane.shortfall_minor else balance,
@@ -138,33 +147,40 @@ def _number(amount_minor: int, lane: LaneForecast) -> str:
 
 def _money_and_time(forecast: Forecast) -> Iterable[str]:
     yield (
-        f"\nTo pay: [bold]{money(forecast.totals_minor)}[/] to {forecast.count:,} recipients, "
+        f"\nTo pay: [bold]{money(forecast.totals_minor)}[/] to {counted(forecast.count, 'recipient')}, "
         f"fees {money(forecast.fees_minor)}, together [bold]{money(forecast.needs_minor)}[/]."
     )
     for lane in forecast.lanes:
         if lane.shortfall_minor:
             yield f"[red]Not enough money:[/] {_short(lane)} The money would run out at line {lane.runs_out_at_line}."
     for account, problem in forecast.balance_problems.items():
-        yield f"[yellow]The balance of {escape(account)} could not be read:[/] {escape(problem)}"
+        yield f"[yellow]The balance of {plain(account)} could not be read:[/] {plain(problem)}"
     if forecast.estimated_seconds is None:
         yield "No call rate is documented, so the time cannot be foreseen."
     else:
         calls = sum(lane.calls for lane in forecast.lanes)
-        yield f"Sending takes about {span(forecast.estimated_seconds)} ({calls:,} calls at the documented rate)."
+        takes = span(forecast.estimated_seconds)
+        yield f"Sending takes about {takes} ({counted(calls, 'call')} at the documented rate)."
 
 
 def _short(lane: LaneForecast) -> str:
     short = format_amount(lane.shortfall_minor, lane.lane.currency)
-    return f"top up {escape(lane.title)} of account {escape(lane.lane.account)} by [bold]{short}[/]."
+    return f"top up {plain(lane.title)} of account {plain(lane.lane.account)} by [bold]{short}[/]."
 
 
 def plan_json(submission: Submission) -> None:
     """Print a plan as one JSON line."""
     fields = msgspec.to_builtins(submission.findings)
+    for kinds in ("rejected_by_code", "held_by_code", "warnings_by_code"):
+        for kind in fields[kinds].values():
+            for example in kind["examples"]:
+                example["message"] = masked(example["message"])
     emit(
         "plan",
         **{**fields, "run_id": submission.run_id, "name": submission.run.name, "digest": submission.run.digest},
         forecast=msgspec.to_builtins(submission.forecast),
+        over_limits=submission.over_limits,
+        left_out=submission.left_out,
     )
 
 
@@ -189,32 +205,41 @@ def next_steps(
     forecast: Forecast | None,
     conflicts: Sequence[str],
     out: Path | None,
+    options: str = "",
 ) -> Sequence[str]:
     """Return what a person should do now, in the order of urgency, and where the results are."""
-    again = f"[bold]payout-engine resume {run.run_id}{' --sandbox' if run.sandbox else ''}[/]"
-    steps = [f"[red]Stopped:[/] {escape(stop.message)}" for stop in ending.stops]
+    again = f"[bold]payout-engine resume {run.run_id}{plain(options)}[/]"
+    steps = [f"[red]Stopped:[/] {plain(stop.message)}" for stop in ending.stops]
     if forecast is not None and any(stop.brake is Brake.FUNDS for stop in ending.stops):
         steps += [f"To go on, {_short(lane)}" for lane in forecast.lanes if lane.shortfall_minor]
     for conflict in conflicts[:EXAMPLES_SHOWN]:
-        steps.append(f"[bold red]The provider contradicts the journal:[/] {escape(conflict)}")
+        steps.append(f"[bold red]The provider contradicts the journal:[/] {plain(masked(conflict))}")
     if len(conflicts) > EXAMPLES_SHOWN:
-        steps.append(f"and {len(conflicts) - EXAMPLES_SHOWN:,} more; see: payout-engine show {run.run_id}")
+        more = f"and {len(conflicts) - EXAMPLES_SHOWN:,} more; see: payout-engine show {run.run_id}"
+        steps.append(more + plain(options))
     if found.count(State.READY):
-        steps.append(f"{found.count(State.READY):,} payouts were not sent. When the cause is gone: {again}")
+        when = "To go on" if ending.interrupted else "When the cause is gone"
+        steps.append(f"{counted(found.count(State.READY), 'payout')} not sent. {when}: {again}")
+    elif any(stop.brake is Brake.ASKED for stop in ending.stops):
+        steps.append(f"To go on: {again}")
     unknown = found.count(State.UNKNOWN)
     if unknown:
         steps.append(
-            f"[bold red]Unknown money: {money(found.amounts_minor(State.UNKNOWN))}[/] in {unknown:,} payouts. Ask the "
-            "provider about each before anyone pays it again; they are in attention.csv."
+            f"[bold red]Unknown money: {money(found.amounts_minor(State.UNKNOWN))}[/] in {counted(unknown, 'payout')}. "
+            "Ask the provider about each before anyone pays it again; they are in attention.csv, and what is known of "
+            f"them is shown by: [bold]payout-engine resolve {run.run_id}{plain(options)}[/]"
         )
     if found.count(State.HELD):
-        steps.append(f"{found.count(State.HELD):,} payouts are held for a person; why is in attention.csv.")
+        decide = f"[bold]payout-engine resolve {run.run_id}{plain(options)}[/]"
+        held = counted(found.count(State.HELD), "payout")
+        steps.append(f"{held} held for a person; why is in attention.csv. Release or withdraw with: {decide}")
     if found.count(State.ACCEPTED, State.SENDING):
-        steps.append(f"Some have no final answer yet. Ask again with: {again.replace('resume', 'follow')}")
+        steps.append(f"Some have no final answer yet. Ask again with: {again.replace('resume', 'follow', 1)}")
     if found.count(State.REJECTED):
-        steps.append("Refused lines are in rejected.csv with what to mend; mend them there and run that file.")
+        steps.append("Refused lines are in rejected.csv with what to mend; mend a copy of that file and run it.")
     if found.count(State.FAILED):
-        steps.append("Lines that were provably not paid are in failed.csv, ready to be run again.")
+        retry = f"[bold]payout-engine retry {run.run_id}{plain(options)}[/]"
+        steps.append(f"Lines that were provably not paid are in failed.csv. Pay them again with: {retry}")
     if out is not None:
-        steps.append(f"Results: [bold]{escape(str(out))}[/]")
+        steps.append(f"Results: [bold]{plain(str(out))}[/]")
     return steps

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 
 from payout_engine.cli.console import data, say
-from payout_engine.ports import SandboxServer
+from payout_engine.registration import SandboxServer
 from payout_engine.sandbox import serve
 from payout_engine.summary import Exit
 

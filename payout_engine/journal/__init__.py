@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from payout_engine.journal.memory import MemoryJournal
 from payout_engine.journal.sqlite import SqliteJournal
+from payout_engine.journal.verifying import verify_file
 
-__all__ = ["MemoryJournal", "SqliteJournal"]
+__all__ = ["MemoryJournal", "SqliteJournal", "verify_file"]

@@ -54,6 +54,7 @@ def move(
     at: float,
     kind: str,
     dispatch: int | None = None,
+    persons: Sequence[log.Person] = (),
 ) -> None:
     """Bring payouts of a chunk to the states of their receipts, and log it.
 
@@ -65,6 +66,7 @@ def move(
         at: the time of the log entry.
         kind: the kind of the log entry; empty before the run is sealed, when nothing is logged.
         dispatch: the dispatch that ends with this, for the log.
+        persons: of a decision, who decided each payout, for the log.
 
     Raises:
         apsw.ConstraintError: the guard refuses a move.
@@ -80,7 +82,7 @@ def move(
         (states, stored, at, chunk_id),
     )
     if kind:
-        log.append(db, at, run_no_of(chunk_id), kind, log.moved_text(encoded, indexes, dispatch), chunk_id)
+        log.append(db, at, run_no_of(chunk_id), kind, log.moved_text(encoded, indexes, dispatch, persons), chunk_id)
 
 
 def _whole(db: apsw.Connection, chunk_id: int, receipts: Sequence[Receipt]) -> str:

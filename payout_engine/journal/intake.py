@@ -36,8 +36,8 @@ def begin(db: apsw.Connection, run: Run) -> None:
     if value(db, "SELECT 1 FROM runs WHERE run_id = ?", (run.run_id,)):
         raise JournalError(f"The journal already has a run {run.run_id}. Give the new run another id.")
     db.execute(
-        "INSERT INTO runs (run_id, token, name, digest, columns, dialect, has_references, sandbox, state, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'intake', ?)",
+        "INSERT INTO runs (run_id, token, name, digest, columns, dialect, has_references, sandbox, state, created_at,"
+        " retry_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'intake', ?, ?)",
         (
             run.run_id,
             new_token(),
@@ -48,6 +48,7 @@ def begin(db: apsw.Connection, run: Run) -> None:
             run.has_references,
             run.sandbox,
             run.created_at,
+            run.retry_of,
         ),
     )
     db.execute("INSERT INTO judging (run_no, chunks, digest) VALUES (?, 0, ?)", (db.last_insert_rowid(), log.GENESIS))
@@ -71,7 +72,7 @@ def _add(db: apsw.Connection, number: int, chunk_id: int, chunk: Chunk, digest: 
     count, lane = len(chunk.payouts), chunk.lane
     assert 0 < count <= CHUNK_PAYOUTS_MAX
     assert len(chunk.rows) == count
-    payouts = rows.text(chunk.payouts)
+    payouts, cells = rows.text(chunk.payouts), rows.text(chunk.rows)
     amount_minor = sum([payout.amount_minor for payout in chunk.payouts])
     first, last = chunk.payouts[0].line, chunk.payouts[-1].line
     db.execute(
@@ -79,7 +80,7 @@ def _add(db: apsw.Connection, number: int, chunk_id: int, chunk: Chunk, digest: 
         " payouts, rows) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(chunk_id, number, lane.account, lane.name, lane.currency),
-            *(first, last, count, amount_minor, payouts, rows.text(chunk.rows)),
+            *(first, last, count, amount_minor, payouts, cells),
         ),
     )
     if chunk.problems:
@@ -92,13 +93,27 @@ def _add(db: apsw.Connection, number: int, chunk_id: int, chunk: Chunk, digest: 
         "INSERT INTO progress (chunk_id, states, receipts, updated_at) VALUES (?, ?, ?, ?)",
         (chunk_id, states, receipts, at),
     )
-    return chained_payouts(digest, chunk_id, lane.account, lane.name, payouts)
+    return chained_payouts(digest, chunk_id, lane.account, lane.name, payouts, cells, receipts or "")
 
 
-def chained_payouts(before: bytes, chunk_id: int, account: str, lane: str, payouts: str) -> bytes:
-    """Return the digest of the payouts of a run up to a chunk, given the digest up to the chunk before."""
-    head = f"{chunk_id}|{account}|{lane}|"
-    return hashlib.sha256(before + head.encode() + payouts.encode()).digest()
+def chained_payouts(
+    before: bytes, chunk_id: int, account: str, lane: str, payouts: str, cells: str, refusals: str
+) -> bytes:
+    """Return the digest of the payouts of a run up to a chunk, given the digest up to the chunk before.
+
+    Args:
+        before: the digest up to the chunk before.
+        chunk_id: the chunk.
+        account: its account.
+        lane: its lane's name.
+        payouts: as they are stored.
+        cells: the rows as they are stored.
+        refusals: of refused lines, the receipts as they are stored; otherwise empty.
+    """
+    sealed = hashlib.sha256(before + f"{chunk_id}|{account}|{lane}|{len(payouts)}|{len(cells)}|".encode())
+    for part in (payouts, cells, refusals):
+        sealed.update(part.encode())
+    return sealed.digest()
 
 
 def _remember(db: apsw.Connection, chunk_id: int, chunk: Chunk) -> None:
@@ -147,6 +162,24 @@ def seal(db: apsw.Connection, run_id: str) -> None:
     _log_births(db, number, at)
 
 
+def sealed_facts(db: apsw.Connection, number: int) -> dict[str, object]:
+    """Return what the seal says of a run itself, which never changes afterwards."""
+    names = (
+        "run_id",
+        "token",
+        "name",
+        "digest",
+        "columns",
+        "dialect",
+        "has_references",
+        "sandbox",
+        "created_at",
+        "retry_of",
+    )
+    found = only(db, f"SELECT {', '.join(names)} FROM runs WHERE run_no = ?", (number,))  # noqa: S608
+    return dict(zip(names, found, strict=True))
+
+
 def _totals(db: apsw.Connection, number: int, recorded: int, digest: bytes) -> str:
     """Return the control totals of a run: whoever changes a payout or a total later contradicts this entry."""
     first, last = chunk_range(number)
@@ -158,13 +191,9 @@ def _totals(db: apsw.Connection, number: int, recorded: int, digest: bytes) -> s
     ):
         payouts, sum_minor = totals.get((account, lane, currency), (0, 0))
         totals[account, lane, currency] = payouts + count, sum_minor + amount_minor
-    run_id, token, name, source = only(db, "SELECT run_id, token, name, digest FROM runs WHERE run_no = ?", (number,))
     return rows.text(
         {
-            "run_id": run_id,
-            "token": token,
-            "name": name,
-            "source_digest": source,
+            **sealed_facts(db, number),
             "chunks": recorded,
             "payouts_digest": digest.hex(),
             "totals": [

@@ -28,14 +28,24 @@ RECOVER = "recover"
 """A dispatch was found unfinished after a crash."""
 SIGHTING = "sighting"
 """A look-up, or a contradiction in it, moved payouts."""
+DECISION = "decision"
+"""A person moved payouts, and said who and why."""
 FINISH = "finish"
 NOTE = "note"
 
-MOVED_KINDS = (HOLD, RECEIPTS, RECOVER, SIGHTING)
+MOVED_KINDS = (HOLD, RECEIPTS, RECOVER, SIGHTING, DECISION)
 """The entries whose body is `Moved`."""
 
 GENESIS = bytes(32)
 """The hash before the first entry."""
+
+
+class Person(msgspec.Struct, frozen=True):
+    """Who decided, what, and why: one for each payout of a decision."""
+
+    who: str
+    choice: str
+    why: str
 
 
 class Moved(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,11 +55,13 @@ class Moved(msgspec.Struct, frozen=True, omit_defaults=True):
         receipts: one for each payout, or one that stands for all.
         indexes: which payouts; None for the whole chunk.
         dispatch: the dispatch that ended with this, or None.
+        persons: of a decision, who decided each payout; otherwise empty.
     """
 
     receipts: Sequence[Receipt]
     indexes: Sequence[int] | None = None
     dispatch: int | None = None
+    persons: Sequence[Person] = ()
 
 
 class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,13 +78,17 @@ class Note(msgspec.Struct, frozen=True):
     text: str
 
 
-def moved_text(receipts: bytes, indexes: Sequence[int] | None, dispatch: int | None = None) -> str:
+def moved_text(
+    receipts: bytes, indexes: Sequence[int] | None, dispatch: int | None = None, persons: Sequence[Person] = ()
+) -> str:
     """Return the body of a `Moved` entry around receipts that are already encoded, since they are stored twice."""
     body: dict[str, object] = {"receipts": msgspec.Raw(receipts)}
     if indexes is not None:
         body["indexes"] = indexes
     if dispatch is not None:
         body["dispatch"] = dispatch
+    if persons:
+        body["persons"] = persons
     return msgspec.json.encode(body).decode()
 
 

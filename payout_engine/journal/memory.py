@@ -6,14 +6,17 @@ serves simulations, and is what to read first to understand what a journal does.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
 
 from payout_engine import clock
 from payout_engine.errors import IllegalMoveError, JournalBusyError, JournalError
-from payout_engine.journal.fresh import payee
+from payout_engine.journal import log
+from payout_engine.journal.audit import digest_of, replayed
+from payout_engine.journal.deciding import absent, by_chunk, never_approved, receipts_of, refusal, refused
 from payout_engine.journal.keys import (
     chunk_id_of,
     new_token,
@@ -23,62 +26,45 @@ from payout_engine.journal.keys import (
     run_no_of,
     split_position,
 )
-from payout_engine.journal.rows import INTERRUPTED, each, outcome_of, receipt_of, stamped
+from payout_engine.journal.memory_lines import Line, RunLines, alike, outcome, require
+from payout_engine.journal.rows import INTERRUPTED, each, receipt_of, stamped
 from payout_engine.journal.sightings import conflict_text
+from payout_engine.journal.steering import receipt_of as withdrawal
+from payout_engine.journal.steering import withdrawn
 from payout_engine.journal.verdict import judge
-from payout_engine.lifecycle import UNPAID, State, move
+from payout_engine.lifecycle import State, move
 from payout_engine.limits import BLOCK_ROWS, REPEAT_WINDOW_SECONDS
 from payout_engine.model import (
+    Audit,
+    Choice,
     Chunk,
+    Decision,
     Dispatch,
     Entry,
+    Finding,
     Lane,
     Outcome,
-    Payout,
     Problem,
     Query,
     Receipt,
     Repeat,
     RepeatKind,
+    Request,
+    RequestKind,
     Run,
     RunState,
     Sighting,
+    Step,
     Tally,
 )
 from payout_engine.ports import Applied, ReadyChunk
-
-
-class _Line(msgspec.Struct):
-    """One payout with all that is known of it."""
-
-    position: int
-    payout: Payout
-    row: Sequence[str]
-    lane: Lane
-    key: str
-    receipt: Receipt
-    sent_at: float = 0.0
-
-
-class _Run(msgspec.Struct):
-    """One run with its lines, by position."""
-
-    run: Run
-    number: int
-    token: str
-    lines: dict[int, _Line] = {}
-    chunks: int = 0
-    approved_no: int = 0
-    compared: int | None = None
-    events: list[tuple[int, Sequence[Outcome]]] = []
-    notes: list[tuple[float, str, str]] = []
 
 
 class MemoryJournal:
     """A journal that lasts as long as the process; see `ports.Journal` for what each method promises."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, RunLines] = {}
         self._numbers = 0
         self._approvals = 0
         self._sequence = 0
@@ -86,20 +72,24 @@ class MemoryJournal:
         self._unfinished: dict[int, Dispatch] = {}
         self._leases: set[str] = set()
 
-    def _run(self, run_id: str) -> _Run:
+    def _run(self, run_id: str) -> RunLines:
         if run_id not in self._runs:
             raise JournalError(f"The journal has no run {run_id}. See the runs it has with: payout-engine runs")
         return self._runs[run_id]
 
-    def _number(self, number: int) -> _Run:
+    def _number(self, number: int) -> RunLines:
         for run in self._runs.values():
             if run.number == number:
                 return run
         raise IllegalMoveError("the run of this chunk was discarded, so nothing of it may be sent")
 
-    def _publish(self, run: _Run, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    def _publish(self, run: RunLines, lines: Sequence[Line], kind: str, at: float) -> Sequence[Outcome]:
+        """Write down where these lines stand now, and tell it."""
+        outcomes = [outcome(run, line) for line in lines]
         self._sequence += 1
         run.events.append((self._sequence, outcomes))
+        for line in lines:
+            line.steps.append(Step(at, kind, line.receipt))
         return outcomes
 
     # ------------------------------------------------------------------------------------------------------- intake
@@ -108,11 +98,13 @@ class MemoryJournal:
         if run.run_id in self._runs:
             raise JournalError(f"The journal already has a run {run.run_id}. Give the new run another id.")
         self._numbers += 1
-        self._runs[run.run_id] = _Run(msgspec.structs.replace(run, state=RunState.INTAKE), self._numbers, new_token())
+        self._runs[run.run_id] = RunLines(
+            msgspec.structs.replace(run, state=RunState.INTAKE), self._numbers, new_token()
+        )
 
     async def add(self, run_id: str, chunks: Sequence[Chunk]) -> None:
         run, at = self._run(run_id), clock.now()
-        _require(run, RunState.INTAKE)
+        require(run, RunState.INTAKE)
         for chunk in chunks:
             run.chunks += 1
             chunk_id = chunk_id_of(run.number, run.chunks)
@@ -123,7 +115,7 @@ class MemoryJournal:
                 born = list(each(refusals, len(chunk.payouts)))
             for index, payout in enumerate(chunk.payouts):
                 position = position_of(chunk_id, index)
-                line = _Line(position, payout, chunk.rows[index], chunk.lane, keys[index], born[index])
+                line = Line(position, payout, chunk.rows[index], chunk.lane, keys[index], born[index])
                 run.lines[position] = line
 
     async def repeats(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
@@ -141,7 +133,7 @@ class MemoryJournal:
         if found:
             yield found
 
-    def _repeats_of(self, run: _Run, line: _Line, kind: RepeatKind) -> list[Repeat]:
+    def _repeats_of(self, run: RunLines, line: Line, kind: RepeatKind) -> list[Repeat]:
         """Return what a payout repeats: the latest earlier run's lowest line, and the lowest line of its own run."""
         since = clock.now() - REPEAT_WINDOW_SECONDS
         earlier = [
@@ -151,13 +143,13 @@ class MemoryJournal:
             and other.run.approved_at is not None
             and (kind is RepeatKind.REFERENCE or other.run.approved_at >= since)
         ]
-        originals: list[tuple[_Run, _Line]] = []
+        originals: list[tuple[RunLines, Line]] = []
         for other in sorted(earlier, key=lambda other: -other.approved_no):
-            alike = _alike(other, line, kind)
-            if alike:
-                originals.append((other, alike[0]))
+            found = alike(other, line, kind)
+            if found:
+                originals.append((other, found[0]))
                 break
-        own = _alike(run, line, kind)
+        own = alike(run, line, kind)
         if own[0] is not line:
             originals.append((run, own[0]))
         return [
@@ -186,19 +178,19 @@ class MemoryJournal:
             chunks.setdefault(split_position(position)[0], []).append(position)
         if run.run.state is not RunState.INTAKE:
             for positions in chunks.values():
-                self._publish(run, [_outcome(run, run.lines[position]) for position in positions])
+                self._publish(run, [run.lines[position] for position in positions], log.HOLD, at)
 
     async def seal(self, run_id: str) -> None:
         run = self._run(run_id)
-        _require(run, RunState.INTAKE)
+        require(run, RunState.INTAKE)
         run.run = msgspec.structs.replace(run.run, state=RunState.JUDGED)
         run.compared = self._approvals if run.compared is None else run.compared
-        chunks: dict[int, list[_Line]] = {}
+        chunks: dict[int, list[Line]] = {}
         for line in run.lines.values():
             if line.receipt.state is State.HELD:
                 chunks.setdefault(split_position(line.position)[0], []).append(line)
         for lines in chunks.values():
-            self._publish(run, [_outcome(run, line) for line in lines])
+            self._publish(run, lines, log.HOLD, clock.now())
 
     async def discard(self, run_id: str) -> None:
         if self._run(run_id).run.approved_at is not None:
@@ -209,7 +201,7 @@ class MemoryJournal:
         run = self._run(run_id)
         if run.run.approved_at is not None:
             return True
-        _require(run, RunState.JUDGED)
+        require(run, RunState.JUDGED)
         if self._approvals > (run.compared or 0):
             return False
         self._approvals += 1
@@ -223,12 +215,12 @@ class MemoryJournal:
         run, outcomes = self._run(run_id), list[Outcome]()
         for dispatch in list(self._unfinished.values()):
             if run_no_of(dispatch.chunk_id) == run.number:
-                outcomes += await self.record(dispatch, [INTERRUPTED])
+                outcomes += self._record(dispatch, [INTERRUPTED], log.RECOVER)
         return outcomes
 
     async def ready(self, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
         run = self._run(run_id)
-        chunks: dict[int, list[_Line]] = {}
+        chunks: dict[int, list[Line]] = {}
         for line in run.lines.values():
             chunk_id = split_position(line.position)[0]
             if line.receipt.state is State.READY and line.lane == lane and chunk_id > after:
@@ -259,6 +251,7 @@ class MemoryJournal:
             raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
         for line in lines:
             line.receipt, line.sent_at = Receipt(State.SENDING), at
+            line.steps.append(Step(at, log.INTENT, None))
         run.run = msgspec.structs.replace(run.run, state=RunState.PAYING, finished_at=None)
         dispatch_id = len(self._dispatches) + 1
         dispatch = Dispatch(dispatch_id, chunk.chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
@@ -267,7 +260,11 @@ class MemoryJournal:
         return dispatch
 
     async def record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
-        receipts = stamped(each(receipts, len(dispatch.payouts)), clock.now())
+        return self._record(dispatch, receipts, log.RECEIPTS)
+
+    def _record(self, dispatch: Dispatch, receipts: Sequence[Receipt], kind: str) -> Sequence[Outcome]:
+        at = clock.now()
+        receipts = stamped(each(receipts, len(dispatch.payouts)), at)
         for receipt in receipts:
             if receipt.state is State.SENDING:
                 raise IllegalMoveError("a receipt cannot leave a payout sending")
@@ -278,7 +275,7 @@ class MemoryJournal:
         lines = [run.lines[position_of(dispatch.chunk_id, index)] for index in dispatch.indexes]
         for line, receipt in zip(lines, receipts, strict=True):
             line.receipt = receipt
-        return self._publish(run, [_outcome(run, line) for line in lines])
+        return self._publish(run, lines, kind, at)
 
     async def apply(self, sightings: Sequence[Sighting]) -> Applied:
         applied = Applied([], [])
@@ -293,7 +290,7 @@ class MemoryJournal:
                 self._see(run, line, sighting, applied, at)
         return applied
 
-    def _see(self, run: _Run, line: _Line, sighting: Sighting, applied: Applied, at: float) -> None:
+    def _see(self, run: RunLines, line: Line, sighting: Sighting, applied: Applied, at: float) -> None:
         verdict = judge(line.payout, line.receipt, sighting, at)
         text = conflict_text(run.run.run_id, line.payout, verdict.conflict)
         if verdict.conflict and all(known != text for _, _, known in run.notes):
@@ -302,9 +299,9 @@ class MemoryJournal:
         for receipt in verdict.receipts:
             before, line.receipt = line.receipt, receipt
             move(before.state, receipt.state)
-            self._publish(run, [_outcome(run, line)])
+            self._publish(run, [line], log.SIGHTING, at)
             if (before.state, before.provider_reference) != (receipt.state, receipt.provider_reference):
-                applied.outcomes.append(_outcome(run, line))  # type: ignore[attr-defined]
+                applied.outcomes.append(outcome(run, line))  # type: ignore[attr-defined]
 
     async def open_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
         open_lines = [
@@ -354,6 +351,93 @@ class MemoryJournal:
         for start in range(0, len(found), BLOCK_ROWS):
             yield found[start : start + BLOCK_ROWS]
 
+    async def ask(self, run_id: str, request: Request) -> None:
+        run, at = self._run(run_id), request.at or clock.now()
+        run.requests[request.kind] = msgspec.structs.replace(request, at=at, heard=False)
+        await self.note(run_id, f"asked_{request.kind}", str(request))
+
+    async def requests(self, run_id: str) -> Sequence[Request]:
+        asked = self._run(run_id).requests
+        return [asked[kind] for kind in sorted(asked)]
+
+    async def answer(self, run_id: str, kind: RequestKind, done: bool) -> None:
+        asked = self._run(run_id).requests
+        if done:
+            asked.pop(kind, None)
+        elif kind in asked:
+            asked[kind] = msgspec.structs.replace(asked[kind], heard=True)
+
+    async def cancel(self, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:
+        run, at = self._run(run_id), clock.now()
+        if run.run.approved_at is None:
+            raise IllegalMoveError(f"nobody approved run {run_id}, so there is nothing to withdraw")
+        chunks: dict[int, list[Line]] = {}
+        for position, line in sorted(run.lines.items()):
+            if split_position(position)[0] > after and line.receipt.state in (State.READY, State.HELD):
+                chunks.setdefault(split_position(position)[0], []).append(line)
+        outcomes: list[Outcome] = []
+        for chunk_id in list(chunks)[:limit]:
+            lines = [line for line in chunks[chunk_id] if withdrawn(line.receipt, sent=line.sent_at > 0)]
+            for line in lines:
+                line.receipt = withdrawal(request, at)
+            if lines:
+                outcomes += self._publish(run, lines, log.DECISION, at)
+        return outcomes, list(chunks)[limit - 1] if len(chunks) >= limit else 0
+
+    async def decide(self, run_id: str, decisions: Sequence[Decision]) -> Sequence[Outcome]:
+        run, at = self._run(run_id), clock.now()
+        if run.run.approved_at is None:
+            raise never_approved(run_id)
+        chunks = by_chunk(run.token, run.number, decisions)
+        chosen = {position_of(chunk, index): told for chunk, part in chunks.items() for index, told in part.items()}
+        problems = [
+            refusal(line.payout, line.receipt, told.choice, sent=line.sent_at > 0) if line else absent(told)
+            for line, told in ((run.lines.get(position), told) for position, told in sorted(chosen.items()))
+        ]
+        if any(problems):
+            raise refused([problem for problem in problems if problem])
+        for position, told in chosen.items():
+            line = run.lines[position]
+            for receipt in receipts_of(line.receipt, told, at):
+                move(line.receipt.state, receipt.state)
+                line.receipt = receipt
+                self._publish(run, [line], log.DECISION, at)
+        if any(told.choice is Choice.SEND_AGAIN for told in decisions):
+            run.run = msgspec.structs.replace(run.run, state=RunState.PAYING, finished_at=None)
+        outcomes = [outcome(run, run.lines[position]) for position in chosen]
+        return sorted(outcomes, key=lambda outcome: outcome.line)
+
+    async def trace(self, run_id: str, keys: Collection[str]) -> Mapping[str, Sequence[Step]]:
+        return {line.key: list(line.steps) for line in self._run(run_id).lines.values() if line.key in keys}
+
+    async def digest(self, run_id: str) -> str:
+        run = self._run(run_id)
+        if run.run.state is RunState.INTAKE:
+            return ""
+        head = hashlib.sha256(repr((run.events, run.notes)).encode()).digest()
+        return digest_of(run_id, len(run.events) + len(run.notes) + 1, head, await self.tally(run_id))
+
+    async def verify(self, run_id: str, kept: str = "") -> Audit:
+        """Replay what each line went through. Nobody can alter a file that is not there, so there is no chain."""
+        run = self._run(run_id)
+        if run.run.state is RunState.INTAKE:
+            raise JournalError(f"Run {run_id} was never judged to its end, so there is nothing to prove yet.")
+        found = [
+            Finding(problem, 0, run_id, line.payout.line, line.payout.line)
+            for line in run.lines.values()
+            for problem in replayed(line.lane, line.receipt, line.steps)
+        ]
+        return Audit(
+            run_id=run_id,
+            findings=found,
+            found=len(found),
+            entries=len(run.events) + len(run.notes) + 1,
+            payouts=len(run.lines),
+            dispatches=sum(run_no_of(dispatch.chunk_id) == run.number for dispatch in self._dispatches),
+            totals=await self.tally(run_id),
+            digest=await self.digest(run_id),
+        )
+
     async def note(self, run_id: str, kind: str, text: str) -> None:
         self._run(run_id).notes.append((clock.now(), kind, text))
 
@@ -377,26 +461,3 @@ class MemoryJournal:
 
     async def aclose(self) -> None:
         """Nothing is queued and nothing is open."""
-
-
-def _require(run: _Run, state: RunState) -> None:
-    if run.run.state is not state:
-        raise IllegalMoveError(f"run {run.run.run_id} is {run.run.state}, not {state}")
-
-
-def _outcome(run: _Run, line: _Line) -> Outcome:
-    return outcome_of(run.run.run_id, line.lane, line.payout, line.receipt)
-
-
-def _alike(run: _Run, line: _Line, kind: RepeatKind) -> list[_Line]:
-    """Return the payouts of a run that say the same as `line` and may yet be paid, lowest line first."""
-    alike = [
-        other
-        for other in run.lines.values()
-        if other.receipt.state not in UNPAID and _says(other.payout, kind) == _says(line.payout, kind)
-    ]
-    return sorted(alike, key=lambda other: (other.payout.line, other.position))
-
-
-def _says(payout: Payout, kind: RepeatKind) -> str:
-    return payout.reference if kind is RepeatKind.REFERENCE else payee(payout)

@@ -5,7 +5,7 @@ Functions over one connection, run in the writer's thread. `SqliteJournal` calls
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import apsw
@@ -14,9 +14,9 @@ import msgspec
 from payout_engine.journal import log, rows
 from payout_engine.journal.ask import Row, every, row, value
 from payout_engine.journal.changes import run_no
-from payout_engine.journal.keys import chunk_range, provider_keys
+from payout_engine.journal.keys import chunk_id_of, chunk_range, parse_key, provider_keys
 from payout_engine.lifecycle import LETTERS, STATES_BY_LETTER, State
-from payout_engine.model import Entry, Lane, Outcome, Receipt, Run, RunState, Tally
+from payout_engine.model import Entry, Lane, Outcome, Receipt, Run, RunState, Step, Tally
 
 TALLY_CHUNKS = 2_000
 """Chunks counted in one request."""
@@ -27,13 +27,24 @@ ENTRY_CHUNKS = 20
 LOG_PAGE = 50
 """Log entries replayed in one request: about 5,000 outcomes."""
 
+TRACE_PAGE = 500
+"""Log entries looked through in one request for what they say of a few payouts."""
+
 _RUN_COLUMNS = (
-    "run_id, name, digest, columns, dialect, has_references, sandbox, state, created_at, approved_at, finished_at"
+    "run_id, name, digest, columns, dialect, has_references, sandbox, state, created_at, approved_at, finished_at,"
+    " retry_of"
 )
 _columns = msgspec.json.Decoder(list[str])
 _dialect = msgspec.json.Decoder(dict[str, str])
 _moved = msgspec.json.Decoder(log.Moved)
 _note = msgspec.json.Decoder(log.Note)
+_intent = msgspec.json.Decoder(log.Intent)
+
+Place = tuple[int, int]
+"""A chunk and an index."""
+
+Traces = dict[Place, list[Step]]
+"""What the log says of payouts, by chunk and index."""
 
 
 def runs(db: apsw.Connection) -> Sequence[Run]:
@@ -59,7 +70,20 @@ def find_digest(db: apsw.Connection, digest: str) -> Run | None:
 
 
 def _run(found: Row) -> Run:
-    run_id, name, digest, columns, dialect, has_references, sandbox, state, created_at, approved_at, finished_at = found
+    (
+        run_id,
+        name,
+        digest,
+        columns,
+        dialect,
+        has_references,
+        sandbox,
+        state,
+        created_at,
+        approved_at,
+        finished_at,
+        retry_of,
+    ) = found
     return Run(
         run_id=run_id,
         name=name,
@@ -72,6 +96,7 @@ def _run(found: Row) -> Run:
         finished_at=finished_at,
         dialect=_dialect.decode(dialect),
         sandbox=bool(sandbox),
+        retry_of=retry_of,
     )
 
 
@@ -189,7 +214,7 @@ def outcomes(db: apsw.Connection, run_id: str, after: int) -> Sequence[tuple[int
     found = every(
         db,
         "SELECT seq, body, account, lane, currency, payouts FROM log JOIN chunks USING (chunk_id)"
-        " WHERE log.run_no = ? AND seq > ? AND kind IN (?, ?, ?, ?) ORDER BY seq LIMIT ?",
+        " WHERE log.run_no = ? AND seq > ? AND kind IN (?, ?, ?, ?, ?) ORDER BY seq LIMIT ?",
         (run_no(db, run_id), after, *log.MOVED_KINDS, LOG_PAGE),
     )
     return [
@@ -204,3 +229,53 @@ def _outcomes(run_id: str, lane: Lane, body: str, stored: str) -> list[Outcome]:
         payouts = [payouts[index] for index in moved.indexes]
     receipts: Sequence[Receipt] = rows.each(moved.receipts, len(payouts))
     return [rows.outcome_of(run_id, lane, payout, receipt) for payout, receipt in zip(payouts, receipts, strict=True)]
+
+
+def places(db: apsw.Connection, run_id: str, keys: Collection[str]) -> Mapping[str, Place]:
+    """Return the chunk and index of each provider key that is of this run."""
+    number = run_no(db, run_id)
+    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
+    parsed = {key: found for key in keys if (found := parse_key(key)) is not None and found.token == token}
+    return {key: (chunk_id_of(number, found.chunk_no), found.index) for key, found in parsed.items()}
+
+
+def by_chunk(wanted: Iterable[Place]) -> Mapping[int, Collection[int]]:
+    """Return the indexes of each chunk."""
+    chunks: dict[int, set[int]] = {}
+    for chunk_id, index in wanted:
+        chunks.setdefault(chunk_id, set()).add(index)
+    return chunks
+
+
+def trace(db: apsw.Connection, run_id: str, wanted: Mapping[int, Collection[int]], after: int, found: Traces) -> int:
+    """Add what the next entries of the log say of these payouts; return the last entry's number, 0 at the end.
+
+    The bodies of other chunks are passed over unread.
+    """
+    page = list(
+        every(
+            db,
+            "SELECT seq, at, chunk_id, kind, body FROM log WHERE run_no = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (run_no(db, run_id), after, TRACE_PAGE),
+        )
+    )
+    for _, at, chunk_id, kind, body in page:
+        if chunk_id not in wanted or kind == log.NOTE:
+            continue
+        for index, receipt in _told(kind, body, wanted[chunk_id]):
+            found.setdefault((chunk_id, index), []).append(Step(at, kind, receipt))
+    return page[-1][0] if len(page) == TRACE_PAGE else 0
+
+
+def _told(kind: str, body: str, wanted: Collection[int]) -> Iterator[tuple[int, Receipt | None]]:
+    """Yield what an entry says of the payouts of its chunk that are wanted."""
+    if kind == log.INTENT:
+        chosen = _intent.decode(body).indexes
+        yield from ((index, None) for index in wanted if chosen is None or index in chosen)
+    elif kind in log.MOVED_KINDS:
+        moved = _moved.decode(body)
+        places = None if moved.indexes is None else {index: place for place, index in enumerate(moved.indexes)}
+        for index in wanted:
+            place = index if places is None else places.get(index)
+            if place is not None:
+                yield index, moved.receipts[0 if len(moved.receipts) == 1 else place]

@@ -79,6 +79,44 @@ def connect(path: Path, *, sandbox: bool, scratch: bool, earlier: Path | None) -
     return connection
 
 
+def open_to_read(path: Path) -> apsw.Connection:
+    """Open a journal that nothing will be written to: one in use by others, or a read-only copy.
+
+    Raises:
+        JournalError: it cannot be read, or is no journal of this version.
+    """
+    if not path.is_file():
+        raise JournalError(f"There is no journal {path}. Name it with --journal.")
+    try:
+        try:
+            return _reader(path, "mode=ro")
+        except (apsw.CantOpenError, apsw.ReadOnlyError):
+            # Where nothing may be written, SQLite cannot make the index of its write-ahead log. Without such a log
+            # the file is complete by itself.
+            if path.with_name(f"{path.name}-wal").exists():
+                raise JournalError(
+                    f"The journal {path} is not complete without the file {path.name}-wal beside it, which can only be "
+                    "read where it may be written. Copy both to a folder of your own and name that with --journal."
+                ) from None
+            return _reader(path, "mode=ro&immutable=1")
+    except apsw.Error as error:
+        raise fault(error, path) from error
+
+
+def _reader(path: Path, mode: str) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(f"{path.resolve().as_uri()}?{mode}", flags=flags)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MILLISECONDS)
+        connection.execute(f"PRAGMA temp_store = FILE; PRAGMA cache_size = -{PAGE_CACHE_KIBIBYTES}")
+        if _recognise(connection, "main", path) != len(MIGRATIONS):
+            raise JournalError(f"{path} is empty, or of an older version: open it once with `payout-engine runs`.")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _make_private(path: Path) -> None:
     """Create the file readable by its owner alone: it holds phone numbers. SQLite's side files follow it."""
     try:

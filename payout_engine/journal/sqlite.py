@@ -7,7 +7,7 @@ an account's lease sends for it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from operator import attrgetter
@@ -15,18 +15,22 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
+import anyio.to_thread
 
 from payout_engine import clock
-from payout_engine.journal import intake, log, payment, reading, repeats
+from payout_engine.journal import deciding, intake, log, payment, reading, repeats, steering
 from payout_engine.journal import sightings as looked_up
 from payout_engine.journal.changes import run_no
 from payout_engine.journal.lease import lease
 from payout_engine.journal.schema import connect
+from payout_engine.journal.verifying import digest_file, verify_file
 from payout_engine.journal.writer import Need, Work, Writer
 from payout_engine.lifecycle import State
 from payout_engine.limits import BLOCK_ROWS
 from payout_engine.model import (
+    Audit,
     Chunk,
+    Decision,
     Dispatch,
     Entry,
     Lane,
@@ -35,8 +39,11 @@ from payout_engine.model import (
     Query,
     Receipt,
     Repeat,
+    Request,
+    RequestKind,
     Run,
     Sighting,
+    Step,
     Tally,
 )
 from payout_engine.ports import Applied, ReadyChunk
@@ -186,6 +193,36 @@ class SqliteJournal:
             for start in range(0, done, BLOCK_ROWS):
                 yield waiting[start : min(start + BLOCK_ROWS, done)]
             del waiting[:done]
+
+    async def ask(self, run_id: str, request: Request) -> None:
+        await self._writer.run(lambda db: steering.ask(db, run_id, request), Need.DURABLE)
+
+    async def requests(self, run_id: str) -> Sequence[Request]:
+        return await self._read(lambda db: steering.requests(db, run_id))
+
+    async def answer(self, run_id: str, kind: RequestKind, done: bool) -> None:
+        await self._writer.run(lambda db: steering.answer(db, run_id, kind, done), Need.DURABLE)
+
+    async def cancel(self, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:
+        return await self._writer.run(lambda db: steering.cancel(db, run_id, request, after, limit), Need.DURABLE)
+
+    async def decide(self, run_id: str, decisions: Sequence[Decision]) -> Sequence[Outcome]:
+        return await self._writer.run(lambda db: deciding.decide(db, run_id, decisions), Need.DURABLE)
+
+    async def trace(self, run_id: str, keys: Collection[str]) -> Mapping[str, Sequence[Step]]:
+        wanted = await self._read(lambda db: reading.places(db, run_id, keys))
+        found: reading.Traces = {}
+        chunks = reading.by_chunk(wanted.values())
+        after = await self._read(partial(reading.trace, run_id=run_id, wanted=chunks, after=0, found=found))
+        while after:
+            after = await self._read(partial(reading.trace, run_id=run_id, wanted=chunks, after=after, found=found))
+        return {key: found.get(place, []) for key, place in wanted.items()}
+
+    async def digest(self, run_id: str) -> str:
+        return await anyio.to_thread.run_sync(digest_file, self.path, run_id, abandon_on_cancel=True)
+
+    async def verify(self, run_id: str, kept: str = "") -> Audit:
+        return await anyio.to_thread.run_sync(verify_file, self.path, run_id, kept, abandon_on_cancel=True)
 
     async def note(self, run_id: str, kind: str, text: str) -> None:
         await self._writer.run(lambda db: log.note(db, clock.now(), run_no(db, run_id), kind, text), Need.DURABLE)

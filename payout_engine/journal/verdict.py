@@ -18,7 +18,7 @@ SPELLING_CHARS_MIN = 6
 """A shorter piece of a number is part of too many numbers to say whose it is."""
 
 _SIGHTED = frozenset({State.ACCEPTED, State.PAID, State.FAILED, State.REVERSED, State.UNKNOWN, State.READY})
-_CAN_BE_HELD = frozenset({State.ACCEPTED, State.UNKNOWN, State.READY, State.HELD, State.FAILED})
+_CAN_BE_HELD = frozenset({State.ACCEPTED, State.UNKNOWN, State.READY, State.HELD, State.FAILED, State.CANCELLED})
 _NEVER_SENT = frozenset({State.READY, State.HELD, State.REJECTED, State.CANCELLED})
 
 
@@ -108,9 +108,10 @@ def _contradicted(known: Receipt, seen: Receipt, conflict: str, at: float) -> Ve
 def _agreed(known: Receipt, seen: Receipt, at: float) -> Verdict:
     reference = seen.provider_reference or known.provider_reference
     if seen.state in (known.state, State.UNKNOWN):
-        if reference == known.provider_reference:
+        if reference == known.provider_reference and seen.reason in ("", known.reason):
             return NOTHING
-        return Verdict((_stamped(known, reference, seen.at or at),))
+        words = seen if seen.reason else known
+        return Verdict((Receipt(known.state, words.reason, words.message, reference, seen.at or at),))
     final = _stamped(seen, reference, seen.at or at)
     if seen.state is State.REVERSED and known.state in OPEN:
         # The lifecycle knows no shorter way, and a reader of the log should see that the money moved first.

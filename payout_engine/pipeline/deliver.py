@@ -6,6 +6,8 @@ tried again and reported; it never stops money.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -42,3 +44,22 @@ async def deliver(journal: Journal, run: Run, path: Path, done: anyio.Event, tel
             return
         with anyio.move_on_after(INTERVAL_SECONDS):
             await done.wait()
+
+
+@asynccontextmanager
+async def delivering(journal: Journal, run: Run, path: Path, tell: observe.Watch) -> AsyncIterator[None]:
+    """Keep the event file up to date while inside; a failure to do so is told and stops nothing."""
+    done = anyio.Event()
+
+    async def work() -> None:
+        try:
+            await deliver(journal, run, path, done, tell)
+        except SinkError as error:
+            tell(observe.Waiting("", f"{error} Write the results again with: payout-engine results {run.run_id}"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        try:
+            yield
+        finally:
+            done.set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import msgspec
@@ -27,6 +27,7 @@ from payout_engine.errors import (
 from payout_engine.lifecycle import State
 from payout_engine.limits import READY_CHUNKS_AHEAD
 from payout_engine.model import Dispatch, Lane, Outcome, Receipt
+from payout_engine.pipeline.brakes import Quota, first_of
 from payout_engine.ports import Journal, Provider, ReadyChunk
 from payout_engine.throttle import Pace
 
@@ -52,7 +53,7 @@ Publish = Callable[[Sequence[Outcome]], Awaitable[None]]
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """Why a lane, or the whole account when `lane` is None, stopped before everything was sent."""
+    """Why a lane, or the whole account when `lane` is None, or the run when `account` is empty, stopped too early."""
 
     account: str
     lane: Lane | None
@@ -63,6 +64,10 @@ class Stop(msgspec.Struct, frozen=True):
 class Dispatcher:
     """Sends what is ready for one account until nothing is, or a brake stops it.
 
+    Attributes:
+        lanes: those that may be sent for; a brake takes a lane out.
+        stops: the brakes that stopped it.
+
     Args:
         journal: the durable memory.
         provider: the account's connection.
@@ -72,6 +77,7 @@ class Dispatcher:
         pace: the account's call rate.
         publish: told of every outcome.
         tell: told of what happens.
+        quota: how many payouts of each lane may be sent; None for all of them.
     """
 
     def __init__(
@@ -84,16 +90,18 @@ class Dispatcher:
         pace: Pace,
         publish: Publish,
         tell: observe.Watch,
+        quota: Mapping[Lane, int] | None = None,
     ) -> None:
         self.stops: list[Stop] = []
         self._journal = journal
         self._provider = provider
         self._run_id = run_id
         self._account = account
-        self._lanes = list(lanes)
+        self.lanes = list(lanes)
         self._pace = pace
         self._publish = publish
         self._tell = tell
+        self._quota = Quota(quota)
         self._stopped = False
         self._in_hand: Counter[int] = Counter()
         self._troubles = 0
@@ -105,7 +113,7 @@ class Dispatcher:
 
     def stop(self, lane: Lane | None, brake: Brake, message: str) -> None:
         """Stop sending for a lane, or for the account when `lane` is None. What is on the wire is finished."""
-        if self._stopped or (lane is not None and lane not in self._lanes):
+        if self._stopped or (lane is not None and lane not in self.lanes):
             return
         self.stops.append(Stop(self._account, lane, brake, message))
         self._tell(observe.Braked(self._account, lane.name if lane else "", brake, message))
@@ -114,7 +122,7 @@ class Dispatcher:
             self._halted.set()
             self._pace.halt()
         else:
-            self._lanes.remove(lane)
+            self.lanes.remove(lane)
 
     async def run(self) -> None:
         """Send until nothing is ready or everything is stopped; return when nothing is on the wire.
@@ -182,8 +190,8 @@ class Dispatcher:
 
     async def _one_pass(self) -> AsyncIterator[ReadyChunk]:
         """Yield what is ready now, one chunk of each lane in turn."""
-        after = dict.fromkeys(self._lanes, 0)
-        ahead: dict[Lane, list[ReadyChunk]] = {lane: [] for lane in self._lanes}
+        after = dict.fromkeys(self.lanes, 0)
+        ahead: dict[Lane, list[ReadyChunk]] = {lane: [] for lane in self.lanes}
         while after:
             for lane in list(after):
                 if not ahead[lane]:
@@ -199,11 +207,15 @@ class Dispatcher:
                 if not self._may_send(lane):
                     del after[lane]
                     continue
-                for part in _parts(chunk, self._provider.traits.batch_limit):
+                allowed = self._quota.take(chunk)
+                if allowed is None:
+                    del after[lane]
+                    continue
+                for part in _parts(allowed, self._provider.traits.batch_limit):
                     yield part
 
     def _may_send(self, lane: Lane) -> bool:
-        return not self._stopped and lane in self._lanes
+        return not self._stopped and lane in self.lanes
 
     async def _pay(self, chunk: ReadyChunk) -> None:
         """Send one chunk and record what became of it."""
@@ -217,6 +229,7 @@ class Dispatcher:
                 return
             turn.begin()
             receipts = await self._speak(dispatch)
+        self._quota.give_back(chunk.lane, _returned(dispatch, receipts))
         await self._publish(await self._record(dispatch, receipts))
         self._tell(observe.Dispatched(self._account, chunk.lane.name, len(dispatch.payouts)))
 
@@ -225,6 +238,7 @@ class Dispatcher:
         if chunk.chunk_id in self._contested:
             self.stop(None, Brake.LIMIT, "The journal refuses to send what it calls ready; see its log.")
         self._contested.add(chunk.chunk_id)
+        self._quota.give_back(chunk.lane, len(chunk.payouts))
 
     async def _record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
         """Record an answer, more than once if need be: until it is recorded it exists nowhere but here."""
@@ -304,12 +318,10 @@ def _parts(chunk: ReadyChunk, batch_limit: int) -> Sequence[ReadyChunk]:
     """Return a chunk in pieces that one call may hold; the limit may have changed since it was packed."""
     if len(chunk.payouts) <= batch_limit:
         return [chunk]
-    return [
-        msgspec.structs.replace(
-            chunk,
-            indexes=chunk.indexes[start : start + batch_limit],
-            payouts=chunk.payouts[start : start + batch_limit],
-            keys=chunk.keys[start : start + batch_limit],
-        )
-        for start in range(0, len(chunk.payouts), batch_limit)
-    ]
+    return [first_of(chunk, start, batch_limit) for start in range(0, len(chunk.payouts), batch_limit)]
+
+
+def _returned(dispatch: Dispatch, receipts: Sequence[Receipt]) -> int:
+    """Return how many payouts of a dispatch are ready again."""
+    ready = sum(receipt.state is State.READY for receipt in receipts)
+    return ready * len(dispatch.payouts) if len(receipts) == 1 else ready

@@ -18,7 +18,7 @@ from payout_engine import observe
 from payout_engine.errors import Brake, JournalError, ProviderError, RefusedError
 from payout_engine.lifecycle import State
 from payout_engine.limits import QUERIES_BATCH
-from payout_engine.model import Sighting, Tally
+from payout_engine.model import Query, Sighting, Tally
 from payout_engine.pipeline.dispatch import Publish
 from payout_engine.ports import Journal, LookUpKind, Provider
 
@@ -145,18 +145,36 @@ class Follower:
         """
         after, failed = 0, None
         while True:
-            queries, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, after)
+            start = after
+            queries, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, start)
             sweep = self._provider.traits.look_up is LookUpKind.SWEEP
             if queries or sweep:
                 try:
                     async for sightings in self._provider.look_up(queries):
-                        yield sightings
+                        yield await self._without_stale_absence(sightings, queries, start)
                 except ProviderError as error:
                     failed = error
             if not after or sweep or (isinstance(failed, RefusedError) and failed.brake):
                 break
         if failed is not None:
             raise failed
+
+    async def _without_stale_absence(
+        self, sightings: Sequence[Sighting], queries: Sequence[Query], start: int
+    ) -> Sequence[Sighting]:
+        """Leave out proofs of absence that are about an earlier dispatch than a payout's last one.
+
+        A look-up takes its time. A payout that was proved absent, or that a person released, may have been sent again
+        since the question was asked; the answer, or a repetition of it, says nothing of that.
+        """
+        if all(sighting.receipt.state is not State.READY for sighting in sightings):
+            return sightings
+        asked = {query.key: query.sent_at for query in queries}
+        present, _ = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, start)
+        proved = {query.key for query in present if asked.get(query.key) == query.sent_at}
+        return [
+            sighting for sighting in sightings if sighting.receipt.state is not State.READY or sighting.key in proved
+        ]
 
     async def _apply(self, sightings: Sequence[Sighting]) -> int:
         with anyio.CancelScope(shield=True):

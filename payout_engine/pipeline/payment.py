@@ -1,7 +1,8 @@
 """Payment: pay an approved run from the journal, account by account, and follow it to its end.
 
 Called by the engine with the leases held. Everything it needs to know after a crash is in the journal: unfinished
-dispatches become `unknown` first, then what is `ready` is sent while what is open is followed.
+dispatches become `unknown` first, then what is `ready` is sent while what is open is followed. Beside that it heeds
+what people ask from other processes, and the brakes of `brakes.py`; both stop politely.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import msgspec
 from payout_engine import observe
 from payout_engine.errors import Brake, JournalError
 from payout_engine.lifecycle import OPEN, State
-from payout_engine.model import REJECTED_LANE, Lane
+from payout_engine.model import REJECTED_LANE, Lane, Outcome, Request, RequestKind
+from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, Canary, Failures, canary_of
 from payout_engine.pipeline.dispatch import Dispatcher, Publish, Stop
 from payout_engine.pipeline.follow import Follower, FollowPolicy
 from payout_engine.ports import Journal, LookUpKind, Provider
@@ -22,6 +24,13 @@ from payout_engine.throttle import Pace
 
 UNFINISHED = frozenset({State.READY, State.SENDING, State.ACCEPTED})
 """While any payout is in one of these, its run is not finished."""
+
+
+REQUESTS_SECONDS = 0.5
+"""How often it is asked whether a person wants something."""
+
+CANCEL_CHUNKS = 64
+"""Chunks withdrawn in one go, so that what is on the wire need not wait long for the journal."""
 
 
 class Payer(msgspec.Struct, frozen=True):
@@ -38,7 +47,7 @@ class Ending(msgspec.Struct, frozen=True):
     Attributes:
         stops: the brakes that stopped lanes or accounts.
         timed_out: True when the follow-up time ended with payouts still open.
-        interrupted: True when a person asked to stop.
+        interrupted: True when the process was asked to stop, by a signal or by its caller.
     """
 
     stops: Sequence[Stop] = ()
@@ -59,6 +68,8 @@ class Payment:
         resumed: True when the run was paid on before: the provider is asked first what it already has.
         publish: told of every outcome as it happens.
         tell: told of what happens.
+        max_failure_share: a lane stops when more than this share of its settled payouts failed.
+        canary: how many payouts of each lane are sent and waited for before the rest; 0 for none.
     """
 
     def __init__(
@@ -73,6 +84,8 @@ class Payment:
         resumed: bool,
         publish: Publish,
         tell: observe.Watch,
+        max_failure_share: float = 1.0,
+        canary: int = 0,
     ) -> None:
         self._journal = journal
         self._run_id = run_id
@@ -81,20 +94,33 @@ class Payment:
         self._follow_for_seconds = follow_for_seconds
         self._send = send
         self._resumed = resumed
-        self._publish = publish
+        self._listener = publish
         self._tell = tell
-        self._dispatchers: list[Dispatcher] = []
+        self._failures = Failures(max_failure_share)
+        self._canary = canary
+        self._dispatchers: dict[str, Dispatcher] = {}
         self._stops: list[Stop] = []
         self._asked = anyio.Event()
+        self._interrupted = False
+        self._cancel: Request | None = None
         self._timed_out = False
         self._failure: JournalError | None = None
         self._unsent: set[str] = set()
 
     def stop(self) -> None:
         """Send nothing more; finish what is on the wire and stop following. Safe at any moment, and more than once."""
+        self._interrupted = True
+        self._quiet()
+
+    def _quiet(self) -> None:
+        """Send nothing more and wait for nothing more."""
         self._asked.set()
-        for dispatcher in self._dispatchers:
-            dispatcher.stop(None, Brake.ASKED, "Stopped as asked: nothing more will be sent.")
+        self._halt("Stopped as asked: nothing more will be sent.")
+
+    def _halt(self, message: str) -> None:
+        """Send nothing more."""
+        for dispatcher in self._dispatchers.values():
+            dispatcher.stop(None, Brake.ASKED, message)
 
     async def run(self) -> Ending:
         """Pay and follow until nothing moves any more.
@@ -107,19 +133,90 @@ class Payment:
         tallies = await self._journal.tally(self._run_id)
         lanes = sorted({tally.lane for tally in tallies} - {REJECTED_LANE})
         self._unsent = {tally.lane.account for tally in tallies if tally.state is State.READY and tally.count}
-        async with anyio.create_task_group() as accounts:
-            for name in sorted({lane.account for lane in lanes}):
-                of_account = [lane for lane in lanes if lane.account == name]
-                accounts.start_soon(self._account, self._payers[name], of_account)
-        for stop in self._stops:
+        await self._heed()
+        async with anyio.create_task_group() as listening:
+            listening.start_soon(self._listen)
+            async with anyio.create_task_group() as accounts:
+                for name in sorted({lane.account for lane in lanes}):
+                    of_account = [lane for lane in lanes if lane.account == name]
+                    accounts.start_soon(self._account, self._payers[name], of_account)
+            listening.cancel_scope.cancel()
+        await self._withdraw()
+        return await self._end()
+
+    async def _end(self) -> Ending:
+        """Note the brakes and say how paying ended."""
+        tallies = [tally for tally in await self._journal.tally(self._run_id) if tally.count]
+        ready = {tally.lane for tally in tallies if tally.state is State.READY}
+        # A lane that had sent everything when it was judged by how its payouts ended was not stopped.
+        stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]
+        for stop in stops:
             await self._journal.note(self._run_id, f"brake_{stop.brake}", f"{_where(stop)}: {stop.message}")
         if self._failure is not None:
             raise self._failure
-        states = {tally.state for tally in await self._journal.tally(self._run_id) if tally.count}
+        states = {tally.state for tally in tallies}
         timed_out = self._timed_out and bool(states & OPEN)
         if not states & UNFINISHED and not timed_out and not self._asked.is_set():
             await self._journal.finish(self._run_id)
-        return Ending(self._stops, timed_out, self._asked.is_set())
+        return Ending(stops, timed_out, self._interrupted)
+
+    # ----------------------------------------------------------------------------------------------- people and brakes
+
+    async def _listen(self) -> None:
+        """Ask the journal now and then what people want."""
+        while True:
+            await anyio.sleep(REQUESTS_SECONDS)
+            try:
+                await self._heed()
+                await self._withdraw()
+            except JournalError as error:
+                self._fail(error)
+                return
+
+    async def _heed(self) -> None:
+        """Take up what people ask: to pause, or to send nothing more at all."""
+        for request in await self._journal.requests(self._run_id):
+            if request.kind is RequestKind.CANCEL and self._cancel is None:
+                self._cancel = request
+                self._tell(observe.Waiting("", f"Cancelled by {request}. What was sent is followed to its end."))
+                self._halt("Cancelled: nothing more will be sent.")
+            elif request.kind is RequestKind.PAUSE and self._send and not self._asked.is_set():
+                self._stop_for(Stop("", None, Brake.ASKED, f"Paused by {request}."))
+                self._quiet()
+            else:
+                continue
+            await self._journal.answer(self._run_id, request.kind, False)
+
+    async def _withdraw(self) -> None:
+        """Withdraw what was never sent, if that is asked, once nothing can come back from the wire any more."""
+        if self._cancel is None or self._dispatchers:
+            return
+        after, count = 0, 0
+        with anyio.CancelScope(shield=True):
+            while True:
+                outcomes, after = await self._journal.cancel(self._run_id, self._cancel, after, CANCEL_CHUNKS)
+                await self._publish(outcomes)
+                count += len(outcomes)
+                if not after:
+                    break
+            await self._journal.note(self._run_id, "cancelled", f"{count} payouts withdrawn by {self._cancel}")
+            await self._journal.answer(self._run_id, RequestKind.CANCEL, True)
+        self._cancel, self._send = None, False
+
+    async def _publish(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell the caller, and stop the lanes in which too many fail."""
+        for (account, name), why in self._failures.count(outcomes).items():
+            dispatcher = self._dispatchers.get(account)
+            if dispatcher is not None:
+                for lane in [lane for lane in dispatcher.lanes if lane.name == name]:
+                    dispatcher.stop(lane, Brake.FAILURES, why)
+        await self._listener(outcomes)
+
+    def _stop_for(self, stop: Stop) -> None:
+        self._stops.append(stop)
+        self._tell(observe.Braked(stop.account, stop.lane.name if stop.lane else "", stop.brake, stop.message))
+
+    # --------------------------------------------------------------------------------------------------- one account
 
     async def _account(self, payer: Payer, lanes: Sequence[Lane]) -> None:
         """Send and follow side by side; after the last send, follow for as long as is allowed."""
@@ -130,8 +227,14 @@ class Payment:
             if self._resumed and self._may_send(payer.account):
                 await self._ask_first(payer, follower)
             both.start_soon(self._follow, follower)
+            if self._may_send(payer.account) and self._canary:
+                try:
+                    await self._send_canary(payer, lanes)
+                except JournalError as error:
+                    self._fail(error)
             if self._may_send(payer.account):
-                await self._dispatch(payer, lanes)
+                stopped = {stop.lane for stop in self._stops}
+                await self._dispatch(payer, [lane for lane in lanes if lane not in stopped])
             follower.sent.set()
 
     async def _ask_first(self, payer: Payer, follower: Follower) -> None:
@@ -149,28 +252,74 @@ class Payment:
         if found.problem:
             brake = Brake.CREDENTIALS if follower.refused else Brake.PROVIDER_DOWN
             message = f"Nothing was sent, because the provider could not say what it already has: {found.problem}"
-            self._stops.append(Stop(payer.account, None, brake, message))
-            self._tell(observe.Braked(payer.account, "", brake, message))
+            self._stop_for(Stop(payer.account, None, brake, message))
+
+    async def _send_canary(self, payer: Payer, lanes: Sequence[Lane]) -> None:
+        """Send the first payouts of each lane and wait for them; a lane where one does not arrive stops."""
+        passed = await self._passed()
+        waiting = [lane for lane in lanes if _lane_text(lane) not in passed]
+        tallies = await self._journal.tally(self._run_id)
+        quota = {lane: canary_of(lane, tallies, self._canary)[1] for lane in waiting}
+        await self._dispatch(payer, waiting, quota)
+        with anyio.move_on_after(self._policy.unknown_patience_seconds):
+            while waiting and self._may_send(payer.account):
+                waiting = await self._judge_canaries(waiting)
+                if waiting:
+                    with anyio.move_on_after(REQUESTS_SECONDS):
+                        await self._asked.wait()
+        if self._may_send(payer.account):
+            for lane in waiting:
+                self._stop_for(Stop(lane.account, lane, Brake.CANARY, _NO_ANSWER))
+
+    async def _judge_canaries(self, lanes: Sequence[Lane]) -> list[Lane]:
+        """Let lanes go on or stop them; return those of which nothing can be said yet."""
+        tallies = await self._journal.tally(self._run_id)
+        waiting: list[Lane] = []
+        for lane in lanes:
+            canary, left = canary_of(lane, tallies, self._canary)
+            if canary is Canary.WELL:
+                await self._journal.note(self._run_id, CANARY_PASSED_NOTE, _lane_text(lane))
+            elif canary is Canary.DEAD:
+                self._stop_for(Stop(lane.account, lane, Brake.CANARY, _NOT_WELL))
+            elif not left or all(stop.lane != lane for stop in self._stops):
+                waiting.append(lane)
+        return waiting
+
+    async def _passed(self) -> set[str]:
+        """Return the lanes whose canary is done with."""
+        notes = await self._journal.notes(self._run_id)
+        return {text for _, kind, text in notes if kind == CANARY_PASSED_NOTE}
 
     def _may_send(self, account: str) -> bool:
         braked = any(stop.account == account and stop.lane is None for stop in self._stops)
-        asked = self._asked.is_set() or self._failure is not None
+        asked = self._asked.is_set() or self._cancel is not None or self._failure is not None
         return self._send and account in self._unsent and not asked and not braked
 
     def _fail(self, error: JournalError) -> None:
         """Remember that the journal failed and stop politely: what is on the wire must still be heard."""
         self._failure = self._failure or error
-        self.stop()
+        self._quiet()
 
-    async def _dispatch(self, payer: Payer, lanes: Sequence[Lane]) -> None:
+    async def _dispatch(self, payer: Payer, lanes: Sequence[Lane], quota: Mapping[Lane, int] | None = None) -> None:
+        """Send what is ready in these lanes, or as much of it as `quota` allows."""
         dispatcher = Dispatcher(
-            self._journal, payer.provider, self._run_id, payer.account, lanes, payer.pace, self._publish, self._tell
+            self._journal,
+            payer.provider,
+            self._run_id,
+            payer.account,
+            lanes,
+            payer.pace,
+            self._publish,
+            self._tell,
+            quota,
         )
-        self._dispatchers.append(dispatcher)
+        self._dispatchers[payer.account] = dispatcher
         try:
             await dispatcher.run()
         except JournalError as error:
             self._fail(error)
+        finally:
+            del self._dispatchers[payer.account]
         self._stops += [stop for stop in dispatcher.stops if stop.brake is not Brake.ASKED]
 
     async def _follow(self, follower: Follower) -> None:
@@ -197,5 +346,16 @@ class Payment:
         scope.cancel()
 
 
+_JUDGED = frozenset({Brake.FAILURES, Brake.CANARY})
+"""The brakes that look at how a lane's payouts ended."""
+
+_NOT_WELL = "Not every payout of the canary arrived. Look at them before the rest is sent."
+_NO_ANSWER = "The canary's payouts have no final answer yet. Follow them, or look at them, before the rest is sent."
+
+
 def _where(stop: Stop) -> str:
-    return f"{stop.account}/{stop.lane.name}" if stop.lane else stop.account
+    return _lane_text(stop.lane) if stop.lane else stop.account or "run"
+
+
+def _lane_text(lane: Lane) -> str:
+    return f"{lane.account}/{lane.name}"

@@ -13,6 +13,7 @@ import msgspec
 
 from payout_engine.countries import fold
 from payout_engine.errors import ConfigError, InputError
+from payout_engine.model import masked
 from payout_engine.money import currencies_named
 
 HEADERS: Mapping[str, str] = {
@@ -47,6 +48,9 @@ RECIPIENTS = ("phone", "email", "account_number")
 _MEANINGS: Mapping[str, str] = {header: meaning for meaning, headers in HEADERS.items() for header in headers.split()}
 _IN_BRACKETS = re.compile(r"[(\[].*?[)\]]")
 _HEADERS_SHOWN_MAX = 30
+_OURS = "payout_"
+_OUR_MARKS = frozenset({"payout_line", "payout_status"})
+"""The columns that show a file to be one of our own results: what we added there is not what the payer wrote."""
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,8 +104,9 @@ def find_layout(columns: Sequence[str], mapping: Mapping[str, str] | None = None
     """
     places = _mapped(columns, mapping or {}, name)
     taken = set(places.values())
+    ours = _OUR_MARKS.issubset(map(str.strip, columns))
     for index, header in enumerate(columns):
-        meaning = _meaning(header)
+        meaning = "" if ours and header.strip().startswith(_OURS) else _meaning(header)
         if not meaning or index in taken or (mapping and meaning in mapping):
             continue
         if meaning not in places:
@@ -148,20 +153,21 @@ def _require(columns: Sequence[str], places: Mapping[str, int], name: str) -> No
 
 def _missing(name: str, meaning: str, what: str, columns: Sequence[str]) -> str:
     return (
-        f"{name} has no column for {what}. Its columns are: {_listed(columns)}. Call one of them “{meaning}”, "
+        f"{name} has no column for {what}. Its columns are: {_listed(columns)}. The first line that is "
+        f"not blank has to name the columns, with no title above them. Call one of them “{meaning}”, "
         f'or map it in the configuration: [columns] {meaning} = "its header".'
     )
 
 
 def _doubled(name: str, meaning: str, first: str, second: str) -> str:
     return (
-        f"{name} has two columns that could be the {meaning}: “{first}” and “{second}”. Say which one is meant in the "
-        f'configuration: [columns] {meaning} = "{first}".'
+        f"{name} has two columns that could be the {meaning}: “{first}” and “{second}”. Rename the one that is not "
+        f'meant, or say which one is in the configuration: [columns] {meaning} = "{first}".'
     )
 
 
 def _listed(columns: Sequence[str]) -> str:
-    shown = ", ".join(f"“{header}”" for header in columns[:_HEADERS_SHOWN_MAX])
+    shown = ", ".join(f"“{masked(header)}”" for header in columns[:_HEADERS_SHOWN_MAX])
     return shown if len(columns) <= _HEADERS_SHOWN_MAX else f"{shown} and {len(columns) - _HEADERS_SHOWN_MAX} more"
 
 

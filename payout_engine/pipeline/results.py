@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -137,10 +138,45 @@ async def write_results(
     try:
         async for entries in journal.entries(run.run_id):
             writer.write(entries)
-        summary = _summary(run, writer.sums, await journal.tally(run.run_id))
+        tally, log_digest = await journal.tally(run.run_id), await journal.digest(run.run_id)
+        summary = _summary(run, writer.sums, tally, log_digest)
         return await anyio.to_thread.run_sync(writer.commit, summary)
     finally:
         writer.abort()
+
+
+async def write_refused(journal: Journal, run: Run, out_dir: Path, *, open_sink: OpenSink) -> None:
+    """Write `rejected.csv` and `attention.csv` of a run that was only judged.
+
+    Raises:
+        SinkError: the files could not be written.
+    """
+    with told_as_sink_error(out_dir):
+        out_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        parts: list[_Part] = []
+        for name, added in (("rejected.csv", REJECTED_COLUMNS), ("attention.csv", ATTENTION_COLUMNS)):
+            parts.append(_part(run, out_dir / name, run.columns, added, open_sink))
+            stack.callback(parts[-1].sink.abort)
+        async for entries in journal.entries(run.run_id):
+            _write_unpaid(parts[0], parts[1], entries)
+        for part in parts:
+            await anyio.to_thread.run_sync(part.sink.commit)
+
+
+def _part(
+    run: Run, path: Path, columns: Sequence[str], added: Sequence[str], open_sink: OpenSink, format: str = "csv"
+) -> _Part:
+    header, place = _layout(columns, added)
+    return _Part(open_sink(path, header, format=format, dialect=run.dialect), place)
+
+
+def _write_unpaid(rejected: _Part, attention: _Part, entries: Sequence[Entry]) -> None:
+    """Write the lines that our rules refused, and those that need a person."""
+    refused = [entry for entry in entries if entry.receipt.state is State.REJECTED]
+    rejected.write([rejected.place(entry.row, (entry.receipt.reason, entry.receipt.message)) for entry in refused])
+    waiting = [entry for entry in entries if entry.receipt.state in ATTENTION]
+    attention.write([attention.place(entry.row, _attention_cells(entry)) for entry in waiting])
 
 
 class _Writer:
@@ -164,9 +200,7 @@ class _Writer:
             raise
 
     def _part(self, name: str, columns: Sequence[str], added: Sequence[str], format: str = "csv") -> _Part:
-        header, place = _layout(columns, added)
-        sink = self._open_sink(self._folder / name, header, format=format, dialect=self._run.dialect)
-        part = _Part(sink, place)
+        part = _part(self._run, self._folder / name, columns, added, self._open_sink, format)
         self._parts.append(part)
         return part
 
@@ -182,20 +216,7 @@ class _Writer:
         if states == {State.PAID}:
             return
         self._failed.write([self._as_own(entry) for entry in entries if entry.receipt.state in PAY_AGAIN])
-        self._rejected.write(
-            [
-                self._rejected.place(entry.row, (entry.receipt.reason, entry.receipt.message))
-                for entry in entries
-                if entry.receipt.state is State.REJECTED
-            ]
-        )
-        self._attention.write(
-            [
-                self._attention.place(entry.row, _attention_cells(entry))
-                for entry in entries
-                if entry.receipt.state in ATTENTION
-            ]
-        )
+        _write_unpaid(self._rejected, self._attention, entries)
 
     def commit(self, summary: Mapping[str, object]) -> ResultFiles:
         """Make all files visible, the summary last."""
@@ -267,11 +288,13 @@ def _layout(
     """Return the header, and how a row and the added cells go together under it.
 
     An input that is itself a results file has some of the added columns already: there the new value takes the place
-    of the old one, since two columns of one name could not be read back.
+    of the old one, since two columns of one name could not be read back. What we once wrote about mending a line is
+    blanked, because it was mended since.
     """
     places = {_folded(column): index for index, column in enumerate(columns)}
     replaced = [(places[name], number) for number, name in enumerate(added) if name in places]
-    if not replaced:
+    stale = [places[name] for name in REJECTED_COLUMNS if name in places and name not in added]
+    if not replaced and not stale:
         return [*columns, *added], lambda row, cells: [*row, *cells]
     appended = [number for number, name in enumerate(added) if name not in places]
 
@@ -279,6 +302,8 @@ def _layout(
         merged = [*row, *(cells[number] for number in appended)]
         for index, number in replaced:
             merged[index] = cells[number]
+        for index in stale:
+            merged[index] = ""
         return merged
 
     return [*columns, *(added[number] for number in appended)], place
@@ -330,7 +355,7 @@ def _grouped(entries: Sequence[Entry]) -> Mapping[_Key, Sequence[Entry]]:
     return groups
 
 
-def _summary(run: Run, sums: Mapping[_Key, _Sum], tally: Sequence[Tally]) -> Mapping[str, object]:
+def _summary(run: Run, sums: Mapping[_Key, _Sum], tally: Sequence[Tally], log_digest: str) -> Mapping[str, object]:
     """Return the content of `summary.json`, having made sure that what went in came out.
 
     Raises:
@@ -354,6 +379,7 @@ def _summary(run: Run, sums: Mapping[_Key, _Sum], tally: Sequence[Tally]) -> Map
         "sent_at": _time(run.approved_at),
         "finished_at": _time(run.finished_at),
         "written_at": _time(clock.now()),
+        "log_digest": log_digest,
         "lines": lines_out,
         "by_state": _totals(sums, lambda key: key.state),
         "by_currency": _totals(sums, lambda key: key.currency),

@@ -12,7 +12,7 @@ import pkgutil
 from importlib.metadata import entry_points
 
 from payout_engine.errors import ConfigError
-from payout_engine.ports import Registration
+from payout_engine.registration import Registration
 
 ENTRY_POINT_GROUP = "payout_engine.providers"
 
@@ -39,7 +39,7 @@ def get(name: str) -> Registration:
     """
     known = discover()
     if name not in known:
-        raise ConfigError(f"there is no provider called {name!r}; known are: {', '.join(known)}")
+        raise ConfigError(f"There is no provider “{name}”. Known: {', '.join(known)}.")
     return known[name]
 
 

@@ -132,10 +132,13 @@ class Stream:
             AmbiguousError: it did not come to its end.
         """
         while True:
+            failure: ProviderError | None = None
             try:
                 chunk = await self._response.content.readany()
             except Exception as error:
-                raise _translated(error, self._host) from None
+                failure = _translated(error, self._host)
+            if failure is not None:
+                raise failure
             if not chunk:
                 return
             yield chunk
@@ -211,12 +214,15 @@ class HttpClient:
     @asynccontextmanager
     async def stream(self, path: str) -> AsyncIterator[Stream]:
         """GET `path` and hand out the answer to be read piece by piece. Raises as `post_json` does."""
+        failure: ProviderError | None = None
         try:
             response = await self._opened().get(
                 self._url(path), allow_redirects=False, timeout=self._endless, read_bufsize=STREAM_BUFFER_BYTES
             )
         except Exception as error:
-            raise _translated(error, self.host) from None
+            failure = _translated(error, self.host)
+        if failure is not None:
+            raise failure
         try:
             yield Stream(response, self.host)
         finally:
@@ -238,8 +244,10 @@ class HttpClient:
         except ProviderError:
             raise
         except Exception as error:
-            # `from None`: some of aiohttp's exceptions show the request's headers, where the key is.
-            raise _translated(error, self.host) from None
+            failure = _translated(error, self.host)
+        # Raised outside the handler, since `from None` would only hide what stays behind it in `__context__`: some of
+        # aiohttp's exceptions hold the request's headers, where the key is.
+        raise failure
 
     def _url(self, path: str) -> URL:
         return URL(self._prefix + path, encoded=True)
@@ -271,23 +279,23 @@ def _checked_url(base_url: str, *, loopback_only: bool) -> URL:
     try:
         url = URL(base_url)
     except ValueError:
-        raise ConfigError("base_url is not an address") from None
+        raise ConfigError("base_url is not an address.") from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError("base_url must begin with https:// and name a host")
+        raise ConfigError("base_url must begin with https:// and name a host.")
     if url.user or url.password or url.query_string or url.fragment:
-        raise ConfigError("base_url must be scheme, host and path only: no user, no query, no fragment")
+        raise ConfigError("base_url must be scheme, host and path only: no user, no query, no fragment.")
     if loopback_only and not is_loopback(url.host):
-        raise ConfigError(f"a sandbox run never connects to {url.host}: only to this machine")
+        raise ConfigError(f"A sandbox run never connects to {url.host}, only to this machine.")
     if url.scheme != "https" and not is_loopback(url.host):
-        raise ConfigError(f"base_url must begin with https:// because {url.host} is another machine")
+        raise ConfigError(f"base_url must begin with https:// because {url.host} is another machine.")
     return url
 
 
 def _translated(error: Exception, host: str) -> ProviderError:
     """Turn a failure into what it proves. The words are ours, since the library's may show more than they should."""
     proof, reason = classify(error)
-    happened = "was not reached" if proof is Proof.NOT_SENT else "may have acted on the call"
-    translated: ProviderError = proof.value(reason, f"{host} {happened}: {reason} ({type(error).__name__})")
+    happened = "could not be reached" if proof is Proof.NOT_SENT else "may have acted on the call"
+    translated: ProviderError = proof.value(reason, f"{host} {happened} ({reason.replace('_', ' ')}).")
     return translated
 
 

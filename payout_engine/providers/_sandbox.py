@@ -126,6 +126,8 @@ def open_ledger(path: Path | None, schema: str) -> apsw.Connection:
     A commit survives the death of the process. It need not survive the loss of power, as a real provider's would:
     only rehearsals depend on it.
     """
+    if path is not None:
+        path.touch(mode=0o600)  # It holds phone numbers, as the journal beside it does.
     connection = apsw.Connection(":memory:" if path is None else str(path))
     connection.set_busy_timeout(5_000)
     connection.execute("pragma journal_mode = wal; pragma synchronous = normal")

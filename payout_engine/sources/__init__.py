@@ -50,7 +50,7 @@ async def open_source(
     Args:
         path: the file, a pipe, or `-`.
         format: `csv`, `jsonl`, `xlsx` (any spreadsheet) or `parquet`; None means by the name, else by the content.
-        sheet: the sheet of a spreadsheet; None means the first with data.
+        sheet: the sheet of a spreadsheet; None means the only one with data.
         delimiter: the separator of a CSV file; None means noticed.
         stack: where to leave the clearing away of standard input's copy; without it, that goes with the source.
 

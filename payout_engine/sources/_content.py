@@ -55,7 +55,8 @@ class Content:
     """
 
     def __init__(self, name: str, opener: Callable[[], BufferedReader]) -> None:
-        self.name = name
+        # A file may be called by bytes that are no text, which neither the journal nor a result could hold.
+        self.name = name.encode(errors="backslashreplace").decode()
         self._opener = opener
         with self.open() as file:
             self.head = file.read(4096)

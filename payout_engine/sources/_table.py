@@ -14,7 +14,7 @@ import anyio.lowlevel
 
 from payout_engine.errors import InputError
 from payout_engine.limits import COLUMNS_MAX, FIELD_CHARS_MAX
-from payout_engine.model import Block
+from payout_engine.model import Block, masked
 
 FIRST = itemgetter(0)
 
@@ -69,8 +69,9 @@ def check_header(name: str, line: int, columns: Sequence[str]) -> None:
             raise over_long(name, line)
         key = "".join(column.split()).casefold()
         if key and key in seen:
+            called = masked(column.strip())
             raise InputError(
-                f"{where}: columns {seen[key]} and {number} are both called {column.strip()!r}. Rename or remove one."
+                f"{where}: columns {seen[key]} and {number} are both called {called!r}. Rename or remove one."
             )
         seen[key] = number
 
@@ -107,7 +108,7 @@ def check_cells(name: str, block: Block) -> Block:
 
 
 def fitted(lines: Sequence[int], rows: Sequence[list[str]], width: int, heights: Sequence[int] = ()) -> Block:
-    """Return rows as a block: blank ones left out, short ones filled, long ones cut and marked as ragged.
+    """Return rows as a block: blank ones left out, short ones filled, long ones folded and marked as ragged.
 
     Args:
         lines: where each row begins.
@@ -130,7 +131,10 @@ def fitted(lines: Sequence[int], rows: Sequence[list[str]], width: int, heights:
         if surplus or swallowed:
             ragged[line] = found
         kept_lines.append(line)
-        kept_rows.append(row if found == width else [*row[:width], *[""] * (width - found)])
+        if found > width:
+            # The surplus stays in the last cell, so that the refused line comes out with all that was in it.
+            row = [*row[: width - 1], ",".join(row[width - 1 :]) if surplus else row[width - 1]]
+        kept_rows.append([*row, *[""] * (width - len(row))] if len(row) < width else row)
     return Block(kept_lines, kept_rows, ragged=ragged)
 
 

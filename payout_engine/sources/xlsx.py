@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from functools import partial
+from hashlib import sha256
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -30,8 +31,9 @@ from payout_engine.model import Block
 from payout_engine.sources._content import Content
 from payout_engine.sources._table import Table, check_cells, check_header, fitted, no_header, no_lines, number_text
 
-_CELL_COLUMN = re.compile(rb' r="([A-Z]{1,3})[0-9]')
-_ROW_NUMBER = re.compile(rb'row [^>]*?\br="([0-9]{1,7})"')
+_COLUMN = re.compile(rb"""r=["']([A-Za-z]{1,9})[0-9]""")
+_ROW = re.compile(rb"""r=["'][A-Za-z]{0,9}([0-9]{1,20})""")
+_BLANKS = b" \t\r\n"  # XML allows any number of them around the equals sign; without them the patterns are complete
 _OVERLAP_BYTES = 128  # longer than what the two patterns match, so that the end of a block hides nothing
 
 
@@ -40,14 +42,15 @@ def open_workbook(content: Content, sheet: str | None = None) -> Table:
 
     Args:
         content: the bytes.
-        sheet: its name; None means the first one with data, hidden ones left out.
+        sheet: its name; None means the only one with data, hidden ones left out.
 
     Raises:
-        InputError: it is no workbook, is too large, has no such sheet, or no table in it.
+        InputError: it is no workbook, is too large, has no such sheet, several that could be meant, or no table in it.
     """
     _check_size(content)
-    digest = content.digest()
-    found = _sheet(content, sheet)
+    found, named = _sheet(content, sheet)
+    # Two sheets of one workbook are two payout files, so the name takes part where there is a choice.
+    digest = sha256(f"{content.digest()}|{named}".encode()).hexdigest() if named else content.digest()
     header_line, columns = _header(content.name, found)
     check_header(content.name, header_line, columns)
     if found.end is None or found.end[0] < header_line:
@@ -74,7 +77,7 @@ def _blocks(name: str, sheet: CalamineSheet, header_line: int, width: int) -> It
         yield check_cells(name, fitted([number for number, _ in taken], rows, width))
 
 
-def _sheet(content: Content, sheet: str | None) -> CalamineSheet:
+def _sheet(content: Content, sheet: str | None) -> tuple[CalamineSheet, str]:
     with content.open() as file:
         try:
             return _chosen(content.name, CalamineWorkbook.from_filelike(file), sheet)
@@ -87,17 +90,22 @@ def _sheet(content: Content, sheet: str | None) -> CalamineSheet:
             raise
 
 
-def _chosen(name: str, workbook: CalamineWorkbook, sheet: str | None) -> CalamineSheet:
+def _chosen(name: str, workbook: CalamineWorkbook, sheet: str | None) -> tuple[CalamineSheet, str]:
+    """Return the sheet that is meant, and its name where there are others with data."""
+    if sheet is not None and sheet not in workbook.sheet_names:
+        raise InputError(f"{name} has no sheet {sheet!r}. Its sheets are: {', '.join(workbook.sheet_names)}.")
+    visible = [found.name for found in workbook.sheets_metadata if found.visible == SheetVisibleEnum.Visible]
+    filled = [title for title in visible if workbook.get_sheet_by_name(title).start is not None]
     if sheet is not None:
-        if sheet not in workbook.sheet_names:
-            raise InputError(f"{name} has no sheet {sheet!r}. Its sheets are: {', '.join(workbook.sheet_names)}.")
-        return workbook.get_sheet_by_name(sheet)
-    for metadata in workbook.sheets_metadata:
-        if metadata.visible == SheetVisibleEnum.Visible:
-            found = workbook.get_sheet_by_name(metadata.name)
-            if found.start is not None:
-                return found
-    raise InputError(f"{name} has no sheet with data. Give a sheet with a header line and at least one payout.")
+        return workbook.get_sheet_by_name(sheet), sheet if filled != [sheet] else ""
+    if len(filled) > 1:
+        raise InputError(
+            f"{name} has {len(filled)} sheets with data ({', '.join(filled)}). Say which one is to be paid, such as: "
+            f"--sheet {filled[0]!r}."
+        )
+    if not filled:
+        raise InputError(f"{name} has no sheet with data. Give a sheet with a header line and at least one payout.")
+    return workbook.get_sheet_by_name(filled[0]), ""
 
 
 def _unusable(content: Content, error: BaseException) -> InputError:
@@ -126,10 +134,10 @@ def _check_parts(name: str, file: BinaryIO) -> None:
         if sum(part.file_size for part in archive.infolist()) > WORKBOOK_UNPACKED_BYTES_MAX:
             raise _too_large(name, f"over {WORKBOOK_UNPACKED_BYTES_MAX // 1024**2} MB when unpacked")
         for part in archive.infolist():
-            if part.filename.startswith("xl/worksheets/") and part.filename.endswith(".xml"):
-                with archive.open(part) as sheet:
-                    if _area(sheet) > WORKBOOK_CELLS_MAX:
-                        raise _too_large(name, "one cell far outside the table, or more cells than memory should hold")
+            # Any part may be a sheet, whatever it is called.
+            with archive.open(part) as sheet:
+                if _area(sheet) > WORKBOOK_CELLS_MAX:
+                    raise _too_large(name, "one cell far outside the table, or more cells than memory should hold")
 
 
 def _area(sheet: Any) -> int:
@@ -138,9 +146,9 @@ def _area(sheet: Any) -> int:
     rows = 0
     kept = b""
     while data := sheet.read(SCAN_BYTES):
-        block = kept + data
-        columns.update(_CELL_COLUMN.findall(block))
-        rows = max(rows, max(map(int, _ROW_NUMBER.findall(block)), default=0))
+        block = kept + data.translate(None, _BLANKS)
+        columns.update(_COLUMN.findall(block))
+        rows = max(rows, max(map(int, _ROW.findall(block)), default=0))
         kept = block[-_OVERLAP_BYTES:]
     return rows * max(map(_column_number, columns), default=0)
 
@@ -148,7 +156,7 @@ def _area(sheet: Any) -> int:
 def _column_number(letters: bytes) -> int:
     """Return 1 for A, 27 for AA."""
     number = 0
-    for letter in letters:
+    for letter in letters.upper():
         number = number * 26 + letter - ord("A") + 1
     return number
 

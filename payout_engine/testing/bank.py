@@ -23,22 +23,22 @@ from payout_engine.lifecycle import State
 from payout_engine.model import Balance, Dispatch, Payout, Query, Receipt, Sighting
 from payout_engine.ports import KeyPromise, LookUpKind, Traits
 
-TIMEOUT_SECONDS = 8.0
+TIMEOUT_SECONDS = 5.0
 """How long the provider waits for an answer."""
 
 TRAVEL_SECONDS = (0.02, 0.04)
 """How long a request takes to the bank's door, at least and at most."""
 
-LATE_SECONDS_MAX = 30.0
+LATE_SECONDS_MAX = 12.0
 """How long a request may lie at the bank before it is carried out."""
 
-HIDDEN_SECONDS_MAX = 12.0
+HIDDEN_SECONDS_MAX = 6.0
 """How long the bank may not show what it has taken in."""
 
-SETTLING_SECONDS_MAX = 25.0
+SETTLING_SECONDS_MAX = 15.0
 """How long until an accepted transfer is paid or has failed."""
 
-ABSENCE_FINAL_SECONDS = TIMEOUT_SECONDS + LATE_SECONDS_MAX + HIDDEN_SECONDS_MAX + 5.0
+ABSENCE_FINAL_SECONDS = TIMEOUT_SECONDS + LATE_SECONDS_MAX + HIDDEN_SECONDS_MAX + 2.0
 """After this, what the bank does not show was never received: a true statement about this bank."""
 
 
@@ -103,6 +103,8 @@ class Bank:
         transfers: everything it ever took in.
         arrivals: when each paying call came to its door.
         balances_minor: what each lane's balance holds.
+        page_seconds_max: how long the bank may take to show the next part of a look-up.
+        contradicts: True when a look-up may show as under way what an earlier one showed as failed.
     """
 
     def __init__(
@@ -126,7 +128,9 @@ class Bank:
         self.transfers: list[Transfer] = []
         self.arrivals: list[float] = []
         self.balances_minor: dict[str, int] = {}
-        self.refuses_whole_calls = chance.random() < 0.5
+        self.contradicts = Fault.STALE in faults
+        self._refuses_whole_calls = chance.random() < 0.5
+        self.page_seconds_max = chance.choice([0.1, 1.0, 20.0])
         self._names_transfers = chance.random() < 0.5
         self._settles_at_once = chance.random() < 0.3
         self._chance = chance
@@ -230,7 +234,7 @@ class Bank:
         if self.happens(Fault.REFUSED):
             final = self._chance.random() < 0.5
             return RefusedError("invalid_request", "The call is not understood.", brake=Brake.LIMIT, final=final)
-        if self.refuses_whole_calls and dispatch.amount_minor > self.balances_minor.get(dispatch.lane.name, 0):
+        if self._refuses_whole_calls and dispatch.amount_minor > self.balances_minor.get(dispatch.lane.name, 0):
             return RefusedError("insufficient_funds", "The balance is too low.", brake=Brake.FUNDS)
         return None
 
@@ -321,11 +325,11 @@ class SimulatedProvider:
         await anyio.sleep(self._bank.between(0.05, 0.5))
         self._see_through()
         found = self._swept() if self.traits.look_up is LookUpKind.SWEEP else self._asked(queries)
-        sightings = self._bank.shuffled(found)
+        sightings = self._bank.shuffled([*found, *self._absent(queries)])
         size = 1 + len(sightings) // 3
         for start in range(0, len(sightings), size):
             yield sightings[start : start + size]
-            await anyio.sleep(self._bank.between(0.0, 1.0))
+            await anyio.sleep(self._bank.between(0.0, self._bank.page_seconds_max))
             self._see_through()
 
     async def balances(self) -> Sequence[Balance]:
@@ -354,16 +358,24 @@ class SimulatedProvider:
         return found
 
     def _asked(self, queries: Sequence[Query]) -> list[Sighting]:
-        """Return what is visible of these payouts, and which of them are provably absent."""
+        """Return what is visible of these payouts."""
+        keys = {query.key for query in queries}
+        transfers = [transfer for transfer in self._bank.transfers if transfer.key in keys]
+        return [sighting for transfer in transfers if (sighting := self._bank.shown(transfer))]
+
+    def _absent(self, queries: Sequence[Query]) -> list[Sighting]:
+        """Return which of these payouts the bank has provably never received."""
         final_seconds = self.traits.absence_final_seconds
-        found: list[Sighting] = []
-        for query in queries:
-            transfers = [transfer for transfer in self._bank.transfers if transfer.key == query.key]
-            sightings = [sighting for transfer in transfers if (sighting := self._bank.shown(transfer))]
-            found += sightings
-            if not sightings and final_seconds is not None and clock.now() - query.sent_at >= final_seconds:
-                found.append(Sighting(query.key, Receipt(State.READY, "absent", "The provider never received it.")))
-        return found
+        if final_seconds is None:
+            return []
+        at = anyio.current_time()
+        visible = {transfer.key for transfer in self._bank.transfers if transfer.visible_at <= at}
+        absent = Receipt(State.READY, "absent", "The provider never received it.")
+        return [
+            Sighting(query.key, absent)
+            for query in queries
+            if query.key not in visible and clock.now() - query.sent_at >= final_seconds
+        ]
 
 
 def _told(dispatch: Dispatch) -> str:

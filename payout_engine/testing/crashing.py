@@ -1,4 +1,4 @@
-"""A process that dies: proxies around a journal and a provider which end everything at a chosen step.
+"""A process that dies, on a disk that fills: proxies around a journal and a provider which fail at a chosen step.
 
 A `Crash` is a `BaseException`, so that nothing which handles errors handles it. Once the fuse has blown the process is
 dead: whatever its tasks still try while they unwind, also behind a shield, reaches neither the journal nor the wire.
@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
 
 import anyio
 import msgspec
 
+from payout_engine.errors import JournalFullError
 from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
 from payout_engine.ports import HasBalances, Journal, Provider, Traits
+
+READS = frozenset(
+    {"ready", "ready_amounts", "open_queries", "runs", "find", "find_digest", "tally", "notes", "requests"}
+)
+"""Calls that a full disk does not refuse."""
 
 
 class Crash(BaseException):
@@ -43,6 +49,8 @@ class Fuse:
 
     Attributes:
         dead: True once it has blown.
+        disk_full: set by whoever fills the disk; the journal then refuses every write, and records nothing of it.
+        at_death: called when it blows, to end at once what nobody would end but the operating system.
     """
 
     def __init__(self, step: Step | None = None, tell: Callable[[str], None] = lambda text: None) -> None:
@@ -53,6 +61,8 @@ class Fuse:
             tell: told where the process died.
         """
         self.dead = False
+        self.disk_full = False
+        self.at_death: set[Callable[[], None]] = set()
         self._step = step
         self._tell = tell
         self._calls: Counter[str] = Counter()
@@ -62,6 +72,8 @@ class Fuse:
         if not self.dead:
             self.dead = True
             self._tell(where)
+            for end in self.at_death:
+                end()
         raise Crash(where)
 
     def enter(self, name: str) -> bool:
@@ -117,8 +129,11 @@ class CrashingJournal:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._journal, name)
+        if name == "requests":
+            # Asked twice a second for as long as paying goes on: as steps they would leave few for anything else.
+            return lambda *arguments: self._glance(method, arguments)
         if inspect.iscoroutinefunction(method):
-            return lambda *arguments: self._call(name, method, arguments)
+            return lambda *arguments, **named: self._call(name, method, arguments, named)
         if inspect.isasyncgenfunction(method):
             return lambda *arguments, **named: self._stream(name, method(*arguments, **named))
         return method
@@ -128,14 +143,22 @@ class CrashingJournal:
         self._fuse.leave("lease", self._fuse.enter("lease"))
         return self._journal.lease(account)
 
-    async def _call(self, name: str, method: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    async def _glance(self, method: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        self._fuse.check()
+        return await method(*arguments)
+
+    async def _call(
+        self, name: str, method: Callable[..., Any], arguments: Sequence[Any], named: Mapping[str, Any]
+    ) -> Any:
         last = self._fuse.enter(name)
         # What was handed to the journal is carried out even if the caller is cancelled, but not if the process dies.
         with anyio.CancelScope(shield=True):
             async with self._queue:
                 await anyio.sleep(self._commit_seconds)
                 self._fuse.check()
-                result = await method(*arguments)
+                if self._fuse.disk_full and name not in READS:
+                    raise JournalFullError("The disk is full. Make room, then run the same command again.")
+                result = await method(*arguments, **named)
                 self._done(name, arguments, result)
             if not last:
                 await anyio.sleep(self._commit_seconds)
@@ -162,10 +185,15 @@ class CrashingProvider:
     async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
         """Send; die before a byte left, or after the answer came and before anybody could read it."""
         last = self._fuse.enter("send")
-        try:
-            return await self._provider.send(dispatch)
-        finally:
-            self._fuse.leave("send", last)
+        # The connections of a dead process are closed at once, whatever shield its tasks stand behind.
+        with anyio.CancelScope() as connection:
+            self._fuse.at_death.add(connection.cancel)
+            try:
+                return await self._provider.send(dispatch)
+            finally:
+                self._fuse.at_death.discard(connection.cancel)
+                self._fuse.leave("send", last)
+        raise Crash("in the middle of send")
 
     async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
         """Look up; die before the question, or after the first batch."""

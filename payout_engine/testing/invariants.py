@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from payout_engine.journal.verdict import CONTRADICTION
 from payout_engine.lifecycle import State
 from payout_engine.model import REJECTED_LANE, Entry, Outcome, Run, RunState
 from payout_engine.ports import Journal, LookUpKind, Traits
@@ -21,7 +22,7 @@ NEVER_PAID = frozenset({State.READY, State.HELD, State.FAILED, State.REJECTED, S
 """States in which the bank must not have paid. `unknown` promises nothing, and is checked for patience instead."""
 
 REPEAT_REASONS = frozenset({"reference_repeated", "reference_already_used", "payee_amount_repeated"})
-"""The only causes for which a line may be held: the bank never contradicts itself."""
+"""The causes for which a line may be held where the bank does not contradict itself."""
 
 
 class Book(msgspec.Struct):
@@ -51,7 +52,7 @@ def broken(books: Sequence[Book], banks: Mapping[str, Bank]) -> Iterator[str]:
     yield from paid_twice(books, transfers)
     for book in books:
         yield from states_agree(book, transfers, traits)
-        yield from lines_come_out(book)
+        yield from lines_come_out(book, banks)
         yield from log_replays(book)
         yield from events_tell_all(book)
     yield from sums_agree(books, transfers)
@@ -97,7 +98,7 @@ def states_agree(
             yield f"{name} was left unknown, and its absence can be proved"
 
 
-def lines_come_out(book: Book) -> Iterator[str]:
+def lines_come_out(book: Book, banks: Mapping[str, Bank]) -> Iterator[str]:
     """Every line in comes out once, refused or held exactly when it should be."""
     lines = Counter(entry.payout.line for entry in book.entries)
     wanted = Counter(range(2, 2 + len(book.file.lines)))
@@ -113,16 +114,18 @@ def lines_come_out(book: Book) -> Iterator[str]:
         written = book.file.lines[entry.payout.line - 2]
         if written.good and entry.payout.amount_minor != int(written.amount):
             yield f"{_name(book, entry)} has another amount than its line"
-        if (
-            entry.receipt.state is State.HELD
-            and "repeat" not in entry.receipt.reason
-            and "used" not in entry.receipt.reason
-        ):
+        if entry.receipt.state is State.HELD and not _held_with_cause(entry, banks):
             yield f"{_name(book, entry)} is held without cause: {entry.receipt.reason} {entry.receipt.message}"
-    if book.run.state is not RunState.FINISHED and not any(
-        entry.receipt.state in (State.READY, State.ACCEPTED) for entry in book.entries
-    ):
+    if book.run.approved_at is None:
+        yield f"{book.file.name}: a run was left behind without anybody's yes"
+    left = any(entry.receipt.state in (State.READY, State.ACCEPTED) for entry in book.entries)
+    if book.run.state is not RunState.FINISHED and not left:
         yield f"{book.file.name}: the run is {book.run.state}, and nothing of it is left to do"
+
+
+def _held_with_cause(entry: Entry, banks: Mapping[str, Bank]) -> bool:
+    contradicted = entry.receipt.reason == CONTRADICTION and banks[entry.lane.account].contradicts
+    return contradicted or entry.receipt.reason in REPEAT_REASONS
 
 
 def log_replays(book: Book) -> Iterator[str]:

@@ -28,9 +28,11 @@ from payout_engine.testing.journal_lines import (
     replay,
 )
 from payout_engine.testing.journal_payment import PaymentSuite
+from payout_engine.testing.journal_people import PeopleSuite
+from payout_engine.testing.journal_steering import SteeringSuite
 
 
-class JournalSuite(IntakeSuite, PaymentSuite):
+class JournalSuite(IntakeSuite, PaymentSuite, PeopleSuite, SteeringSuite):
     """The promises of `ports.Journal`."""
 
     # ------------------------------------------------------------------------------------------------------- people

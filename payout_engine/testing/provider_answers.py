@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 INVENTED = "zz_invented"
 """A word that no provider's document lists."""
 
-STRANGE: tuple[Any, ...] = (None, True, False, "", INVENTED, -1, 10**30, [], {}, [[]], {INVENTED: INVENTED})
+STRANGE: tuple[Any, ...] = (None, True, False, "", INVENTED, -1, 2**63, 1e30, [], {}, [[]], {INVENTED: INVENTED})
 """What a value is replaced with."""
 
 Path = tuple[str | int, ...]
@@ -39,14 +39,14 @@ def replaced(document: Any, path: Path, value: Any) -> Any:
     """Return a copy of a document with another value in one place."""
     if not path:
         return value
-    copy = dict(document) if isinstance(document, dict) else list(document)
+    copy = document.copy()
     copy[path[0]] = replaced(document[path[0]], path[1:], value)
     return copy
 
 
 def without(document: Any, path: Path) -> Any:
     """Return a copy of a document that lacks one place."""
-    copy = dict(document) if isinstance(document, dict) else list(document)
+    copy = document.copy()
     if len(path) == 1:
         del copy[path[0]]
     else:
@@ -84,8 +84,7 @@ def other_amounts(body: bytes, amount: Decimal) -> bytes:
     document = decoded(body)
     for path, value in list(leaves(document)):
         if not isinstance(value, bool) and _number(value) == amount:
-            larger = amount + 1
-            document = replaced(document, path, str(larger) if isinstance(value, str) else int(larger))
+            document = replaced(document, path, type(value)(amount + 1))
     return msgspec.json.encode(document)
 
 
@@ -112,28 +111,16 @@ def warps(body: bytes) -> Iterator[bytes]:
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 _NAMES = st.sampled_from(["status", "message", "data", "code", "error", "error_code", "result", INVENTED])
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.text(max_size=12),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_NAMES, inner, max_size=5),
     max_leaves=12,
 )
-_FIXED = st.sampled_from(
-    [
-        b"",
-        b"null",
-        b"{}",
-        b"[]",
-        b"0",
-        b'""',
-        b"NaN",
-        b"\xff\xfe{}",
-        b"\x00" * 50,
-        HTML,
-        b"[" * 20_000,
-        b'{"a":' * 20_000,
-    ]
-)
+_FIXED = st.sampled_from([b"", b"null", b"{}", b"[]", b"0", b'""', b"NaN", b"\xff\xfe{}", b"\x00" * 50, HTML])
 GARBAGE = st.one_of(_FIXED, st.binary(max_size=100), _JSON.map(msgspec.json.encode))
 """Bodies that mean nothing."""
+
+NESTED: tuple[bytes, ...] = (b"[" * 2_000, b'{"data":' * 2_000, b'{"status":true,"message":"","data":' + b"[" * 2_000)
+"""JSON deeper than a decoder goes, which some report by another exception than all else."""
 
 NOT_HTTP: tuple[bytes, ...] = (
     b"",

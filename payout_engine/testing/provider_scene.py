@@ -21,8 +21,9 @@ from payout_engine.errors import AmbiguousError, NotSentError, ProviderError, Re
 from payout_engine.lifecycle import State
 from payout_engine.limits import QUERIES_BATCH
 from payout_engine.model import Dispatch, Lane, Payout, Query, Receipt, Sighting
-from payout_engine.ports import Account, LookUpKind, Provider, Registration, SandboxServer, Wallet
-from payout_engine.providers._sandbox import Fault
+from payout_engine.ports import LookUpKind, Provider, Wallet
+from payout_engine.providers._sandbox import Fault, FaultKind
+from payout_engine.registration import Account, Registration, SandboxServer
 from payout_engine.testing.provider_relay import Relay, relaying
 from payout_engine.testing.suite import Suite
 
@@ -77,9 +78,9 @@ class Scene(msgspec.Struct, frozen=True):
         count = count or min(3, self.provider.traits.batch_limit)
         return dispatch(self.registration, wallet or self.wallet, self.server.fates, count, first=first, ending=ending)
 
-    def strike(self, kind: str, *, at: str = "", seconds: float = 0.0, status: int = 502) -> None:
-        """Let the next paying call go wrong, or the next call to another endpoint; skip what is not played."""
-        self.server.faults.add(Fault(kind, at or self.server.paying_endpoint, seconds, status))  # type: ignore[arg-type]
+    def strike(self, kind: FaultKind, *, at: str = "", seconds: float = 0.0, status: int = 502) -> None:
+        """Let the next paying call go wrong, or the next call to another endpoint."""
+        self.server.faults.add(Fault(kind, at or self.server.paying_endpoint, seconds, status))
 
     @property
     def paying_calls(self) -> int:
@@ -137,6 +138,12 @@ def skip_unless_played(scene: Scene, kind: str) -> None:
         pytest.skip(f"the sandbox of {scene.registration.title} does not play the fault {kind!r}")
 
 
+def skip_unless_asked(scene: Scene) -> None:
+    """Skip a test of looking up, for a provider that cannot be asked."""
+    if scene.provider.traits.look_up is LookUpKind.NONE:
+        pytest.skip(f"{scene.registration.title} cannot be asked what became of a payout")
+
+
 # ------------------------------------------------------------------------------------------------------------ payouts
 
 
@@ -176,7 +183,7 @@ def dispatch(
 def amount_minor(wallet: Wallet, number: int) -> int:
     """Return an amount that the wallet takes; another number gives another one while there is room."""
     step = wallet.multiple_of_minor
-    wanted = max(wallet.amount_minor_min, 500 * 10**wallet.decimals) + number % 1_000 * step
+    wanted: int = max(wallet.amount_minor_min, 500 * 10**wallet.decimals) + number % 1_000 * step
     if wallet.amount_minor_max is not None:
         wanted = min(wanted, wallet.amount_minor_max)
     return max(wanted // step * step, -(-wallet.amount_minor_min // step) * step)
@@ -279,14 +286,14 @@ async def ask(provider: Provider, sent: Dispatch, said: Said = ()) -> dict[str, 
     return found
 
 
-async def ask_until_paid(scene: Scene, sent: Dispatch, said: Said, keys: Sequence[str]) -> dict[str, Sighting]:
+async def ask_until_paid(provider: Provider, sent: Dispatch, said: Said, keys: Sequence[str]) -> dict[str, Sighting]:
     """Look a dispatch up until these keys are shown as paid, and return what was shown at last."""
     found: dict[str, Sighting] = {}
-    if scene.provider.traits.look_up is LookUpKind.NONE:
+    if provider.traits.look_up is LookUpKind.NONE:
         return found
     with anyio.move_on_after(SETTLING_SECONDS_MAX):
         while True:
-            found = await ask(scene.provider, sent, said)
+            found = await ask(provider, sent, said)
             if all(key in found and found[key].receipt.state is State.PAID for key in keys):
                 break
             await anyio.sleep(0.02)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import random  # noqa: TID251 - this is where a simulation's own generator is seeded
 import sys
 import time
@@ -30,25 +29,24 @@ import msgspec
 from payout_engine import clock
 from payout_engine.accounts import Accounts
 from payout_engine.engine import Engine
+from payout_engine.errors import JournalFullError
 from payout_engine.journal import MemoryJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import Dispatch
 from payout_engine.payments import PaymentStream
-from payout_engine.ports import Journal, KeyPromise, LookUpKind, Provider, Traits, Wallet
+from payout_engine.ports import Journal, LookUpKind, Provider, Traits, Wallet
 from payout_engine.settings import AccountSettings, Settings
 from payout_engine.testing import virtual_time
 from payout_engine.testing.bank import (
-    ABSENCE_FINAL_SECONDS,
     HIDDEN_SECONDS_MAX,
     LATE_SECONDS_MAX,
     SETTLING_SECONDS_MAX,
     Bank,
-    Fault,
     SimulatedProvider,
 )
-from payout_engine.testing.crashing import CrashingJournal, CrashingProvider, Fuse, Step
-from payout_engine.testing.invariants import broken, open_book
-from payout_engine.testing.random_file import RandomFile, random_files
+from payout_engine.testing.crashing import READS, CrashingJournal, CrashingProvider, Fuse
+from payout_engine.testing.invariants import Book, broken, events_tell_all, open_book
+from payout_engine.testing.plans import Life, draw_plan
 
 STARTED_AT = 1_800_000_000.0
 """When the simulated world begins, in seconds since 1970."""
@@ -58,31 +56,6 @@ CALM_LIVES_MAX = 6
 
 CALM_SECONDS = LATE_SECONDS_MAX + HIDDEN_SECONDS_MAX + 2 * SETTLING_SECONDS_MAX
 """After this, whatever was under way at the bank has come to its end."""
-
-STEPS_NAMED = (
-    "begin",
-    "add",
-    "hold",
-    "seal",
-    "discard",
-    "approve",
-    "recover",
-    "intend",
-    "record",
-    "apply",
-    "open_queries",
-    "finish",
-    "ready",
-    "tally",
-    "find_digest",
-    "send",
-    "look_up",
-    "balances",
-    "lease",
-    "outcomes",
-    "repeats",
-)
-"""Steps at which a life may end."""
 
 WALLETS = (
     Wallet(
@@ -108,47 +81,6 @@ WALLETS = (
 )
 
 
-class Life(msgspec.Struct, frozen=True, kw_only=True):
-    """How one life of the engine goes, and ends. Times are in seconds from its beginning; None means: not so.
-
-    Attributes:
-        step: it crashes at this step.
-        crash_at: it crashes at this time, whatever it is doing.
-        stop_at: a person asks it to stop.
-        cut_off_at: a person insists.
-        leave_at: its caller stops listening and closes the engine.
-        follow_for_seconds: how long it follows after the last send.
-        listener_seconds: how long its caller takes for each outcome.
-        judges_all_first: it judges all files before it pays any.
-        balance_share: what the balances are topped up to, as a share of all that is to be paid.
-        clock_offset_seconds: how wrong the machine's clock is.
-        downtime_seconds: until the next life.
-    """
-
-    step: Step | None = None
-    crash_at: float | None = None
-    stop_at: float | None = None
-    cut_off_at: float | None = None
-    leave_at: float | None = None
-    follow_for_seconds: float = 600.0
-    listener_seconds: float = 0.0
-    judges_all_first: bool = False
-    balance_share: float | None = None
-    clock_offset_seconds: float = 0.0
-    downtime_seconds: float = 1.0
-
-
-class Plan(msgspec.Struct, kw_only=True):
-    """Everything that a seed decides beforehand."""
-
-    files: Sequence[RandomFile]
-    traits: Mapping[str, Traits]
-    faults: Mapping[str, Mapping[Fault, float]]
-    lives: Sequence[Life]
-    commit_seconds: float
-    patience_seconds: float
-
-
 class Report(msgspec.Struct):
     """What came of one seed.
 
@@ -168,75 +100,6 @@ class Report(msgspec.Struct):
     crashes: int = 0
     counts: Counter[State] = msgspec.field(default_factory=Counter)
     seconds: float = 0.0
-
-
-# ------------------------------------------------------------------------------------------------------- what a seed is
-
-
-def draw_plan(chance: random.Random) -> Plan:
-    """Draw a world and its lives."""
-    accounts = chance.choice([("bf",), ("bf",), ("orange", "moov")])
-    traits = {account: _draw_traits(chance) for account in accounts}
-    absence = any(each.absence_final_seconds is not None for each in traits.values())
-    return Plan(
-        files=random_files(chance),
-        traits=traits,
-        faults={account: _draw_faults(chance) for account in accounts},
-        lives=[_draw_life(chance, absence) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
-        commit_seconds=chance.choice([0.0, 0.001, 0.01]),
-        patience_seconds=chance.choice([5.0, 20.0, 90.0]),
-    )
-
-
-def _draw_traits(chance: random.Random) -> Traits:
-    look_up = chance.choices([LookUpKind.SWEEP, LookUpKind.EACH, LookUpKind.NONE], [5, 4, 1])[0]
-    proves_absence = look_up is LookUpKind.EACH and chance.random() < 0.6
-    return Traits(
-        pays_out=True,
-        batch_limit=chance.choice([2, 3, 5, 5, 10, 100]),
-        calls_per_second=chance.choice([None, 0.5, 2.0, 5.0, 20.0]),
-        concurrency=chance.choice([1, 2, 4, 8]),
-        key_promise=chance.choice([KeyPromise.NONE, KeyPromise.NONE, KeyPromise.IDEMPOTENT]),
-        key_lifetime_seconds=None,
-        look_up=look_up,
-        absence_final_seconds=ABSENCE_FINAL_SECONDS if proves_absence else None,
-        recipients=("phone",),
-    )
-
-
-def _draw_faults(chance: random.Random) -> Mapping[Fault, float]:
-    """Draw which faults happen. Few at a time find more than all at once, which mostly stop the engine early."""
-    share = chance.choice([0.0, 0.2, 0.4, 0.8])
-    rare = {Fault.ADAPTER, Fault.LOCKED, Fault.REFUSED}
-    return {
-        fault: chance.choice([0.05, 0.2, 0.5]) * (0.1 if fault in rare else 1.0)
-        for fault in Fault
-        if chance.random() < share
-    }
-
-
-def _draw_life(chance: random.Random, absence: bool) -> Life:
-    """Draw how a life goes. Where absence is proved by age the clock must be right: no provider can know better."""
-    common: dict[str, Any] = {
-        "follow_for_seconds": chance.choice([0.0, 5.0, 120.0, 600.0]),
-        "listener_seconds": chance.choice([0.0, 0.0, 0.0, 2.0]),
-        "judges_all_first": chance.random() < 0.3,
-        "balance_share": chance.choice([None, 0.2, 0.5, 1.0, 1.0, 1.0]),
-        "clock_offset_seconds": 0.0 if absence else chance.choice([0.0, 0.0, -3600.0]),
-        "downtime_seconds": chance.choice([0.5, 5.0, 60.0]),
-    }
-    end = chance.choices(["peace", "step", "named", "time", "stop", "cut_off", "leave"], [4, 5, 5, 3, 1, 1, 1])[0]
-    at = math.exp(chance.uniform(math.log(0.05), math.log(60.0)))
-    if end == "step":
-        number = int(math.exp(chance.uniform(0.0, math.log(400.0))))
-        return Life(step=Step(number, chance.random() < 0.5), **common)
-    if end == "named":
-        number = chance.choice([1, 1, 2, 3, 5, 8])
-        return Life(step=Step(number, chance.random() < 0.5, chance.choice(STEPS_NAMED)), **common)
-    when = {"time": "crash_at", "stop": "stop_at", "cut_off": "cut_off_at", "leave": "leave_at"}
-    if end in when:
-        common[when[end]] = at
-    return Life(**common)
 
 
 # ------------------------------------------------------------------------------------------------------------ one seed
@@ -332,9 +195,11 @@ class Simulation:
             self._tell(f"journal: {name} lines {lines}{became}")
         elif name == "apply":
             moved = ", ".join(f"{outcome.line} {outcome.status}" for outcome in result.outcomes)
-            if moved or result.conflicts:
-                self._tell(f"journal: sighted {moved} {' '.join(result.conflicts)}")
-        elif name not in ("ready", "tally", "open_queries", "ready_amounts", "find", "runs", "notes"):
+            # A run's id is random, and would make two traces of one seed differ.
+            conflicts = " ".join(conflict.partition(", ")[2] for conflict in result.conflicts)
+            if moved or conflicts:
+                self._tell(f"journal: sighted {moved} {conflicts}")
+        elif name not in READS:
             self._tell(f"journal: {name}")
 
     def _sending(self, dispatch: Dispatch) -> None:
@@ -357,13 +222,17 @@ class Simulation:
         try:
             async with anyio.create_task_group() as process:
                 process.start_soon(self._reap, fuse, life.crash_at)
+                process.start_soon(self._fill, fuse, life)
                 async with self._engine_type(fuse).open(self._settings) as engine:
-                    await self._command(engine, life)
+                    with anyio.move_on_after(life.leave_at):
+                        await self._command(engine, life, fuse)
                 process.cancel_scope.cancel()
         except BaseException as error:
-            if not fuse.dead:
-                if not isinstance(error, Exception):
-                    raise
+            if life.disk_full_at is not None and _says_full(error):
+                self._tell(f"the command fails: {error}")
+            elif isinstance(error, KeyboardInterrupt | anyio.get_cancelled_exc_class()):
+                raise
+            elif not fuse.dead:
                 self._violated(f"the engine failed: {error!r}")
         self.report.crashes += fuse.dead
         self._tell(f"life {self.report.lives} ends")
@@ -373,6 +242,15 @@ class Simulation:
         if at is not None:
             await anyio.sleep(at)
             fuse.blow(f"at its time, {at:.3f} s")
+
+    async def _fill(self, fuse: Fuse, life: Life) -> None:
+        if life.disk_full_at is not None:
+            await anyio.sleep(life.disk_full_at)
+            self._tell("the disk is full")
+            fuse.disk_full = True
+            await anyio.sleep(life.disk_full_seconds)
+            self._tell("the disk has room again")
+            fuse.disk_full = False
 
     def _engine_type(self, fuse: Fuse) -> type[Engine]:
         """Return the engine with its journal and its connections replaced, and nothing else."""
@@ -393,27 +271,28 @@ class Simulation:
 
         return SimulatedEngine
 
-    async def _command(self, engine: Engine, life: Life) -> None:
+    async def _command(self, engine: Engine, life: Life, fuse: Fuse) -> None:
         """Give the same command as ever: submit each file, and pay it."""
         submissions = {}
         for file in self._plan.files if life.judges_all_first else ():
             submissions[file.name] = await engine.submit(file)
+        paid = set()
         for file in self._plan.files:
             submission = submissions.get(file.name) or await engine.submit(file)
-            events = self._folder / f"{file.name}.jsonl"
-            stream = engine.pay(submission, follow_for_seconds=life.follow_for_seconds, events=events)
-            async with anyio.create_task_group() as person:
-                person.start_soon(self._interrupt, stream, life)
-                await self._listen(stream, life)
-                person.cancel_scope.cancel()
-            if life.leave_at is not None:
-                return
+            await self._pay(engine, submission.run_id, life, fuse)
+            paid.add(submission.run_id)
+        for run in reversed(await self._journal.runs()) if life.resumes_all else ():
+            if run.run_id not in paid:
+                await self._pay(engine, run.run_id, life, fuse)
 
-    async def _listen(self, stream: PaymentStream, life: Life) -> None:
-        with anyio.CancelScope() as patience:
-            patience.deadline = math.inf if life.leave_at is None else anyio.current_time() + life.leave_at
+    async def _pay(self, engine: Engine, run_id: str, life: Life, fuse: Fuse) -> None:
+        stream = engine.pay(run_id, follow_for_seconds=life.follow_for_seconds, events=self._events(run_id))
+        fuse.at_death.add(stream.cut_off)
+        async with anyio.create_task_group() as person:
+            person.start_soon(self._interrupt, stream, life)
             async for _ in stream:
                 await anyio.sleep(life.listener_seconds)
+            person.cancel_scope.cancel()
 
     async def _interrupt(self, stream: PaymentStream, life: Life) -> None:
         if life.stop_at is not None:
@@ -434,8 +313,8 @@ class Simulation:
         self._tell("CALM")
         await anyio.sleep(CALM_SECONDS)
         for _ in range(CALM_LIVES_MAX):
-            await self._live(Life(balance_share=1.0, downtime_seconds=CALM_SECONDS))
-            if not await self._unfinished():
+            await self._live(Life(resumes_all=True, balance_share=1.0, downtime_seconds=CALM_SECONDS))
+            if not await self._unfinished() and not await self._untold():
                 return
 
     async def _unfinished(self) -> bool:
@@ -451,18 +330,38 @@ class Simulation:
                     return True
         return False
 
+    async def _untold(self) -> bool:
+        """Whether a look-up for one file showed something of another, whose events wait for its own next payment."""
+        books = await self._books()
+        return any(violation for book in books for violation in events_tell_all(book))
+
     async def _check(self) -> None:
-        books = []
+        books = await self._books()
         for file in self._plan.files:
-            runs = [run for run in await self._journal.runs() if run.digest == file.digest]
-            if len(runs) != 1:
-                self._violated(f"{file.name} has {len(runs)} runs")
-                continue
-            books.append(await open_book(self._journal, file, runs[0], self._folder / f"{file.name}.jsonl"))
+            if all(book.file is not file for book in books):
+                self._violated(f"{file.name} has no run")
         for violation in broken(books, self._banks):
             self._violated(violation)
         for book in books:
             self.report.counts.update(entry.receipt.state for entry in book.entries)
+
+    async def _books(self) -> Sequence[Book]:
+        """Return the book of every run. A file whose lines all failed is a new attempt, and so a new run."""
+        files = {file.digest: file for file in self._plan.files}
+        return [
+            await open_book(self._journal, files[run.digest], run, self._events(run.run_id))
+            for run in await self._journal.runs()
+        ]
+
+    def _events(self, run_id: str) -> Path:
+        return self._folder / f"{run_id}.jsonl"
+
+
+def _says_full(error: BaseException) -> bool:
+    """Whether a full disk, and nothing else, is what a command failed with."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_says_full(inner) for inner in error.exceptions)
+    return isinstance(error, JournalFullError)
 
 
 def simulate(seed: int) -> Report:

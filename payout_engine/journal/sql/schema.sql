@@ -36,7 +36,8 @@ CREATE TABLE runs (
     created_at REAL NOT NULL,
     approved_no INTEGER UNIQUE,       -- counts approvals over all runs
     approved_at REAL,
-    finished_at REAL
+    finished_at REAL,
+    retry_of TEXT NOT NULL            -- the run whose unpaid lines this one pays again, or empty
 ) STRICT;
 CREATE INDEX runs_by_digest ON runs (digest);
 
@@ -82,9 +83,21 @@ CREATE TABLE dispatches (
 CREATE INDEX dispatches_by_chunk ON dispatches (chunk_id);
 CREATE INDEX dispatches_open ON dispatches (chunk_id) WHERE ended_at IS NULL;
 
--- What happened, in order. Each hash covers the entry and the hash before it.
+-- What people ask of whoever pays a run, until it is done. What came of it is in the log.
+CREATE TABLE requests (
+    run_no INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('pause', 'cancel')),
+    who TEXT NOT NULL,
+    why TEXT NOT NULL,
+    at REAL NOT NULL,
+    heard INTEGER NOT NULL,
+    PRIMARY KEY (run_no, kind)
+) STRICT, WITHOUT ROWID;
+
+-- What happened, in order. Each hash covers the entry and the hash before it. AUTOINCREMENT makes SQLite remember, apart,
+-- how many there were, so that the last entries cannot go missing unnoticed either.
 CREATE TABLE log (
-    seq INTEGER PRIMARY KEY,
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL,
     run_no INTEGER NOT NULL,
     chunk_id INTEGER,

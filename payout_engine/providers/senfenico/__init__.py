@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from payout_engine.ports import Registration
 from payout_engine.providers.senfenico.adapter import SenfenicoProvider, traits, wallets
 from payout_engine.providers.senfenico.sandbox import sandbox
+from payout_engine.registration import Registration
 
 REGISTRATION = Registration(
     name="senfenico",

@@ -18,7 +18,7 @@ import msgspec
 from payout_engine.errors import AmbiguousError
 from payout_engine.limits import ANSWER_BYTES_MAX
 from payout_engine.providers._http import Answer
-from payout_engine.providers.senfenico.wire import Transfer, read_envelope
+from payout_engine.providers.senfenico.wire import UNREADABLE, Transfer, read_envelope
 
 CUTS_TRIED_MAX = 100
 """Closing braces tried per piece before more bytes are awaited: names may hold braces, but not by the hundred."""
@@ -106,13 +106,13 @@ class TransferListReader:
         listed = b"[" + piece + b"]"
         try:
             return _TRANSFERS.decode(listed)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             pass
         # Either a wrong cut, or a transfer that lacks what we need: the latter is passed over alone, and the payout
         # it may speak of stays open.
         try:
             items = _ANY.decode(listed)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
         return [transfer for transfer in map(_one_or_none, items) if transfer is not None]
 
@@ -131,5 +131,5 @@ def _not_the_list() -> AmbiguousError:
 def _one_or_none(item: msgspec.Raw) -> Transfer | None:
     try:
         return _ONE.decode(item)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

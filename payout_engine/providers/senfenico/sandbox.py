@@ -89,7 +89,7 @@ Errors = dict[str, list[str]]
 
 
 class SenfenicoSandbox:
-    """One running sandbox. See `ports.SandboxServer`.
+    """One running sandbox. See `registration.SandboxServer`.
 
     Attributes:
         base_url: where it listens.
@@ -136,7 +136,7 @@ class SenfenicoSandbox:
         self.base_url = served.base_url
 
     def paid(self) -> Mapping[str, tuple[int, int]]:
-        """Return how often and how much money moves for each ext_id. See `ports.SandboxServer.paid`."""
+        """Return how often and how much money moves for each ext_id. See `registration.SandboxServer.paid`."""
         return self.ledger.paid()
 
     async def aclose(self) -> None:

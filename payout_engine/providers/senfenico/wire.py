@@ -17,7 +17,7 @@ import msgspec
 
 from payout_engine.errors import AmbiguousError, Brake, ConfigError, ProviderError, RefusedError
 from payout_engine.lifecycle import State
-from payout_engine.model import Receipt, Sighting, mask
+from payout_engine.model import Receipt, Sighting, mask, masked
 from payout_engine.providers._http import Answer
 
 CURRENCY = "XOF"
@@ -38,6 +38,9 @@ STATUSES: Mapping[str, State] = {"pending": State.ACCEPTED, "success": State.PAI
 TEXT_CHARS_MAX = 300
 """The provider's own words are cut to this before they are recorded."""
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoder raises of bytes that are not what is documented; the last, of JSON nested a thousand deep."""
+
 AMOUNT_CONTRADICTION = -1
 """Stands for an amount that is no whole number of francs: it equals no payout's amount, so nothing is matched by it."""
 
@@ -45,7 +48,6 @@ _FUNDS_WORDS = "insufficient balance"
 _INVALID_KEY = "invalid api key"
 _FIELDS = frozenset({"amount", "recipient_phone", "recipient_wallet", "ext_id"})
 _QUEUED = re.compile(r"\s*(\d{1,9}) transfers? queued")
-_LONG_DIGITS = re.compile(r"\d{8,}")
 _KEYS = re.compile(r"\b(sk_(?:test|live)_)[\w-]+")
 _HIDDEN = re.compile(r"\d{0,6}[xX*]{2,}\d{0,4}")
 _WHOLE = re.compile(rb"[0-9]{1,15}")
@@ -226,7 +228,7 @@ def _decoded(answer: Answer) -> Envelope:
         if answer.status == 401 and not envelope.status:
             raise _invalid_key(answer)
         return envelope
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         if answer.status == 401:
             raise _invalid_key(answer) from None
         raise AmbiguousError(
@@ -280,9 +282,9 @@ def said(envelope: Envelope) -> str:
 
 
 def scrubbed(text: str) -> str:
-    """Return `text` without keys and full phone numbers, on one line, and not longer than is useful."""
-    hidden = _LONG_DIGITS.sub(lambda found: mask(found.group()), _KEYS.sub(r"\1***", text))
-    return " ".join(hidden.split())[:TEXT_CHARS_MAX]
+    """Return `text` without keys and full phone numbers, in plain characters, and not longer than is useful."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(masked(_KEYS.sub(r"\1***", shown)).split())[:TEXT_CHARS_MAX]
 
 
 # ------------------------------------------------------------------------------------------------------- paying
@@ -382,7 +384,7 @@ def read_transfer(answer: Answer) -> Transfer:
     envelope = read_envelope(answer)
     try:
         return _TRANSFER.decode(envelope.data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise AmbiguousError(
             "answer_unreadable", "Senfenico answered with a transfer that its document does not show"
         ) from None
@@ -402,6 +404,10 @@ def _receipt(transfer: Transfer) -> Receipt:
     state = STATUSES.get(transfer.status)
     if state is None:
         return Receipt(State.ACCEPTED, "status_not_documented", scrubbed(transfer.status), transfer.reference)
+    if state is State.FAILED:
+        return Receipt(
+            state, "failed_at_provider", "Senfenico states that it did not pay; it gives no reason.", transfer.reference
+        )
     return Receipt(state, "", "", transfer.reference)
 
 
@@ -451,7 +457,7 @@ def read_balances(answer: Answer) -> Sequence[WalletBalance]:
     try:
         shown = _BALANCES.decode(envelope.data).transfer_balances
         return [_wallet_balance(wallet, shown[key]) for wallet, key in BALANCE_KEYS.items() if key in shown]
-    except (msgspec.DecodeError, ValueError):
+    except (*UNREADABLE, ValueError):
         raise AmbiguousError(
             "answer_unreadable", "Senfenico answered with balances that its document does not show"
         ) from None

@@ -1,0 +1,355 @@
+"""The proof: what must hold in the log, and between the log and the tables. Pure; `verifying.py` feeds it rows.
+
+`Chain` follows the whole log entry by entry; `Story` gathers what it says of one run. `ChunkReplay` replays what it
+says of one chunk: every payout begins where it was born, every entry is a move that its kind may make, every dispatch
+finds its payouts `ready`, and the end is what the tables hold. One entry and one chunk are held at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from payout_engine.journal import log, rows
+from payout_engine.lifecycle import MOVES, STATES_BY_LETTER, State
+from payout_engine.model import REJECTED_LANE, Finding, Lane, Payout, Receipt, RunState, Step, Tally
+
+Arrows = frozenset[tuple[State, State]]
+
+
+def _leaving(*sources: State) -> Arrows:
+    return frozenset((source, target) for source, target in MOVES if source in sources)
+
+
+ARROWS: Mapping[str, Arrows] = {
+    log.HOLD: frozenset({(State.READY, State.HELD)}),
+    log.RECEIPTS: _leaving(State.SENDING),
+    log.RECOVER: frozenset({(State.SENDING, State.UNKNOWN)}),
+    # Beside its moves, a look-up may make more known of a payout that stays where it is.
+    log.SIGHTING: _leaving(State.ACCEPTED, State.UNKNOWN, State.PAID, State.FAILED)
+    | {(State.READY, State.HELD), *((state, state) for state in State if state is not State.SENDING)},
+    log.DECISION: _leaving(State.HELD)
+    | {(State.UNKNOWN, State.HELD), (State.ACCEPTED, State.HELD), (State.READY, State.CANCELLED)},
+}
+"""Which moves each kind of entry may make. `ready` is reached by a refusal before processing, by proof of absence, or
+by a person, and left for the wire by an intent alone: so no dispatch follows another without a proof between."""
+
+HARMLESS: Arrows = frozenset({(State.READY, State.HELD), (State.READY, State.CANCELLED)})
+"""What any other kind of entry may do: take back what was never sent."""
+
+FINDINGS_MAX = 100
+"""Findings that are told; the others are only counted."""
+
+BROKEN = (msgspec.DecodeError, IndexError, KeyError, ValueError)
+"""What reading an altered text may raise."""
+
+
+class Findings:
+    """What does not hold: the first findings, and how many in all."""
+
+    def __init__(self) -> None:
+        self.first: list[Finding] = []
+        self.count = 0
+
+    def add(self, finding: Finding) -> None:
+        """Keep a finding, or only count it when there are many."""
+        self.count += 1
+        if len(self.first) < FINDINGS_MAX:
+            self.first.append(finding)
+
+
+class LogRow(NamedTuple):
+    """An entry of the log as it is stored."""
+
+    seq: int
+    at: float
+    run_no: int
+    chunk_id: int | None
+    kind: str
+    body: str
+    hash: bytes
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """The body of a `seal` entry, apart from the facts of the run itself."""
+
+    chunks: int
+    payouts_digest: str
+    totals: Sequence[SealedTotal]
+
+
+class SealedTotal(msgspec.Struct, frozen=True):
+    """How many payouts of a lane were sealed, and how much."""
+
+    account: str
+    lane: str
+    currency: str
+    count: int
+    amount_minor: int
+
+
+class Approval(msgspec.Struct, frozen=True):
+    """The body of an `approve` entry."""
+
+    approved_no: int
+
+
+class Story:
+    """What the log says of one run as a whole, gathered while the chain is followed.
+
+    Attributes:
+        head_seq: its last entry, 0 if there is none.
+        head: the hash of that entry.
+        seal_text: the body of its seal, or empty.
+        approved: the number, time and entry of its approval.
+        finished_at: when it was finished, unless something was released or sent later.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.entries = 0
+        self.head_seq, self.head = 0, log.GENESIS
+        self.kept_head: bytes | None = None
+        self.seal_text = ""
+        self.approved: tuple[int, float, int] | None = None
+        self.finished_at: float | None = None
+        self.problems: list[tuple[int, str]] = []
+
+    def hear(self, entry: LogRow) -> None:
+        """Take in one entry of the run."""
+        self.entries += 1
+        self.head_seq, self.head = entry.seq, entry.hash
+        if self.entries == 1 and entry.kind != log.SEAL:
+            self.problems.append((entry.seq, "the run's log does not begin with its seal"))
+        try:
+            self._hear(entry)
+        except BROKEN:
+            self.problems.append((entry.seq, f"the {entry.kind} entry cannot be read"))
+
+    def _hear(self, entry: LogRow) -> None:
+        if entry.kind == log.SEAL:
+            if self.seal_text:
+                self.problems.append((entry.seq, "the run is sealed a second time"))
+            self.seal_text = entry.body
+        elif entry.kind == log.APPROVE:
+            if self.approved:
+                self.problems.append((entry.seq, "the run is approved a second time"))
+            self.approved = msgspec.json.decode(entry.body, type=Approval).approved_no, entry.at, entry.seq
+        elif entry.kind == log.DISCARD:
+            self.problems.append((entry.seq, "the log says that the run was discarded"))
+        elif entry.kind == log.FINISH:
+            self.finished_at = entry.at
+        elif entry.kind == log.INTENT or (entry.kind == log.DECISION and _releases(entry.body)):
+            self.finished_at = None
+
+    @property
+    def state(self) -> RunState:
+        """Where the run stands, by its log."""
+        if self.approved is None:
+            return RunState.JUDGED
+        return RunState.PAYING if self.finished_at is None else RunState.FINISHED
+
+
+def _releases(body: str) -> bool:
+    return any(receipt.state is State.READY for receipt in _moved.decode(body).receipts)
+
+
+class Chain:
+    """Follows the log from its first entry, and says where it is broken."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self._before = log.GENESIS
+        self._next_seq = 1
+
+    def follow(self, entry: LogRow) -> str:
+        """Take in the next entry; return what is wrong with it, or an empty text."""
+        missing = entry.seq - self._next_seq
+        sealed = log.chained(self._before, entry.at, entry.run_no, entry.chunk_id, entry.kind, entry.body)
+        # Going on from the stored hash, one altered entry is one finding and not one for every entry after it.
+        self._before, self._next_seq = entry.hash, entry.seq + 1
+        self.entries += 1
+        if missing:
+            last = entry.seq - 1
+            return f"entries {last - missing + 1} to {last} of the log are missing" if missing > 0 else "out of order"
+        if sealed != entry.hash:
+            return "the hash does not fit: this entry was altered, or an entry before it was altered, removed or added"
+        return ""
+
+    def end(self, remembered: int | None) -> str:
+        """Return what is wrong with the end of the log, given how many entries SQLite remembers, or an empty text."""
+        if remembered is None or remembered == self._next_seq - 1:
+            return ""
+        return f"the log ends at entry {self._next_seq - 1}, but entry {remembered} was written once"
+
+
+class Stored(NamedTuple):
+    """One chunk as the tables hold it."""
+
+    chunk_id: int
+    lane: Lane
+    payouts: Sequence[Payout]
+    states: str
+    receipts: Sequence[Receipt | None]
+
+
+class Attempt(NamedTuple):
+    """One row of the dispatches, or what the log says of one."""
+
+    dispatch_id: int
+    indexes: tuple[int, ...]
+    begun_at: float
+    ended_at: float | None
+
+
+class ChunkReplay:
+    """Replays the log of one chunk.
+
+    Args:
+        stored: the chunk as the tables hold it.
+        approved_seq: the entry that approved the run; None if nobody did.
+    """
+
+    def __init__(self, stored: Stored, approved_seq: int | None) -> None:
+        born = State.REJECTED if stored.lane == REJECTED_LANE else State.READY
+        self.states = [born] * len(stored.payouts)
+        self._receipts: list[Receipt | None] = [None] * len(stored.payouts)
+        self.stored = stored
+        self._approved_seq = approved_seq
+        self._attempts: dict[int, Attempt] = {}
+
+    def replay(self, entry: LogRow) -> Iterator[Finding]:
+        """Take in the next entry of the chunk; yield what does not follow."""
+        try:
+            if entry.kind == log.INTENT:
+                yield from self._intent(entry, msgspec.json.decode(entry.body, type=log.Intent))
+            elif entry.kind in log.MOVED_KINDS:
+                yield from self._moved(entry, _moved.decode(entry.body))
+            elif entry.kind != log.NOTE:
+                yield self._finding(entry, "an entry of an unknown kind")
+        except BROKEN:
+            yield self._finding(entry, f"the {entry.kind} entry cannot be read")
+
+    def _intent(self, entry: LogRow, intent: log.Intent) -> Iterator[Finding]:
+        indexes = self._indexes(intent.indexes)
+        if self._approved_seq is None or entry.seq < self._approved_seq:
+            yield self._finding(entry, "sent before anybody approved the run", indexes)
+        doubtful = [index for index in indexes if self.states[index] is not State.READY]
+        if doubtful:
+            states = ", ".join(sorted({self.states[index] for index in doubtful}))
+            yield self._finding(entry, f"sent while {states}, without proof that the dispatch before failed", doubtful)
+        if intent.dispatch in self._attempts:
+            yield self._finding(entry, f"dispatch {intent.dispatch} begins a second time", indexes)
+        for index in indexes:
+            self.states[index], self._receipts[index] = State.SENDING, None
+        self._attempts[intent.dispatch] = Attempt(intent.dispatch, indexes, entry.at, None)
+
+    def _moved(self, entry: LogRow, moved: log.Moved) -> Iterator[Finding]:
+        indexes = self._indexes(moved.indexes)
+        receipts = rows.each(moved.receipts, len(indexes))
+        arrows = ARROWS.get(entry.kind, HARMLESS)
+        wrong = [
+            index
+            for index, receipt in zip(indexes, receipts, strict=True)
+            if (self.states[index], receipt.state) not in arrows
+        ]
+        if wrong:
+            yield self._finding(entry, f"a {entry.kind} entry makes a move that it cannot make", wrong)
+        if entry.kind == log.DECISION and len(moved.persons) != len(indexes):
+            yield self._finding(entry, "a decision without the person who took it", indexes)
+        for index, receipt in zip(indexes, receipts, strict=True):
+            self.states[index], self._receipts[index] = receipt.state, receipt
+        if (moved.dispatch is not None) is not (entry.kind in (log.RECEIPTS, log.RECOVER)):
+            yield self._finding(entry, "an answer without a dispatch, or the other way round", indexes)
+        elif moved.dispatch is not None:
+            yield from self._end(entry, moved.dispatch, indexes)
+
+    def _end(self, entry: LogRow, dispatch: int, indexes: tuple[int, ...]) -> Iterator[Finding]:
+        attempt = self._attempts.get(dispatch)
+        if attempt is None or attempt.ended_at is not None or attempt.indexes != indexes:
+            yield self._finding(entry, f"an answer that does not belong to dispatch {dispatch}", indexes)
+        else:
+            self._attempts[dispatch] = attempt._replace(ended_at=entry.at)
+
+    def _indexes(self, indexes: Sequence[int] | None) -> tuple[int, ...]:
+        count = len(self.stored.payouts)
+        chosen = tuple(range(count)) if indexes is None else tuple(indexes)
+        if len(set(chosen)) != len(chosen) or any(not 0 <= index < count for index in chosen):
+            raise ValueError("no such payouts")
+        return chosen
+
+    def conclude(self, attempts: Sequence[Attempt]) -> Iterator[Finding]:
+        """Compare where the replay ended with what the tables hold; yield what differs."""
+        for index, (state, letter) in enumerate(zip(self.states, self.stored.states, strict=False)):
+            if STATES_BY_LETTER.get(letter) is not state:
+                held = STATES_BY_LETTER.get(letter, letter)
+                yield self._finding(None, f"recorded as {held}, but by the log it is {state}", [index])
+            # What was said of refused lines is in no entry; it is part of the sealed digest instead.
+            elif state is not State.REJECTED and self.stored.receipts[index] != self._receipts[index]:
+                yield self._finding(None, "what is recorded of it is not what the log says", [index])
+        if len(self.states) != len(self.stored.states):
+            yield self._finding(None, "its states are not as many as its payouts")
+        if list(attempts) != list(self._attempts.values()):
+            yield self._finding(None, "the table of dispatches does not agree with the log")
+
+    @property
+    def dispatches(self) -> int:
+        """How many dispatches the log knows."""
+        return len(self._attempts)
+
+    def _finding(self, entry: LogRow | None, what: str, indexes: Sequence[int] = ()) -> Finding:
+        payouts = self.stored.payouts
+        lines = [payouts[index].line for index in indexes] or [payout.line for payout in payouts] or [0]
+        return Finding(what, entry.seq if entry else 0, "", min(lines), max(lines))
+
+
+_moved = msgspec.json.Decoder(log.Moved)
+
+
+class Totals:
+    """Counts and sums by lane and state."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[Lane, State], tuple[int, int]] = {}
+
+    def add(self, lane: Lane, states: Sequence[State], payouts: Sequence[Payout]) -> None:
+        """Count the payouts of a chunk."""
+        for state, payout in zip(states, payouts, strict=True):
+            count, amount_minor = self._sums.get((lane, state), (0, 0))
+            self._sums[lane, state] = count + 1, amount_minor + payout.amount_minor
+
+    def tallies(self) -> list[Tally]:
+        """Return them in a stable order."""
+        return [Tally(lane, state, *total) for (lane, state), total in sorted(self._sums.items())]
+
+
+def digest_of(run_id: str, seq: int, head: bytes, tallies: Sequence[Tally]) -> str:
+    """Return the digest of a run: the number of its last entry, and a hash over that entry, the id and the totals."""
+    lines = [f"payout_engine run {run_id}", f"entry {seq} {head.hex()}"]
+    for tally in tallies:
+        lane = tally.lane
+        lines.append(f"{lane.account}|{lane.name}|{lane.currency}|{tally.state}|{tally.count}|{tally.amount_minor}")
+    return f"{seq}-{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}"
+
+
+def kept_seq(kept: str) -> int:
+    """Return the number of the entry that a kept digest speaks of; 0 when it is no digest."""
+    seq, dash, sha256 = kept.partition("-")
+    return int(seq) if dash and seq.isascii() and seq.isdecimal() and len(sha256) == 64 else 0
+
+
+def replayed(lane: Lane, receipt: Receipt, steps: Sequence[Step]) -> Iterator[str]:
+    """Yield what does not follow in the life of one payout, given its steps and where it stands."""
+    state = State.REJECTED if lane == REJECTED_LANE else State.READY
+    for step in steps:
+        target = step.receipt.state if step.receipt is not None else State.SENDING
+        if step.receipt is None and state is not State.READY:
+            yield f"sent while {state}, without proof that the dispatch before failed"
+        elif step.receipt is not None and (state, target) not in ARROWS.get(step.kind, HARMLESS):
+            yield f"a {step.kind} entry makes a move that it cannot make, from {state} to {target}"
+        state = target
+    if state is not receipt.state:
+        yield f"recorded as {receipt.state}, but by the log it is {state}"

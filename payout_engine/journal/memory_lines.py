@@ -1,0 +1,66 @@
+"""What the journal in memory is made of: lines with all that is known of them, and runs; and how lines are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from payout_engine.errors import IllegalMoveError
+from payout_engine.journal.fresh import payee
+from payout_engine.journal.rows import outcome_of
+from payout_engine.lifecycle import UNPAID
+from payout_engine.model import Lane, Outcome, Payout, Receipt, RepeatKind, Request, RequestKind, Run, RunState, Step
+
+
+class Line(msgspec.Struct):
+    """One payout with all that is known of it."""
+
+    position: int
+    payout: Payout
+    row: Sequence[str]
+    lane: Lane
+    key: str
+    receipt: Receipt
+    sent_at: float = 0.0
+    steps: list[Step] = []
+
+
+class RunLines(msgspec.Struct):
+    """One run with its lines, by position."""
+
+    run: Run
+    number: int
+    token: str
+    lines: dict[int, Line] = {}
+    chunks: int = 0
+    approved_no: int = 0
+    compared: int | None = None
+    events: list[tuple[int, Sequence[Outcome]]] = []
+    notes: list[tuple[float, str, str]] = []
+    requests: dict[RequestKind, Request] = {}
+
+
+def require(run: RunLines, state: RunState) -> None:
+    """Raise IllegalMoveError unless a run is in `state`."""
+    if run.run.state is not state:
+        raise IllegalMoveError(f"run {run.run.run_id} is {run.run.state}, not {state}")
+
+
+def outcome(run: RunLines, line: Line) -> Outcome:
+    """Return what to tell the caller about a line."""
+    return outcome_of(run.run.run_id, line.lane, line.payout, line.receipt)
+
+
+def alike(run: RunLines, line: Line, kind: RepeatKind) -> list[Line]:
+    """Return the payouts of a run that say the same as `line` and may yet be paid, lowest line first."""
+    found = [
+        other
+        for other in run.lines.values()
+        if other.receipt.state not in UNPAID and _says(other.payout, kind) == _says(line.payout, kind)
+    ]
+    return sorted(found, key=lambda other: (other.payout.line, other.position))
+
+
+def _says(payout: Payout, kind: RepeatKind) -> str:
+    return payout.reference if kind is RepeatKind.REFERENCE else payee(payout)

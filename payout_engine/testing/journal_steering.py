@@ -1,0 +1,143 @@
+"""What every journal must do when a person asks for something; part of `JournalSuite`."""
+
+from __future__ import annotations
+
+import pytest
+
+from payout_engine.errors import IllegalMoveError
+from payout_engine.lifecycle import State
+from payout_engine.model import Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.testing.journal_lines import (
+    MOOV,
+    ORANGE,
+    JournalFactory,
+    approved,
+    chunk,
+    dispatched,
+    entry,
+    every,
+    judged,
+    payout,
+    refused,
+    replay,
+    said,
+    sent,
+    states,
+)
+
+CANCEL = Request(RequestKind.CANCEL, "awa", "wrong month")
+DOUBT = Problem("payee_amount_repeated", "Again.")
+
+
+class SteeringSuite:
+    """Requests from other processes, and withdrawing what was never sent."""
+
+    async def test_a_request_stands_until_it_is_done(self, journal_factory: JournalFactory) -> None:
+        """It is heard, replaced by a later one of its kind, and gone when done; other kinds and runs are untouched."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            await approved(journal, "other", chunk([2]))
+            assert await journal.requests("run") == []
+            await journal.ask("run", CANCEL)
+            await journal.ask("run", Request(RequestKind.PAUSE, "issa"))
+            await journal.answer("run", RequestKind.PAUSE, False)
+            cancel, pause = await journal.requests("run")
+            assert (cancel.who, cancel.why, cancel.heard, cancel.at > 0) == ("awa", "wrong month", False, True)
+            assert (pause.who, pause.why, pause.heard) == ("issa", "", True)
+            await journal.ask("run", Request(RequestKind.PAUSE, "awa"))
+            assert [(asked.who, asked.heard) for asked in await journal.requests("run")][1:] == [("awa", False)]
+            await journal.answer("run", RequestKind.PAUSE, True)
+            assert await journal.requests("run") == [cancel]
+            assert await journal.requests("other") == []
+
+    async def test_who_asked_and_why_stays_in_the_log(self, journal_factory: JournalFactory) -> None:
+        """A request that is done is still told among the remarks."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            await journal.ask("run", CANCEL)
+            await journal.answer("run", RequestKind.CANCEL, True)
+            assert [note[1:] for note in await journal.notes("run")] == [("asked_cancel", "awa: wrong month")]
+
+    async def test_what_was_never_sent_is_withdrawn_and_nothing_else(self, journal_factory: JournalFactory) -> None:
+        """Ready lines and lines held before sending are cancelled; whatever a provider may have stays as it is."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]), chunk([3, 4], MOOV), chunk([5, 6]), refused([7]))
+            positions = {r.payouts[0].line: r.chunk_id << 10 for r in await journal.ready("run", ORANGE, 0, 9)}
+            await sent(journal, "run", Receipt(State.ACCEPTED))
+            await journal.record(
+                await dispatched(journal, "run", MOOV), [Receipt(State.UNKNOWN), Receipt(State.READY, "refused")]
+            )
+            await journal.hold("run", {positions[5]: DOUBT})
+            outcomes, after = await journal.cancel("run", CANCEL, 0, 9)
+            assert after == 0
+            assert [(o.line, o.status, o.message) for o in outcomes] == [
+                (line, State.CANCELLED, "Withdrawn by awa: wrong month") for line in (4, 5, 6)
+            ]
+            assert await states(journal, "run") == {
+                1: State.ACCEPTED,
+                2: State.ACCEPTED,
+                3: State.UNKNOWN,
+                **dict.fromkeys((4, 5, 6), State.CANCELLED),
+                7: State.REJECTED,
+            }
+            assert [o.line for o in await replay(journal, "run") if o.status is State.CANCELLED] == [4, 5, 6]
+            assert await journal.ready("run", ORANGE, 0, 9) == []
+            assert await journal.cancel("run", CANCEL, 0, 9) == ([], 0)
+
+    async def test_what_a_provider_showed_is_not_withdrawn(self, journal_factory: JournalFactory) -> None:
+        """A line held because of what the provider shows may have been paid, though it was never sent from here."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            key = (await entry(journal, "run", 1)).key
+            await journal.apply([Sighting(key, Receipt(State.PAID, provider_reference="T1"))])
+            outcomes, _ = await journal.cancel("run", CANCEL, 0, 9)
+            assert [outcome.line for outcome in outcomes] == [2]
+            assert (await states(journal, "run"))[1] is State.HELD
+
+    async def test_what_was_sent_and_then_held_is_not_withdrawn(self, journal_factory: JournalFactory) -> None:
+        """A line that was on the wire once is for a person to settle."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            await sent(journal, "run", Receipt(State.READY, "never_left"))
+            (ready,) = await journal.ready("run", ORANGE, 0, 1)
+            await journal.hold("run", {ready.chunk_id << 10: DOUBT})
+            assert await journal.cancel("run", CANCEL, 0, 9) == ([], 0)
+
+    async def test_a_withdrawn_line_that_the_provider_shows_is_held(self, journal_factory: JournalFactory) -> None:
+        """Cancelled means safe to pay again; a transfer that shows up takes that back."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            await journal.cancel("run", CANCEL, 0, 9)
+            key = (await entry(journal, "run", 1)).key
+            applied = await journal.apply([Sighting(key, Receipt(State.PAID, provider_reference="T1"))])
+            assert len(applied.conflicts) == 1
+            assert await states(journal, "run") == {1: State.HELD}
+
+    async def test_withdrawing_goes_in_pages(self, journal_factory: JournalFactory) -> None:
+        """Page by page everything is withdrawn once."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", *(chunk([n]) for n in range(1, 8)))
+            lines, after, pages = list[int](), 0, 0
+            while pages == 0 or after:
+                outcomes, after = await journal.cancel("run", CANCEL, after, 3)
+                lines += [outcome.line for outcome in outcomes]
+                pages += 1
+            assert lines == list(range(1, 8))
+            assert pages == 3
+
+    async def test_nothing_is_withdrawn_before_approval(self, journal_factory: JournalFactory) -> None:
+        """A run that nobody approved is discarded, not cancelled."""
+        async with journal_factory() as journal:
+            await judged(journal, "run", chunk([1]))
+            with pytest.raises(IllegalMoveError):
+                await journal.cancel("run", CANCEL, 0, 9)
+
+    async def test_withdrawn_lines_may_be_paid_by_another_run(self, journal_factory: JournalFactory) -> None:
+        """A cancelled line uses up neither its reference nor its recipient and amount; a retry remembers its origin."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            await journal.cancel("run", CANCEL, 0, 9)
+            await judged(journal, "again", chunk([1, 2]), retry_of="run")
+            assert said(await every(journal.repeats("again"))) == set()
+            assert payout(1) == (await entry(journal, "again", 1)).payout
+            assert [found.retry_of for found in await journal.runs()] == ["run", ""]

@@ -1,0 +1,141 @@
+"""What a seed decides beforehand: the files, the banks' promises and their faults, and how each life goes and ends.
+
+`simulation.py` draws one plan for each seed and lives it.
+"""
+
+from __future__ import annotations
+
+import math
+import random  # noqa: TID251 - every draw is from a generator that the simulation has seeded
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from payout_engine.ports import KeyPromise, LookUpKind, Traits
+from payout_engine.testing.bank import ABSENCE_FINAL_SECONDS, Fault
+from payout_engine.testing.crashing import Step
+from payout_engine.testing.random_file import RandomFile, random_files
+
+STEPS: Mapping[str, int] = {
+    **dict.fromkeys(["begin", "add", "hold", "seal", "discard", "find_digest", "balances", "ready", "tally"], 1),
+    **dict.fromkeys(["open_queries", "finish", "lease", "outcomes", "repeats", "look_up"], 1),
+    **dict.fromkeys(["approve", "recover", "apply"], 3),
+    **dict.fromkeys(["intend", "send", "record"], 8),
+}
+"""Steps at which a life may end, and how often each is chosen."""
+
+
+class Life(msgspec.Struct, frozen=True, kw_only=True):
+    """How one life of the engine goes, and ends. Times are in seconds from its beginning; None means: not so.
+
+    Attributes:
+        step: it crashes at this step.
+        crash_at: it crashes at this time, whatever it is doing.
+        stop_at: a person asks it to stop.
+        cut_off_at: a person insists.
+        leave_at: its caller is cancelled, or stops listening, and closes the engine.
+        disk_full_at: the disk is full for `disk_full_seconds`.
+        follow_for_seconds: how long it follows after the last send.
+        listener_seconds: how long its caller takes for each outcome.
+        judges_all_first: it judges all files before it pays any.
+        resumes_all: it also goes on with runs whose file has begun a new one since.
+        balance_share: what the balances are topped up to, as a share of all that is to be paid.
+        clock_offset_seconds: how wrong the machine's clock is.
+        downtime_seconds: until the next life.
+    """
+
+    step: Step | None = None
+    crash_at: float | None = None
+    stop_at: float | None = None
+    cut_off_at: float | None = None
+    leave_at: float | None = None
+    disk_full_at: float | None = None
+    disk_full_seconds: float = 4.0
+    follow_for_seconds: float = 600.0
+    listener_seconds: float = 0.0
+    judges_all_first: bool = False
+    resumes_all: bool = False
+    balance_share: float | None = None
+    clock_offset_seconds: float = 0.0
+    downtime_seconds: float = 1.0
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """Everything that a seed decides beforehand."""
+
+    files: Sequence[RandomFile]
+    traits: Mapping[str, Traits]
+    faults: Mapping[str, Mapping[Fault, float]]
+    lives: Sequence[Life]
+    commit_seconds: float
+    patience_seconds: float
+
+
+def draw_plan(chance: random.Random) -> Plan:
+    """Draw a world and its lives."""
+    accounts = chance.choice([("bf",), ("bf",), ("orange", "moov")])
+    traits = {account: _draw_traits(chance) for account in accounts}
+    absence = any(each.absence_final_seconds is not None for each in traits.values())
+    return Plan(
+        files=random_files(chance),
+        traits=traits,
+        faults={account: _draw_faults(chance) for account in accounts},
+        lives=[_draw_life(chance, absence) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
+        commit_seconds=chance.choice([0.0, 0.001, 0.01]),
+        patience_seconds=chance.choice([5.0, 20.0, 90.0]),
+    )
+
+
+def _draw_traits(chance: random.Random) -> Traits:
+    look_up = chance.choices([LookUpKind.SWEEP, LookUpKind.EACH, LookUpKind.NONE], [5, 4, 1])[0]
+    proves_absence = look_up is not LookUpKind.NONE and chance.random() < 0.5
+    return Traits(
+        pays_out=True,
+        batch_limit=chance.choice([2, 3, 5, 5, 10, 100]),
+        calls_per_second=chance.choice([None, 0.5, 2.0, 5.0, 20.0]),
+        concurrency=chance.choice([1, 2, 4, 8]),
+        key_promise=chance.choice([KeyPromise.NONE, KeyPromise.NONE, KeyPromise.IDEMPOTENT]),
+        key_lifetime_seconds=None,
+        look_up=look_up,
+        absence_final_seconds=ABSENCE_FINAL_SECONDS if proves_absence else None,
+        recipients=("phone",),
+    )
+
+
+def _draw_faults(chance: random.Random) -> Mapping[Fault, float]:
+    """Draw which faults happen. Few at a time find more than all at once, which mostly stop the engine early."""
+    share = chance.choice([0.0, 0.2, 0.4, 0.8])
+    rare = {Fault.ADAPTER, Fault.LOCKED, Fault.REFUSED}
+    return {
+        fault: chance.choice([0.05, 0.2, 0.5]) * (0.1 if fault in rare else 1.0)
+        for fault in Fault
+        if chance.random() < share
+    }
+
+
+def _draw_life(chance: random.Random, absence: bool) -> Life:
+    """Draw how a life goes. Where absence is proved by age the clock must be right: no provider can know better."""
+    common: dict[str, Any] = {
+        "follow_for_seconds": chance.choice([0.0, 5.0, 120.0, 600.0]),
+        "listener_seconds": chance.choice([0.0, 0.0, 0.0, 2.0]),
+        "judges_all_first": chance.random() < 0.3,
+        "balance_share": chance.choice([None, 0.2, 0.5, 1.0, 1.0, 1.0]),
+        "clock_offset_seconds": 0.0 if absence else chance.choice([0.0, 0.0, -3600.0]),
+        "downtime_seconds": chance.choice([0.5, 5.0, 60.0]),
+    }
+    ends = {"peace": 4, "step": 4, "named": 7, "time": 4, "stop": 1, "cut_off": 1, "leave": 1, "full": 1}
+    end = chance.choices(list(ends), list(ends.values()))[0]
+    at = math.exp(chance.uniform(math.log(0.05), math.log(60.0)))
+    if end == "step":
+        number = int(math.exp(chance.uniform(0.0, math.log(400.0))))
+        return Life(step=Step(number, chance.random() < 0.5), **common)
+    if end == "named":
+        number = chance.choice([1, 1, 2, 3, 5, 8])
+        return Life(
+            step=Step(number, chance.random() < 0.5, chance.choices(list(STEPS), list(STEPS.values()))[0]), **common
+        )
+    when = {"time": "crash_at", "stop": "stop_at", "cut_off": "cut_off_at", "leave": "leave_at", "full": "disk_full_at"}
+    if end in when:
+        common[when[end]] = at
+    return Life(**common)

@@ -1,0 +1,69 @@
+"""The documents keep up with the program: commands exist, and every exit code and every state is explained."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from payout_engine.cli.app import app
+from payout_engine.lifecycle import EDGES, State
+from payout_engine.summary import Exit
+
+PROJECT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*(PROJECT / "docs").glob("*.md"), PROJECT / "README.md"])
+OPERATING = (PROJECT / "docs" / "operating.md").read_text(encoding="utf-8")
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
+
+
+def test_the_page_on_the_lifecycle_is_what_the_table_makes() -> None:
+    """The committed page equals what tools/write_lifecycle.py makes; every arrow has a letter of its own."""
+    script = "import sys; sys.path.insert(0, 'tools'); import write_lifecycle; sys.stdout.write(write_lifecycle.page())"
+    made = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", script], cwd=PROJECT, capture_output=True, check=True, encoding="utf-8"
+    ).stdout
+    assert made == (PROJECT / "docs" / "lifecycle.md").read_text(encoding="utf-8"), "run tools/write_lifecycle.py"
+    assert len(re.findall(r"^    \w+ --> \w+: [A-Z]+$", made, re.MULTILINE)) == len(EDGES)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_and_option_in_the_documents_exists(document: Path) -> None:
+    """Nobody is told to type what is not there."""
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"payout-engine ([a-z]+)((?:(?!payout-engine)[^`\n])*)", text)
+    assert named or document.name == "lifecycle.md"
+    for command, rest in named:
+        assert command in COMMANDS, f"{document.name} names the command {command}"
+        known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", rest.split("#")[0])) <= known, f"{command}{rest}"
+
+
+@pytest.mark.parametrize("code", Exit)
+def test_every_exit_code_has_a_section(code: Exit) -> None:
+    """The runbook is found by the number on the screen."""
+    assert re.search(rf"^### Exit {code.value}: \w", OPERATING, re.MULTILINE)
+    section = OPERATING.split(f"### Exit {code.value}:")[1].split("\n##")[0]
+    assert len(section.split()) > 10
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_has_a_section(state: State) -> None:
+    """The runbook is found by the word in the results."""
+    assert len(re.findall(rf"^### `{state}`$", OPERATING, re.MULTILINE)) == 1
+
+
+def test_every_command_is_in_the_runbook() -> None:
+    """No command is a secret."""
+    for command in COMMANDS:
+        assert f"payout-engine {command}" in OPERATING, command
+
+
+def test_the_documents_agree_with_one_another() -> None:
+    """Links between documents lead somewhere."""
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([\w./-]+\.md)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} -> {target}"

@@ -1,0 +1,558 @@
+"""Hostile input: whatever bytes a file or a provider sends, nothing but clean errors, in bounded time and memory.
+
+Hypothesis makes the bytes. Also: archive bombs, paths and control characters in names, formulas in cells.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import resource
+import subprocess
+import time
+import unicodedata
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from reading import read
+from rich.text import Text
+from test_cli import ENVIRONMENT, call, command
+from test_sources_files import NAMESPACE, cell
+
+from payout_engine.cli import console
+from payout_engine.cli.console import plain, visible
+from payout_engine.errors import AmbiguousError, ConfigError, InputError, RefusedError
+from payout_engine.lifecycle import State
+from payout_engine.model import Receipt
+from payout_engine.providers._http import Answer
+from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico.listing import TransferListReader
+from payout_engine.settings import load_settings
+
+INPUTS = int(os.environ.get("PAYOUT_ENGINE_INPUTS", "60"))
+"""How many inputs are tried for each reader and each answer."""
+
+MANY = settings(
+    max_examples=INPUTS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+SECONDS_MAX = 5.0
+
+# ------------------------------------------------------------------------------------------------------------ readers
+
+CELLS = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
+    ["70123456", "1500", '"', "=1+1", "\0", "\ufeff", "a,b;c\td", "\r\n", "\x1b[2J", "1e309", "NaN", "٣٤٥"]
+)
+TABLES = st.lists(st.lists(CELLS, max_size=5), max_size=6)
+START = b"phone,amount,reference\n"
+
+
+def csv_bytes(table: Sequence[Sequence[str]], delimiter: str, encoding: str) -> bytes:
+    """A table as some program might have written it."""
+    return "\n".join(delimiter.join(row) for row in table).encode(encoding, errors="replace")
+
+
+def damaged(data: bytes, cuts: Sequence[tuple[int, bytes]]) -> bytes:
+    """A file with bytes replaced here and there."""
+    changed = bytearray(data)
+    for place, piece in cuts:
+        start = place % (len(changed) or 1)
+        changed[start : start + len(piece)] = piece
+    return bytes(changed)
+
+
+def workbook(rows: Sequence[Sequence[Any]], added: str = "") -> bytes:
+    """The smallest XLSX with these rows, and any text at the end of its sheet."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in workbook_parts(rows).items():
+            archive.writestr(name, text.replace("</sheetData>", f"{added}</sheetData>"))
+    return made.getvalue()
+
+
+def workbook_parts(rows: Sequence[Sequence[Any]]) -> dict[str, str]:
+    """The parts of the smallest XLSX."""
+    package, office = f"{NAMESPACE}/package/2006", f"{NAMESPACE}/officeDocument/2006/relationships"
+    main = f'xmlns="{NAMESPACE}/spreadsheetml/2006/main"'
+    kinds = "application/vnd.openxmlformats-officedocument.spreadsheetml."
+    lines = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
+    return {
+        "[Content_Types].xml": f'<Types xmlns="{package}/content-types">'
+        f'<Override PartName="/xl/workbook.xml" ContentType="{kinds}sheet.main+xml"/>'
+        f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{kinds}worksheet+xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{package}/relationships">'
+        f'<Relationship Id="r1" Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook {main} xmlns:r="{office}"><sheets><sheet name="S" sheetId="1" r:id="r1"/>'
+        "</sheets></workbook>",
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships">'
+        f'<Relationship Id="r1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
+        "xl/worksheets/sheet1.xml": f"<worksheet {main}><sheetData>{lines}</sheetData></worksheet>",
+    }
+
+
+def open_document(content: str) -> bytes:
+    """An OpenDocument spreadsheet with this table."""
+    spaces = "urn:oasis:names:tc:opendocument:xmlns"
+    text = (
+        f'<office:document-content xmlns:office="{spaces}:office:1.0" xmlns:table="{spaces}:table:1.0" '
+        f'xmlns:text="{spaces}:text:1.0" office:version="1.2"><office:body><office:spreadsheet>{content}'
+        "</office:spreadsheet></office:body></office:document-content>"
+    )
+    manifest = f'<manifest:manifest xmlns:manifest="{spaces}:manifest:1.0"/>'
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet", zipfile.ZIP_STORED)
+        archive.writestr("META-INF/manifest.xml", manifest)
+        archive.writestr("content.xml", text)
+    return made.getvalue()
+
+
+def parquet(rows: Sequence[tuple[str, float]]) -> bytes:
+    """A Parquet file."""
+    made = io.BytesIO()
+    table = pyarrow.table({"phone": [phone for phone, _ in rows], "amount": [amount for _, amount in rows]})
+    pyarrow.parquet.write_table(table, made)
+    return made.getvalue()
+
+
+async def judge(folder: Path, name: str, data: bytes) -> bool:
+    """Read a file; return whether it came out as rows. Nothing but rows and `InputError` is let through."""
+    path = folder / name
+    path.write_bytes(data)
+    began = time.monotonic()
+    try:
+        found = await read(path)
+    except InputError as error:
+        assert "\n" not in str(error) and path.stem in str(error)
+        return False
+    finally:
+        assert time.monotonic() - began < SECONDS_MAX
+    assert all(isinstance(value, str) for row in found.rows for value in row)
+    return True
+
+
+CUTS = st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(min_size=1, max_size=6)), max_size=4)
+SUFFIXES = (".csv", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet", "")
+
+
+@MANY
+@given(data=st.binary(max_size=400), suffix=st.sampled_from(SUFFIXES))
+@example(data=b"\xff\xfe", suffix=".csv")
+@example(data=b"PK\x03\x04", suffix="")
+@example(data=b"PAR1PAR1", suffix="")
+@example(data=b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), suffix="")
+async def test_any_bytes_are_rows_or_one_clear_refusal(tmp_path: Path, data: bytes, suffix: str) -> None:
+    """Every reader, given anything at all."""
+    await judge(tmp_path, f"fuzz{suffix}", data)
+
+
+@MANY
+@given(
+    table=TABLES,
+    delimiter=st.sampled_from(",;\t|"),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "cp1252"]),
+    cuts=CUTS,
+)
+async def test_csv_of_any_shape(
+    tmp_path: Path, table: list[list[str]], delimiter: str, encoding: str, cuts: list[tuple[int, bytes]]
+) -> None:
+    """Any cells, separators and encodings, with damage."""
+    await judge(tmp_path, "fuzz.csv", damaged(csv_bytes([["phone", "amount"], *table], delimiter, encoding), cuts))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | CELLS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(CELLS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@MANY
+@given(objects=st.lists(JSON, max_size=5), cuts=CUTS)
+@example(objects=[{"phone": 1}, [[[[[[[]]]]]]]], cuts=[])
+async def test_jsonl_of_any_shape(tmp_path: Path, objects: list[Any], cuts: list[tuple[int, bytes]]) -> None:
+    """Any values on any lines, with damage."""
+    lines = b"\n".join(msgspec.json.encode(value) for value in [{"phone": "70123456", "amount": 1}, *objects])
+    await judge(tmp_path, "fuzz.jsonl", damaged(lines, cuts))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[" * 100_000, b'{"a":' * 100_000, b'{"phone":"\\ud800","amount":"1"}', b'{"phone":1e400,"amount":-0.0}'],
+    ids=["deep array", "deep object", "half a character", "huge number"],
+)
+async def test_jsonl_that_breaks_parsers(tmp_path: Path, line: bytes) -> None:
+    """Nesting without end, halves of characters and numbers beyond every bound are bad lines, not a bad day."""
+    assert await judge(tmp_path, "fuzz.jsonl", b'{"phone":"70123456","amount":1}\n' + line + b"\n")
+
+
+@MANY
+@given(rows=st.lists(st.lists(st.none() | st.floats() | st.text("a<&>\"'1é", max_size=4), max_size=4), max_size=4))
+@example(rows=[])
+async def test_workbooks_of_any_shape(tmp_path: Path, rows: list[list[Any]]) -> None:
+    """Any cells in a well-formed workbook."""
+    await judge(tmp_path, "fuzz.xlsx", workbook([["phone", "amount"], *rows]))
+
+
+@MANY
+@given(cuts=CUTS.filter(bool), kind=st.sampled_from(["xlsx", "ods", "parquet"]))
+async def test_damaged_containers(tmp_path: Path, cuts: list[tuple[int, bytes]], kind: str) -> None:
+    """A spreadsheet or Parquet file with bytes replaced anywhere."""
+    rows = (
+        "<table:table-row>" + "<table:table-cell><text:p>phone</text:p></table:table-cell>" * 2 + "</table:table-row>"
+    )
+    whole = {
+        "xlsx": workbook([["phone", "amount"], ["70123456", 1500.0]]),
+        "ods": open_document(f'<table:table table:name="S">{rows * 3}</table:table>'),
+        "parquet": parquet([("70123456", 1500.0)] * 50),
+    }
+    await judge(tmp_path, f"fuzz.{kind}", damaged(whole[kind], cuts))
+
+
+@MANY
+@given(xml=st.text(st.sampled_from('<row r="c t=s>1A/&;!-[]v'), max_size=80))
+async def test_a_sheet_of_any_text(tmp_path: Path, xml: str) -> None:
+    """A workbook whose sheet is no sheet."""
+    await judge(tmp_path, "fuzz.xlsx", workbook([["phone", "amount"], ["70123456", "1"]], added=xml))
+
+
+# -------------------------------------------------------------------------------------------------------------- bombs
+
+MEMORY_BYTES_MAX = 1024**3
+"""What reading a small hostile file may take. The process gets no more and would die."""
+
+
+def plan_in_little_memory(folder: Path, name: str) -> subprocess.CompletedProcess[bytes]:
+    """Judge a file in a process that may not grow."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+
+    return subprocess.run(
+        command("plan", name, "--sandbox"),
+        cwd=folder,
+        capture_output=True,
+        timeout=40,
+        env=ENVIRONMENT,
+        preexec_fn=limit,
+        check=False,
+    )
+
+
+def repeated(part: str, count: int) -> str:
+    """One OpenDocument row that says that it is there many times."""
+    return f'<table:table-row table:number-rows-repeated="{count}">{part}</table:table-row>'
+
+
+ODS_CELL = "<table:table-cell office:value-type='string'{}><text:p>phone</text:p></table:table-cell>"
+REPEATED_COLUMNS = " table:number-columns-repeated='{}'"
+HEAD = f"<table:table-row>{ODS_CELL.format('')}{ODS_CELL.format('').replace('phone', 'amount')}</table:table-row>"
+ODS_BOMBS = {
+    "columns.ods": f"<table:table-row>{ODS_CELL.format(REPEATED_COLUMNS.format(16_000_000))}</table:table-row>",
+    "both.ods": HEAD + repeated(ODS_CELL.format(REPEATED_COLUMNS.format(16_384)), 1_048_576),
+    "wide.ods": HEAD + repeated(ODS_CELL.format(REPEATED_COLUMNS.format(400)), 1_000_000),
+}
+FAR_CELLS = {
+    "far.xlsx": '<row r="1048576"><c r="XFD1048576" t="inlineStr"><is><t>x</t></is></c></row>',
+    "quotes.xlsx": "<row r='1048576'><c r='XFD1048576' t='inlineStr'><is><t>x</t></is></c></row>",
+    "blanks.xlsx": '<row\nr = "1048576"><c\nr\n=\n"XFD1048576" t="inlineStr"><is><t>x</t></is></c></row>',
+    "lying row.xlsx": '<row r="3"><c r="ZZZ999999" t="inlineStr"><is><t>x</t></is></c></row>',
+    "long row.xlsx": '<row r="4294967295"><c r="B4294967295" t="inlineStr"><is><t>x</t></is></c></row>',
+}
+
+
+@pytest.mark.parametrize("name", [*ODS_BOMBS, *FAR_CELLS])
+def test_a_small_spreadsheet_that_claims_many_cells_is_refused(tmp_path: Path, name: str) -> None:
+    """A few hundred bytes that claim a thousand million cells: refused with a sentence, in little time and memory."""
+    if name in ODS_BOMBS:
+        data = open_document(f'<table:table table:name="S">{ODS_BOMBS[name]}</table:table>')
+    else:
+        data = workbook([["phone", "amount"], ["70123456", "1"]], added=FAR_CELLS[name])
+    (tmp_path / name).write_bytes(data)
+    done = plan_in_little_memory(tmp_path, name)
+    assert done.returncode == 2, (done.returncode, done.stderr[-600:])
+    assert done.stderr.count(b"Error:") == 1 and b"Traceback" not in done.stderr
+    assert name.encode() in done.stderr
+
+
+@pytest.mark.parametrize("place", ["xl/worksheets/sheet1.xml", "xl/sharedStrings.xml", "docProps/thumbnail.jpeg"])
+def test_an_archive_bomb_is_refused(tmp_path: Path, place: str) -> None:
+    """A small archive that unpacks to gigabytes is refused, whichever part is large."""
+    with zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, text in workbook_parts([["phone", "amount"], ["70123456", "1"]]).items():
+            if name != place:
+                archive.writestr(name, text)
+        with archive.open(place, "w", force_zip64=True) as part:
+            for _ in range(2100):
+                part.write(bytes(1024 * 1024))
+    done = plan_in_little_memory(tmp_path, "bomb.xlsx")
+    assert done.returncode == 2, done.stderr[-600:]
+    assert b"too large" in done.stderr and b"Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------- a provider's answers
+
+ORDERS = [wire.Order(1000 + number, f"7012345{number}", "orange_bf", f"key-{number}") for number in range(4)]
+ANSWER_WORDS = st.sampled_from(
+    [
+        "status",
+        "message",
+        "data",
+        "failed_transfers",
+        "errors",
+        "error_code",
+        "ext_id",
+        "amount",
+        "recipient_phone",
+        "key-0",
+        "key-1",
+        "70123450",
+        "success",
+        "pending",
+        "failed",
+        "paid",
+        "INSUFFICIENT_FUNDS",
+        "4 transfers queued",
+        "non_field_errors",
+        "transfer_balances",
+        "Insufficient balance for Orange",
+        "orange_money_bf",
+        "available",
+    ]
+)
+ANSWERS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANSWER_WORDS | CELLS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANSWER_WORDS | CELLS, inner, max_size=5),
+    max_leaves=25,
+)
+ENVELOPES = st.fixed_dictionaries(
+    {"status": st.booleans() | ANSWERS, "message": ANSWER_WORDS | CELLS, "data": ANSWERS},
+    optional={
+        "error_code": ANSWER_WORDS | CELLS,
+        "failed_transfers": st.lists(
+            st.fixed_dictionaries({"data": ANSWERS, "errors": st.dictionaries(ANSWER_WORDS, st.lists(ANSWER_WORDS))})
+        )
+        | ANSWERS,
+    },
+)
+BODIES = st.binary(max_size=200) | st.one_of(ANSWERS, ENVELOPES).map(msgspec.json.encode)
+STATUSES = st.sampled_from([200, 201, 202, 204, 301, 400, 401, 403, 404, 429, 500, 502, 503, 599])
+READERS = (wire.read_envelope, wire.read_bulk, wire.read_transfer, wire.read_balances)
+
+
+@MANY
+@given(body=BODIES, status=STATUSES)
+def test_any_answer_is_understood_or_ambiguous(body: bytes, status: int) -> None:
+    """Every reader of answers: a documented error, or a value; and what it says shows no control character."""
+    for understand in READERS:
+        try:
+            understand(Answer(status, body))
+        except (AmbiguousError, RefusedError) as error:
+            assert "\n" not in str(error)
+            assert not any(unicodedata.category(character) == "Cc" for character in str(error)), repr(str(error))
+
+
+@MANY
+@given(body=BODIES, status=STATUSES)
+def test_no_invented_answer_to_a_payment_is_paid_or_unsent(body: bytes, status: int) -> None:
+    """Whatever a bulk answer says, each order has one receipt, none is paid, and only documented words free or fail."""
+    try:
+        found = wire.receipts(ORDERS, wire.read_bulk(Answer(status, body)))
+    except (AmbiguousError, RefusedError):
+        return
+    assert len(found) == len(ORDERS)
+    for order, receipt in zip(ORDERS, found, strict=True):
+        assert isinstance(receipt, Receipt)
+        assert receipt.state in (State.ACCEPTED, State.UNKNOWN, State.FAILED, State.READY)
+        if receipt.state in (State.FAILED, State.READY):
+            assert order.ext_id.encode() in body, "a refusal is believed only of an order that it names"
+
+
+@MANY
+@given(
+    body=BODIES
+    | st.lists(ANSWERS, max_size=4).map(lambda items: b'{"status":true,"data":' + msgspec.json.encode(items)),
+    status=STATUSES,
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5),
+)
+def test_any_list_in_any_pieces(body: bytes, status: int, sizes: list[int]) -> None:
+    """A list of transfers, cut anywhere: transfers or a documented error."""
+    reader = TransferListReader(status)
+    place = turn = 0
+    try:
+        while place < len(body):
+            size = sizes[turn % len(sizes)]
+            for seen in wire.sightings(reader.feed(body[place : place + size])):
+                assert seen.receipt.state in (State.ACCEPTED, State.PAID, State.FAILED)
+            place, turn = place + size, turn + 1
+        reader.close()
+    except (AmbiguousError, RefusedError) as error:
+        assert "\n" not in str(error)
+
+
+# ---------------------------------------------------------------------------------------------------- names and screens
+
+
+@given(st.text())
+def test_nothing_foreign_steers_a_terminal(text: str) -> None:
+    """No control, no direction mark and no markup survives."""
+    shown = visible(text)
+    categories = {unicodedata.category(character) for character in shown if character not in "\u200c\u200d"}
+    assert not categories & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert Text.from_markup(f"[bold]{plain(text)}[/]").plain == shown
+
+
+def test_the_command_line_shows_foreign_text_only_through_plain() -> None:
+    """The library's own `escape` leaves control characters as they are, so only `plain` may call it."""
+    for path in Path(console.__file__).parent.glob("*.py"):
+        assert path.name == "console.py" or "rich.markup" not in path.read_text(encoding="utf-8"), path.name
+
+
+EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e[bold red]x[/]"
+CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xaa-\xae]")
+
+
+def test_names_headers_and_cells_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
+    """A file's name, its headers and its cells hold terminal commands: they are shown written out."""
+    name = f"sal{EVIL.replace('/', '')}aries.csv"
+    head = f'reference,phone,amount,"operator {EVIL}"\n'
+    lines = (
+        f'A,70123456,1500,\nB,"7012{EVIL}",900,\nC,70123457,"9{EVIL}",\n'
+        f'"{EVIL}",70123458,900,\nE,70123459,900,"{EVIL}"\n'
+    )
+    (tmp_path / name).write_text(head + lines)
+    for arguments in (
+        ("plan", name, "--sandbox"),
+        ("plan", name, "--sandbox", "--json"),
+        ("run", name, "--sandbox", "--yes", "--out", f"out{EVIL.replace('/', '')}"),
+        ("run", name, "--sandbox", "--yes"),
+        ("runs", "--sandbox"),
+        ("resume", "--sandbox"),
+        ("show", EVIL, "--sandbox"),
+        ("plan", f"missing{EVIL}.csv", "--sandbox"),
+        ("plan", name, "--sandbox", "--config", f"missing{EVIL}"),
+        ("plan", name, "--sandbox", "--account", EVIL),
+    ):
+        done = call(tmp_path, *arguments)
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        assert not CONTROLS.search(done.stderr), (arguments, done.stderr)
+        if "--json" not in arguments:
+            assert not CONTROLS.search(done.stdout), (arguments, done.stdout)
+    listed = orjson.loads(call(tmp_path, "runs", "--sandbox", "--json").stdout)
+    shown = call(tmp_path, "show", listed["run_id"], "--sandbox")
+    assert shown.returncode == 0 and not CONTROLS.search(shown.stdout + shown.stderr)
+
+
+def test_a_name_that_is_no_text_is_paid_like_any_other(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 in a file's name end nothing; only a results folder must have a name that is text."""
+    path = os.fsencode(tmp_path) + b"/sal\xff\xfearies.csv"
+    Path(os.fsdecode(path)).write_text("reference,phone,amount\nA,70123456,1500\n")
+    name = os.fsdecode(path)
+    refused = call(tmp_path, "run", name, "--sandbox", "--yes")
+    paid = call(tmp_path, "run", name, "--sandbox", "--yes", "--out", "results")
+    listed = call(tmp_path, "runs", "--sandbox", "--json")
+
+    assert refused.returncode == 2 and b"--out" in refused.stderr and b"Traceback" not in refused.stderr
+    assert paid.returncode == 0, paid.stderr
+    assert orjson.loads(listed.stdout)["name"] == "sal\\udcff\\udcfearies.csv"
+
+
+@pytest.mark.parametrize("name", ["../../escape.csv", "a/../../../b.csv", "..", "/", "C:\\x.csv", "con\nfig.csv"])
+def test_a_file_name_never_chooses_where_results_go(tmp_path: Path, name: str) -> None:
+    """What a program calls its payouts is a label; it makes no path. Results go where the caller says."""
+    script = (
+        "import sys, anyio\nfrom pathlib import Path\nfrom payout_engine import Engine, Payout\n"
+        "async def main():\n"
+        "    async with Engine.open(sandbox=True) as engine:\n"
+        "        run = await engine.submit([Payout('A', 1500, phone='70123456')], name=sys.argv[1])\n"
+        "        async for _ in engine.pay(run): pass\n"
+        "        print((await engine.results(run.run_id, Path('out'))).folder)\n"
+        "anyio.run(main)\n"
+    )
+    folder = tmp_path / "deep" / "deeper"
+    folder.mkdir(parents=True)
+    done = subprocess.run(
+        [*command()[:1], "-c", script, name], cwd=folder, env=ENVIRONMENT, capture_output=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    known = {"out", "payouts-sandbox.db", "payouts-sandbox-senfenico-ledger.db"}
+    left = {path.relative_to(tmp_path).parts for path in tmp_path.rglob("*") if path.is_file()}
+    for parts in left:
+        assert parts[:2] == ("deep", "deeper"), parts
+        assert parts[2] in known or parts[2].startswith("payouts-sandbox"), parts
+
+
+# ----------------------------------------------------------------------------------------------------------- formulas
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "@SUM(1)", "-2+3", "\t=1", "\r=1", '=HYPERLINK("http://x","y")', "＝1+1"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_no_csv_of_ours_holds_a_formula(tmp_path: Path, delimiter: str) -> None:
+    """Formulas in headers and cells, through plan and run: harmless in results, failed, rejected and attention."""
+    header = ["reference", "phone", "amount", "=note()"]
+    lines = [[f"F{number}", f"7012345{number}", "500", formula] for number, formula in enumerate(FORMULAS)]
+    lines += [[f"R{number}", formula, "500", formula] for number, formula in enumerate(FORMULAS)]
+    lines += [["F0", "70999999", "500", FORMULAS[0]], ["X1", "70000001", "500", FORMULAS[1]]]
+    lines += [["=1+2", "70888888", "500", ""]]
+    with (tmp_path / "pay.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([header, *lines])
+    planned = call(tmp_path, "plan", "pay.csv", "--sandbox", "--out", "planned")
+    done = call(tmp_path, "run", "pay.csv", "--sandbox", "--yes", "--out", "out")
+    assert (planned.returncode, done.returncode) == (0, 3), done.stderr.decode()
+
+    for path in (*(tmp_path / "out").glob("*.csv"), *(tmp_path / "planned").glob("*.csv")):
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            found = list(csv.reader(file, delimiter=delimiter))
+        assert len(found) > 1, f"{path.name} should have a line to look at"
+        for row in found:
+            for value in row:
+                assert not re.match(r"[\s\0]*[=@＝＠]|[\t\r]", value), (path.name, value)
+                assert not re.match(r"[+-](?![0-9 ]+$)", value), (path.name, value)
+
+
+# -------------------------------------------------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"phone,amount\n70123456," + b"1" * 20_000 + b"\n", "10000 characters"),
+        (",".join(f"c{number}" for number in range(501)).encode() + b"\n1\n", "501 columns"),
+        (b"x" * (17 * 1024 * 1024), "line of over"),
+        (b"h" * 20_000 + b",phone\n1,2\n", "10000 characters"),
+    ],
+    ids=["cell", "columns", "line", "header"],
+)
+async def test_sizes_are_bounded(tmp_path: Path, content: bytes, words: str) -> None:
+    """What is larger than any table is refused by name."""
+    (tmp_path / "large.csv").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        await read(tmp_path / "large.csv")
+
+
+@MANY
+@given(st.text(max_size=60))
+@example("[accounts.a]\nprovider = 'senfenico'\napi_key = 'sk_live_x'")
+@example("journal = 3")
+@example("accounts = 1")
+@example("columns = [1]")
+def test_any_configuration_is_settings_or_a_clear_refusal(tmp_path: Path, text: str) -> None:
+    """The configuration file is read like any other foreign text."""
+    path = tmp_path / "payouts.toml"
+    path.write_text(text, errors="replace")
+    with suppress(ConfigError):
+        load_settings(path)

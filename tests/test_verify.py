@@ -1,0 +1,372 @@
+"""The proof finds every tampering: real journal files are altered in every way, and it says what and where."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from payout_engine.errors import JournalDamagedError, JournalError
+from payout_engine.journal import SqliteJournal, verify_file
+from payout_engine.journal.log import GENESIS, chained
+from payout_engine.lifecycle import State
+from payout_engine.model import Choice, Decision, Problem, Receipt, Sighting
+from payout_engine.testing.journal_lines import (
+    MOOV,
+    ORANGE,
+    approved,
+    chunk,
+    dispatched,
+    every,
+    judged,
+    refused,
+    run,
+)
+
+
+async def a_life(path: Path) -> str:
+    """Give a journal every kind of entry, with another run before and after; return a digest from the middle of it."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "before", chunk([11, 12]))
+        await journal.begin(run("run"))
+        await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], MOOV, reference="SAME"), refused([7, 8])])
+        repeats = await every(journal.repeats("run"))
+        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
+        await journal.seal("run")
+        await journal.approve("run")
+        first = await dispatched(journal, "run")
+        ends = [State.PAID, State.READY, State.ACCEPTED, State.UNKNOWN]
+        await journal.record(first, [Receipt(state, provider_reference=f"T{state}") for state in ends])
+        kept = await journal.digest("run")
+        await dispatched(journal, "run")
+        await journal.recover("run")
+        await journal.apply([Sighting(first.keys[1], Receipt(State.READY, "absent"))])
+        await journal.apply(
+            [Sighting(first.keys[2], Receipt(State.REVERSED)), Sighting(first.keys[3], Receipt(State.PAID), 5)]
+        )
+        await journal.record(await dispatched(journal, "run"), [Receipt(State.FAILED, "closed")])
+        await journal.record(await dispatched(journal, "before"), [Receipt(State.PAID)])
+        held = [entry for entry in await every(journal.entries("run")) if entry.receipt.state is State.HELD]
+        choices = [Choice.PAID, Choice.SEND_AGAIN]
+        told = [Decision(entry.key, choice, "Awa", "saw it") for entry, choice in zip(held, choices, strict=True)]
+        await journal.decide("run", told)
+        await dispatched(journal, "run", MOOV)
+        await judged(journal, "other", chunk([1]))
+        await journal.discard("other")
+        await journal.finish("run")
+        await journal.note("run", "remark", "All done.")
+        await journal.note("before", "remark", "All done.")
+    return kept
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A journal file that nobody altered, and a digest that was kept in the middle of its life."""
+    path = tmp_path_factory.mktemp("honest") / "payouts.db"
+    kept = asyncio.run(a_life(path))
+    assert not path.with_name("payouts.db-wal").exists()
+    return path, kept
+
+
+def altered(path: Path, folder: Path, *statements: str | tuple[str, Sequence[Any]]) -> Path:
+    """Return a copy of a journal in which somebody dropped the guards and ran these statements."""
+    copy = folder / "altered.db"
+    shutil.copyfile(path, copy)
+    db = sqlite3.connect(copy)
+    for (trigger,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        db.execute(f"DROP TRIGGER {trigger}")
+    for statement in statements:
+        db.execute(*((statement,) if isinstance(statement, str) else statement))
+    db.commit()
+    db.close()
+    return copy
+
+
+def read(path: Path, query: str) -> list[Any]:
+    """Return the rows of a query."""
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+def test_an_honest_journal_is_proven(honest: tuple[Path, str]) -> None:
+    """Every kind of entry, and nothing is found; a digest kept in the middle is on its way."""
+    path, kept = honest
+    kinds = {kind for (kind,) in read(path, "SELECT kind FROM log")}
+    assert kinds >= {
+        "seal",
+        "hold",
+        "approve",
+        "intent",
+        "receipts",
+        "recover",
+        "sighting",
+        "decision",
+        "finish",
+        "discard",
+    }
+    for digest in ("", kept):
+        audit = verify_file(path, "run", digest)
+        assert audit.findings == []
+        assert (audit.payouts, audit.dispatches, audit.entries) == (8, 4, read(path, "SELECT max(seq) FROM log")[0][0])
+    assert verify_file(path, "before").proven
+
+
+def test_dropping_the_guards_alone_proves_nothing_false(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """The triggers are not part of the proof: without them an honest journal is still proven."""
+    assert verify_file(altered(honest[0], tmp_path), "run").proven
+
+
+RUN_NO = 2
+EDITS = {
+    "a state": "UPDATE progress SET states = replace(states, 'f', 'p')",
+    "states": "UPDATE progress SET states = states || 'p'",
+    "a receipt": "UPDATE progress SET receipts = replace(receipts, 'closed', 'open')",
+    "a transfer": "UPDATE progress SET receipts = replace(receipts, 'Tpaid', 'Tpait')",
+    "a refusal": "UPDATE progress SET receipts = replace(receipts, 'It is zero.', 'It is one.')",
+    "no receipts": "UPDATE progress SET receipts = NULL WHERE states LIKE '%p%'",
+    "an amount": "UPDATE chunks SET payouts = replace(payouts, ',1001,', ',9001,')",
+    "amounts that cancel out": "UPDATE chunks SET"
+    " payouts = replace(replace(payouts, ',1001,', ',1000,'), ',1002,', ',1003,')",
+    "a phone": "UPDATE chunks SET payouts = replace(payouts, '22670000001', '22670000009')",
+    "a cell": "UPDATE chunks SET rows = replace(rows, '22670000001', '22670000009')",
+    "a sum": f"UPDATE chunks SET amount_minor = amount_minor + 1 WHERE run_no = {RUN_NO}",
+    "a count": f"UPDATE chunks SET count = count + 1 WHERE run_no = {RUN_NO}",
+    "a line": f"UPDATE chunks SET last_line = last_line + 1 WHERE run_no = {RUN_NO}",
+    "a lane": "UPDATE chunks SET lane = 'orange_bf' WHERE lane = 'moov_bf'",
+    "a currency": f"UPDATE chunks SET currency = 'XAF' WHERE currency = 'XOF' AND run_no = {RUN_NO}",
+    "an account": f"UPDATE chunks SET account = 'ci' WHERE account = 'bf' AND run_no = {RUN_NO}",
+    "whose chunk": f"UPDATE chunks SET run_no = 1 WHERE run_no = {RUN_NO} AND first_line = 5",
+    "no chunk": f"DELETE FROM chunks WHERE run_no = {RUN_NO} AND first_line = 5",
+    "no progress": f"DELETE FROM progress WHERE chunk_id >> 24 = {RUN_NO} AND chunk_id & 15 = 1",
+    "a second chunk": "INSERT INTO chunks SELECT chunk_id + 9, run_no, account, lane, currency, 9, 9, count,"
+    f" amount_minor, payouts, rows FROM chunks WHERE run_no = {RUN_NO} AND first_line = 1",
+    "progress of nothing": f"INSERT INTO progress VALUES (({RUN_NO} << 24) + 99, 'r', NULL, 1.0)",
+    "a dispatch": "DELETE FROM dispatches WHERE dispatch_id = 2",
+    "another dispatch": f"INSERT INTO dispatches VALUES (99, ({RUN_NO} << 24) + 1, NULL, 1.0, 2.0)",
+    "a dispatch of nothing": f"INSERT INTO dispatches VALUES (99, ({RUN_NO} << 24) + 50, NULL, 1.0, 2.0)",
+    "whom it sent": "UPDATE dispatches SET indexes = '[2]' WHERE dispatch_id = 2",
+    "when it was sent": "UPDATE dispatches SET begun_at = begun_at - 1 WHERE dispatch_id = 1",
+    "an open dispatch": "UPDATE dispatches SET ended_at = NULL WHERE dispatch_id = 1",
+    "a closed dispatch": "UPDATE dispatches SET ended_at = 1.0 WHERE ended_at IS NULL",
+    "the run": f"DELETE FROM runs WHERE run_no = {RUN_NO}",
+    "the run's id": f"UPDATE runs SET run_id = 'nur' WHERE run_no = {RUN_NO}",
+    "its keys": f"UPDATE runs SET token = 'aaaaaaaaaaaa' WHERE run_no = {RUN_NO}",
+    "its file": f"UPDATE runs SET digest = 'other' WHERE run_no = {RUN_NO}",
+    "its name": f"UPDATE runs SET name = 'other.csv' WHERE run_no = {RUN_NO}",
+    "its columns": f"UPDATE runs SET columns = '[]' WHERE run_no = {RUN_NO}",
+    "its kind": f"UPDATE runs SET sandbox = 1 WHERE run_no = {RUN_NO}",
+    "its state": f"UPDATE runs SET state = 'intake' WHERE run_no = {RUN_NO}",
+    "its end": f"UPDATE runs SET finished_at = NULL WHERE run_no = {RUN_NO}",
+    "its approval": f"UPDATE runs SET approved_at = approved_at + 1 WHERE run_no = {RUN_NO}",
+    "the end of the log": "DELETE FROM log WHERE seq = (SELECT max(seq) FROM log)",
+    "the whole log": "DELETE FROM log",
+    "the run's log": f"DELETE FROM log WHERE run_no = {RUN_NO}",
+    "an added entry": "INSERT INTO log (at, run_no, kind, body, hash)"
+    ' VALUES (1.0, 2, \'note\', \'{"kind":"a","text":"b"}\', zeroblob(32))',
+    "no text": "UPDATE log SET body = CAST(x'FF' AS TEXT) WHERE kind = 'receipts'",
+    "whose entry": "UPDATE log SET run_no = 1 WHERE kind = 'intent'",
+    "which chunk": "UPDATE log SET chunk_id = chunk_id + 1 WHERE kind = 'intent'",
+    "what kind": "UPDATE log SET kind = 'note' WHERE kind = 'intent'",
+    "when": "UPDATE log SET at = at + 0.001 WHERE kind = 'decision'",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
+def test_every_edit_is_found(honest: tuple[Path, str], tmp_path: Path, edit: str) -> None:
+    """Whatever is changed in any table with the guards gone, the proof does not hold any more."""
+    path = altered(honest[0], tmp_path, edit)
+    audit = verify_file(path, "run")
+    assert not audit.proven
+    assert audit.findings[0].what
+
+
+def test_a_changed_entry_is_located(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """One altered entry is one finding, with its number, its run and its lines."""
+    edit = "UPDATE log SET body = replace(body, 'closed', 'opened') WHERE body LIKE '%closed%'"
+    path = altered(honest[0], tmp_path, edit)
+    ((seq,),) = read(path, "SELECT seq FROM log WHERE body LIKE '%opened%'")
+    found = verify_file(path, "run").findings
+    assert [(finding.seq, finding.run_id, finding.first_line, finding.last_line) for finding in found[:1]] == [
+        (seq, "run", 1, 4)
+    ]
+    assert all(finding.seq in (0, seq) for finding in found)
+
+
+def test_a_changed_state_is_located(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """An altered state names the line, what is recorded and what the log says."""
+    path = altered(honest[0], tmp_path, EDITS["a state"])
+    (found,) = verify_file(path, "run").findings
+    assert (found.first_line, found.last_line) == (2, 2)
+    assert "recorded as paid, but by the log it is failed" in found.what
+
+
+def entries(path: Path) -> list[list[Any]]:
+    """Return the log's rows."""
+    return [list(row) for row in read(path, "SELECT seq, at, run_no, chunk_id, kind, body, hash FROM log ORDER BY seq")]
+
+
+COLUMNS = {"at": 1, "run_no": 2, "chunk_id": 3, "kind": 4, "body": 5, "hash": 6}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_byte_of_any_entry(honest: tuple[Path, str], tmp_path: Path, data: st.DataObject) -> None:
+    """A flipped byte in the body, the kind or the hash of any entry is found, and located at it or the next one."""
+    row = data.draw(st.sampled_from(entries(honest[0])))
+    column = data.draw(st.sampled_from(["body", "kind", "hash"]))
+    raw = bytearray(row[COLUMNS[column]] if column == "hash" else row[COLUMNS[column]].encode())
+    place = data.draw(st.integers(0, len(raw) - 1))
+    raw[place] ^= data.draw(st.integers(1, 255))
+    value = "?" if column == "hash" else "CAST(? AS TEXT)"
+    path = altered(honest[0], tmp_path, (f"UPDATE log SET {column} = {value} WHERE seq = ?", (bytes(raw), row[0])))
+    audit = verify_file(path, "run")
+    assert not audit.proven
+    assert {finding.seq for finding in audit.findings} & {row[0], row[0] + 1} or "log ends" in audit.findings[0].what
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_entry_removed_or_swapped(honest: tuple[Path, str], tmp_path: Path, data: st.DataObject) -> None:
+    """No entry can be taken out, with or without closing the gap, and no two can change places."""
+    rows = entries(honest[0])
+    one = data.draw(st.integers(1, len(rows)))
+    remove = f"DELETE FROM log WHERE seq = {one}"
+    close = [f"UPDATE log SET seq = {seq - 1} WHERE seq = {seq}" for seq in range(one + 1, len(rows) + 1)]
+    other = data.draw(st.integers(1, len(rows)).filter(lambda other: other != one))
+    moves = [(one, 0), (other, one), (0, other)]
+    swap = [f"UPDATE log SET seq = {target} WHERE seq = {source}" for source, target in moves]
+    for statements in ([remove], [remove, *close], swap):
+        assert not verify_file(altered(honest[0], tmp_path, *statements), "run").proven
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_byte_of_any_payout_or_state(honest: tuple[Path, str], tmp_path: Path, data: st.DataObject) -> None:
+    """A flipped byte in the payouts, cells, states or receipts of any chunk is found."""
+    table, column = data.draw(
+        st.sampled_from([("chunks", "payouts"), ("chunks", "rows"), ("progress", "states"), ("progress", "receipts")])
+    )
+    found = read(
+        honest[0],
+        f"SELECT chunk_id, CAST({column} AS BLOB) FROM {table}"
+        f" WHERE chunk_id >> 24 = {RUN_NO} AND {column} IS NOT NULL",
+    )
+    chunk_id, stored = data.draw(st.sampled_from(found))
+    raw = bytearray(stored)
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    edit = f"UPDATE {table} SET {column} = CAST(? AS TEXT) WHERE chunk_id = ?"
+    assert not verify_file(altered(honest[0], tmp_path, (edit, (bytes(raw), chunk_id))), "run").proven
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_byte_of_the_file(honest: tuple[Path, str], tmp_path: Path, data: st.DataObject) -> None:
+    """Whatever byte of the file is flipped, the answer is a finding, a clear error, or the same proof as before."""
+    raw = bytearray(honest[0].read_bytes())
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    path = tmp_path / "flipped.db"
+    path.write_bytes(raw)
+    expected = verify_file(honest[0], "run")
+    try:
+        audit = verify_file(path, "run")
+    except JournalError:
+        return
+    assert not audit.proven or audit == expected
+
+
+def rewritten(path: Path, folder: Path, change: Callable[[list[Any]], None]) -> Path:
+    """Return a copy whose log was altered by somebody who then computed every hash anew."""
+    rows, before, statements = entries(path), GENESIS, []
+    for row in rows:
+        change(row)
+        before = row[6] = chained(before, *row[1:6])
+        statements.append(("UPDATE log SET body = ?, at = ?, hash = ? WHERE seq = ?", (row[5], row[1], row[6], row[0])))
+    return altered(path, folder, *statements)
+
+
+def test_a_kept_digest_finds_a_rewritten_log(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """Who computes all hashes anew passes the chain; a digest that was kept before tells."""
+
+    def change(row: list[Any]) -> None:
+        if row[4] == "note":
+            row[5] = row[5].replace("All", "Not")
+
+    def change_early(row: list[Any]) -> None:
+        if row[4] == "approve":
+            row[5] += " "
+
+    kept_late = verify_file(honest[0], "run").digest
+    late = rewritten(honest[0], tmp_path, change)
+    assert verify_file(late, "run").proven
+    assert not verify_file(late, "run", kept_late).proven
+    early = rewritten(honest[0], tmp_path, change_early)
+    assert verify_file(early, "run").proven
+    assert not verify_file(early, "run", honest[1]).proven
+    assert "kept digest" in verify_file(early, "run", honest[1]).findings[0].what
+
+
+def test_a_second_dispatch_is_found_even_in_a_consistent_log(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """Proof of absence taken out of a log whose hashes all fit: the dispatch behind it has nothing to stand on."""
+
+    def change(row: list[Any]) -> None:
+        if row[4] == "sighting" and "absent" in row[5]:
+            row[5] = row[5].replace('"ready"', '"unknown"')
+
+    found = verify_file(rewritten(honest[0], tmp_path, change), "run").findings
+    assert any("sent while unknown" in finding.what and finding.first_line == 2 for finding in found)
+
+
+async def test_a_read_only_copy_is_proven_and_left_alone(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """A copy in a folder where nothing may be written is read; no file appears beside it and it does not change."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    path = folder / "payouts.db"
+    shutil.copyfile(honest[0], path)
+    path.chmod(0o400)
+    folder.chmod(0o500)
+    try:
+        assert verify_file(path, "run").proven
+        assert path.read_bytes() == honest[0].read_bytes()
+    finally:
+        folder.chmod(0o700)
+
+
+async def test_a_run_is_proven_while_it_is_paid(tmp_path: Path) -> None:
+    """The proof looks at one moment: dispatches that begin and end beside it disturb it in nothing."""
+    path = tmp_path / "payouts.db"
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", *(chunk(range(n, n + 10)) for n in range(1, 401, 10)))
+        for ready in await journal.ready("run", ORANGE, 0, 100):
+            dispatch = await journal.intend(ready)
+            proof = asyncio.ensure_future(journal.verify("run"))
+            await journal.record(dispatch, [Receipt(State.PAID)])
+            audit = await proof
+            assert audit.findings == []
+            assert sum(total.count for total in audit.totals) == 400
+
+
+def test_what_is_no_journal_is_a_clear_error(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """A missing file, an empty one, another program's, rubbish, an unknown run and a wrong digest are told apart."""
+    with pytest.raises(JournalError, match="There is no journal"):
+        verify_file(tmp_path / "missing.db", "run")
+    assert not (tmp_path / "missing.db").exists()
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(JournalError, match="is empty"):
+        verify_file(tmp_path / "empty.db", "run")
+    (tmp_path / "rubbish.db").write_bytes(b"phone,amount\n" * 500)
+    with pytest.raises(JournalDamagedError):
+        verify_file(tmp_path / "rubbish.db", "run")
+    with pytest.raises(JournalError, match="no run nowhere"):
+        verify_file(honest[0], "nowhere")
+    with pytest.raises(JournalError, match="is not a digest"):
+        verify_file(honest[0], "run", "abc")
