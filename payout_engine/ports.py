@@ -202,7 +202,7 @@ class Journal(Protocol):
 
     Every method may raise JournalFullError (the disk is full or read-only) or JournalDamagedError. After either,
     nothing the failed call was to record is recorded. Whatever returns from `intend`, `record`, `apply`, `hold`,
-    `seal`, `approve`, `finish`, `decide`, `ask`, `answer`, `cancel` or `note` is durable and survives the loss of power.
+    `seal`, `approve`, `finish`, `decide`, `ask`, `answer`, `cancel` or `note` survives the loss of power.
     """
 
     # -- intake
@@ -344,7 +344,7 @@ class Journal(Protocol):
     async def ask(self, run_id: str, request: Request) -> None:
         """Record, durably, what a person asks of whoever pays the run; a second request of one kind replaces the first.
 
-        This and `decide` are what a process may write for a run that another one is paying.
+        This is the one thing a process may write for a run that another one is paying.
         """
         ...
 

@@ -47,12 +47,32 @@ class _JumpingSelector(selectors.BaseSelector):
         return []
 
 
+class _NumberedTask(asyncio.Task[Any]):
+    """A task whose hash is its number. Cancellation walks sets of tasks; by address, no run would repeat another."""
+
+    def __init__(self, *arguments: Any, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(*arguments, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop that starts at time 0 and jumps."""
+    """A loop that starts at time 0 and jumps, and in which everything happens in one order only."""
 
     def __init__(self) -> None:
         self._now_seconds = 0.0
+        self._tasks_made = 0
         super().__init__(_JumpingSelector(self._jump))
+        self.set_task_factory(self._numbered)
+
+    def _numbered(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> _NumberedTask:
+        self._tasks_made += 1
+        return _NumberedTask(coroutine, loop=loop, number=self._tasks_made, **options)
 
     def time(self) -> float:
         """Return the simulated time in seconds."""
