@@ -8,7 +8,8 @@
 The suite drives the adapter against the provider's own sandbox, over real HTTP on this machine, and compares whatever
 it claims with the sandbox's ledger. It needs nothing but the registration; `registration.SandboxServer` says what it
 asks of a sandbox, and `providers/_sandbox.py` brings most of it. What a provider does not have (tokens, a
-documented rate, look-ups) is skipped with the reason. It needs `pytest`, `pytest-asyncio` in its automatic mode, and `hypothesis`.
+documented rate, look-ups) is skipped with the reason. It needs `pytest`, `pytest-asyncio` in its automatic mode, and
+`hypothesis`.
 
 How the documented words map is for the provider's own tests: the suite cannot read its document.
 """
