@@ -36,7 +36,7 @@ JOURNAL_QUEUE_MAX = 256
 READY_CHUNKS_AHEAD = 64
 """Chunks loaded ahead of the dispatcher, for each lane."""
 
-RECEIPTS_BATCH = 10_000
+RECEIPTS_BATCH = 4_000
 """Receipts of a sweep that are written in one go: bounds the memory of a sweep of any length."""
 
 QUERIES_BATCH = 100

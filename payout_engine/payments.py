@@ -16,7 +16,7 @@ from payout_engine.model import Outcome
 from payout_engine.pipeline.dispatch import Publish
 from payout_engine.pipeline.payment import Ending, Payment
 
-BATCHES_WAITING_MAX = 64
+BATCHES_WAITING_MAX = 4
 """Batches of outcomes that may wait for the iterating caller before paying waits for it too."""
 
 
