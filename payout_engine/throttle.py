@@ -111,11 +111,18 @@ class Pace:
 
     async def _wait_for_window(self) -> None:
         """Wait until the call that opened the current window counts no longer."""
+        self._forget()
         if len(self._recent) >= self._calls:
             await self._recent[0].settled.wait()
             await self._wait_until(self._leaves_window_at(self._recent[0]))
             self._recent.popleft()
         await self._wait_until(self._not_before)
+
+    def _forget(self) -> None:
+        """Let go of calls that arrived a whole window ago at the latest, so that a high rate needs no memory."""
+        past = anyio.current_time() - self._window_seconds - self.guard_seconds
+        while self._recent and self._recent[0].ended_at is not None and self._recent[0].ended_at <= past:
+            self._recent.popleft()
 
     async def _wait_until(self, at: float) -> None:
         if at > anyio.current_time():

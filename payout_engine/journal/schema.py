@@ -24,7 +24,7 @@ APPLICATION_ID = 0x50614F75
 BUSY_TIMEOUT_MILLISECONDS = 15_000
 """How long to wait for another process that is writing."""
 
-PAGE_CACHE_KIBIBYTES = 16_384
+PAGE_CACHE_KIBIBYTES = 12_288
 """Bounds the memory of the journal and, apart, of its temporary tables."""
 
 CHECKPOINT_PAGES = 4_000
