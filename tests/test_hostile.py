@@ -407,6 +407,8 @@ def test_any_list_in_any_pieces(body: bytes, status: int, sizes: list[int]) -> N
 
 
 @given(st.text())
+@example("\\[")
+@example("a\\")
 def test_nothing_foreign_steers_a_terminal(text: str) -> None:
     """No control, no direction mark and no markup survives."""
     shown = visible(text)

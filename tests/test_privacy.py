@@ -330,7 +330,8 @@ def note_modes(folder: Path, before: dict[Path, int], modes: dict[str, set[int]]
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
             if path not in before:
-                modes.setdefault(path.name, set()).add(stat.S_IMODE(path.stat().st_mode))
+                mode = stat.S_IMODE(path.stat().st_mode)  # First: a temporary file may be gone by now.
+                modes.setdefault(path.name, set()).add(mode)
 
 
 def test_the_ledgers_of_a_sandbox_are_for_their_owner_only(tmp_path: Path, bank: Bank) -> None:

@@ -7,6 +7,7 @@ characters, and would let a file's author move the cursor, hide a line or forge 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 import unicodedata
@@ -28,15 +29,19 @@ _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
 """These are controls too, and needed to write some names."""
 
+_DOUBTFUL_BACKSLASHES = re.compile(r"\\+(?=\[|\Z)")
+
 
 def visible(text: str) -> str:
     """Return `text` on one line, with what a terminal would obey written out, such as `\\x1b`."""
-    return "".join(
+    shown = "".join(
         character.encode("unicode_escape").decode()
         if unicodedata.category(character) in _OBEYED and character not in _JOINERS
         else character
         for character in text
     )
+    # The markup cannot write every backslash before a bracket or at the end; this sign looks the same.
+    return _DOUBTFUL_BACKSLASHES.sub(lambda found: "\u29f5" * len(found[0]), shown)
 
 
 def plain(text: str) -> str:
