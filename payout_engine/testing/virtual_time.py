@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
+
+from anyio._backends._asyncio import CancelScope
 
 STEP_SECONDS = 1e-6
 """What each turn of the loop costs. Without it a limiter that waits for a rounding residue would turn for ever."""
@@ -84,5 +87,21 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine to its end in simulated time."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with _numbered_scopes(), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)
+
+
+@contextmanager
+def _numbered_scopes() -> Iterator[None]:
+    """Give cancel scopes hashes in the order of their first use: a cancellation walks sets of them as well."""
+    numbers: dict[int, tuple[object, int]] = {}  # Each is kept alive, so that no address comes twice.
+
+    def number(scope: object) -> int:
+        return numbers.setdefault(id(scope), (scope, len(numbers)))[1]
+
+    original = CancelScope.__hash__
+    CancelScope.__hash__ = number  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        CancelScope.__hash__ = original  # type: ignore[method-assign]
