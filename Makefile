@@ -31,7 +31,8 @@ types: $(STAMP)
 demo: $(STAMP)  ## pay examples/salaries-bf.csv through the embedded sandbox; needs no key, moves no money
 	@rm -rf demo && mkdir -p demo && cp examples/salaries-bf.csv demo/
 	@cd demo && ../$(BIN)/payout-engine run salaries-bf.csv --sandbox --yes; \
-	code=$$?; test $$code -eq 0 -o $$code -eq 1 -o $$code -eq 3 -o $$code -eq 5
+	code=$$?; echo "The results are in demo/salaries-bf.csv-results; give the commands above in the folder demo."; \
+	test $$code -eq 0 -o $$code -eq 1 -o $$code -eq 3 -o $$code -eq 5
 
 simulate: $(STAMP)  ## whole lives with crashes in simulated time; SEEDS=17 replays one
 	$(BIN)/python -m payout_engine.testing.simulation --seeds $(SEEDS)
