@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
 
 import msgspec
 
@@ -19,7 +21,7 @@ from payout_engine.pipeline.payment import Payer
 from payout_engine.pipeline.route import Route, Router, Served
 from payout_engine.ports import HasBalances, Provider, Traits, Wallet
 from payout_engine.registration import Account, Registration, SandboxServer
-from payout_engine.settings import AccountSettings, Settings, resolve_account
+from payout_engine.settings import AccountSettings, Settings, lock_folder, resolve_account
 from payout_engine.throttle import Pace
 
 SANDBOX_BALANCE_MINOR = 1_000_000_000
@@ -36,6 +38,9 @@ class Balances(msgspec.Struct, frozen=True):
 class Accounts:
     """All accounts of one engine; their connections are closed with the engine's stack.
 
+    Attributes:
+        keys: of each connected account, what tells the provider's view of who calls; secrets cannot be read from it.
+
     Args:
         settings: the configuration.
         stack: what is opened is closed with it.
@@ -48,6 +53,7 @@ class Accounts:
 
     def __init__(self, settings: Settings, stack: AsyncExitStack, *, only: str | None, sandbox: bool) -> None:
         self.sandbox = sandbox
+        self.keys: dict[str, str] = {}
         self._settings = _chosen(settings, only, sandbox)
         self._routes = [route for route in settings.routes if only is None or route.account == only]
         self._stack = stack
@@ -76,14 +82,35 @@ class Accounts:
         """Return every lane of an account."""
         return [Lane(name, wallet.code, wallet.currency) for wallet in self.wallets(name)]
 
-    async def payer(self, name: str, used_before: bool) -> Payer:
-        """Connect an account for paying.
+    async def payers(self, names: Iterable[str], used_before: bool) -> Mapping[str, Payer]:
+        """Connect accounts for paying. Accounts with one key share one pace: the provider counts by key.
 
         Raises:
             ConfigError: the run needs an account that is not configured, or its secrets are missing.
         """
-        provider = await self.connect(name)
-        return Payer(name, provider, Pace(provider.traits.calls_per_second, used_before=used_before))
+        providers = {name: await self.connect(name) for name in names}
+        rates: dict[str, list[float]] = {}
+        for name, provider in providers.items():
+            rate = provider.traits.calls_per_second
+            rates.setdefault(self.keys[name], []).extend([] if rate is None else [rate])
+        paces = {key: Pace(min(found, default=None), used_before=used_before) for key, found in rates.items()}
+        return {name: Payer(name, provider, paces[self.keys[name]]) for name, provider in providers.items()}
+
+    async def locks(self, names: Iterable[str]) -> Mapping[Path, str]:
+        """Return the files whose locks go with the keys of accounts, over all journals of this user.
+
+        Each comes with the name of one of its accounts.
+
+        An embedded sandbox is nobody else's, and needs none.
+
+        Raises:
+            ConfigError: a secret is missing, or the folder for the locks cannot be made.
+        """
+        found: dict[Path, str] = {}
+        for name in names if not self.sandbox else ():
+            await self.connect(name)
+            found.setdefault(lock_folder() / f"{self.keys[name]}.lock", name)
+        return dict(sorted(found.items()))
 
     async def connect(self, name: str) -> Provider:
         """Return the account's connection, opened at the first call; no byte is sent by this."""
@@ -95,6 +122,7 @@ class Accounts:
             with _about(name):
                 registration = self._registration(name)
                 account = await self._account(name, registration)
+                self.keys[name] = _key(registration, account)
                 self._connections[name] = registration.connect(account)
             self._stack.push_async_callback(self._connections[name].aclose)
         return self._connections[name]
@@ -147,6 +175,13 @@ class Accounts:
 
     def _registration(self, name: str) -> Registration:
         return providers.get(self._settings[name].provider)
+
+
+def _key(registration: Registration, account: Account) -> str:
+    """Return what tells one company's view of who calls from another's, without telling the secrets themselves."""
+    facts = [account.base_url or "", *(f"{name}={secret}" for name, secret in sorted(account.secrets.items()))]
+    digest = blake2b("\0".join(facts).encode(), key=registration.name.encode(), digest_size=12)
+    return f"{registration.name}-{digest.hexdigest()}"
 
 
 @contextmanager

@@ -11,12 +11,10 @@ what is open, and streams outcomes as they settle. Both may be called again afte
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import cast
 
 import anyio
 import anyio.abc
@@ -25,26 +23,25 @@ import msgspec
 
 from payout_engine import observe
 from payout_engine.accounts import Accounts
-from payout_engine.errors import ConfigError, InputError, LimitError
+from payout_engine.errors import ConfigError
 from payout_engine.journal import SqliteJournal, verify_file
-from payout_engine.lifecycle import ATTENTION, UNPAID, State
+from payout_engine.judging import Judging
+from payout_engine.leasing import Rights, holder, leases, others_of, patiently, refuse_if_paid_elsewhere, rights
+from payout_engine.lifecycle import ATTENTION, State
 from payout_engine.model import Audit, Decision, Entry, Outcome, Payout, Run, RunState, Step, Tally
 from payout_engine.payments import PaymentStream, alone
 from payout_engine.pipeline.brakes import CANARY_SIZE_NOTE
 from payout_engine.pipeline.deliver import delivering
 from payout_engine.pipeline.dispatch import Publish
 from payout_engine.pipeline.follow import FollowPolicy
-from payout_engine.pipeline.forecast import Forecast, forecast
-from payout_engine.pipeline.intake import intake, prepare
+from payout_engine.pipeline.forecast import Forecast
 from payout_engine.pipeline.payment import Payment
 from payout_engine.pipeline.repeats import hold_repeats
-from payout_engine.pipeline.results import ResultFiles, write_refused, write_results
-from payout_engine.ports import Journal, Source
-from payout_engine.retrying import ask_providers, retry_source
+from payout_engine.pipeline.results import ResultFiles, write_results
+from payout_engine.ports import Journal
 from payout_engine.settings import SANDBOX_JOURNAL, Settings, load_settings
 from payout_engine.sinks import open_sink
-from payout_engine.sources import open_source, payouts_source
-from payout_engine.steering import Steered, over_limits, refuse
+from payout_engine.steering import over_limits, refuse
 from payout_engine.submission import Submission
 
 FOLLOW_FOR_SECONDS = 30 * 60.0
@@ -63,16 +60,14 @@ class Waiting(msgspec.Struct, frozen=True):
     steps: Sequence[Step]
 
 
-class Engine(Steered):
+class Engine(Judging):
     """A journal, the configured accounts, and the verbs of a payer. Made by `Engine.open`."""
 
     def __init__(
         self, settings: Settings, accounts: Accounts, tasks: anyio.abc.TaskGroup, stack: AsyncExitStack
     ) -> None:
-        self.settings = settings
-        self.accounts = accounts
+        super().__init__(settings, accounts, stack)
         self._tasks = tasks
-        self._stack = stack
         self._opened: Journal | None = None
         self._opening = anyio.Lock()
         self._streams: list[PaymentStream] = []
@@ -133,173 +128,6 @@ class Engine(Steered):
             self._opened = journal
             return journal
 
-    # ------------------------------------------------------------------------------------------------ judging a file
-
-    async def plan(
-        self,
-        payouts: Path | str | Source | Payouts,
-        *,
-        name: str = "payouts",
-        sheet: str | None = None,
-        out: Path | None = None,
-        watch: observe.Watch | None = None,
-    ) -> Submission:
-        """Judge a file exactly as `submit` does, and record nothing.
-
-        Args:
-            payouts: as for `submit`.
-            name: what to call an iterable.
-            sheet: as for `submit`.
-            out: a folder for `rejected.csv` and `attention.csv`, or None to write nothing.
-            watch: told of progress.
-
-        Raises:
-            InputError: it cannot be used as a payout file.
-            SinkError: the folder cannot be written.
-        """
-        source = await self._source(payouts, name, sheet)
-        known = await self._known(source) if self.settings.journal.exists() else None
-        if known is not None:
-            return Submission(known)
-        with TemporaryDirectory(prefix="payout-plan-") as folder:
-            scratch = SqliteJournal.open(
-                Path(folder) / "plan.db", scratch_of=self.settings.journal, sandbox=self.accounts.sandbox
-            )
-            async with scratch as journal:
-                submission = await self._judge(source, journal, watch)
-                approved = await self.journal() if self.settings.journal.exists() else None
-                over = await over_limits(journal, submission.run, self.settings, approved)
-                submission = msgspec.structs.replace(submission, over_limits=over)
-                if out is not None:
-                    await write_refused(journal, submission.run, out, open_sink=open_sink)
-                return submission
-
-    async def submit(
-        self,
-        payouts: Path | str | Source | Payouts,
-        *,
-        name: str = "payouts",
-        sheet: str | None = None,
-        watch: observe.Watch | None = None,
-    ) -> Submission:
-        """Judge a whole file (or iterable) and record it as a run; send nothing.
-
-        Args:
-            payouts: a path, `-` for standard input, an open source, or an iterable or async iterable of `Payout`.
-            name: what to call an iterable.
-            sheet: which sheet of a workbook; None means the only one with data.
-            watch: told of progress.
-
-        Returns:
-            The run, ready for `pay`. The same content gives the run that it began, whatever the file is called now.
-
-        Raises:
-            InputError: it cannot be used as a payout file; nothing was recorded.
-            LimitError: the money limits forbid it; nothing was recorded.
-        """
-        source = await self._source(payouts, name, sheet)
-        known = await self._known(source)
-        if known is not None:
-            return Submission(known)
-        journal = await self.journal()
-        await self._clear(journal, source.digest)
-        return await self._within_limits(await self._judge(source, journal, watch))
-
-    async def retry(self, run_id: str, *, watch: observe.Watch | None = None) -> Submission:
-        """Judge the provably unpaid lines of a run again, by today's rules, and record them as a new run; send nothing.
-
-        The lines keep their references. What a later retry has paid or has in flight is left out; what any other run
-        has paid since is held. Rejected lines are not among them: they have to be mended first.
-
-        Returns:
-            The new run, ready for `pay`.
-
-        Raises:
-            ConfigError: there is nothing to retry, or a retry of the run is not finished.
-            ProviderError: the provider could not say what it already has; nothing was recorded.
-            LimitError: the money limits forbid it; nothing was recorded.
-        """
-        journal, run = await self.journal(), await self.run(run_id)
-        await ask_providers(journal, run, self.accounts)
-        source = await retry_source(journal, run)
-        try:
-            submission = await self._judge(source, journal, watch, mapping=source.mapping, retry_of=run_id)
-        except InputError:
-            if source.lines:
-                raise
-            later = "".join(f" Run {name} has paid {count} of them." for name, count in source.left_out.items())
-            raise ConfigError(f"No line of run {run_id} is failed or cancelled and still unpaid.{later}") from None
-        submission = msgspec.structs.replace(submission, left_out=source.left_out)
-        return await self._within_limits(submission)
-
-    async def _within_limits(self, submission: Submission) -> Submission:
-        """Return a submission that the money limits allow.
-
-        Raises:
-            LimitError: they do not; nothing is recorded.
-        """
-        journal = await self.journal()
-        try:
-            refuse(await over_limits(journal, submission.run, self.settings))
-        except LimitError:
-            await journal.discard(submission.run_id)
-            raise
-        return submission
-
-    async def _clear(self, journal: Journal, digest: str) -> None:
-        """Throw away what an earlier submission of this content left behind without anybody's yes."""
-        for run in await journal.runs():
-            if digest and run.digest == digest and run.approved_at is None:
-                await journal.discard(run.run_id)
-
-    async def _source(self, payouts: Path | str | Source | Payouts, name: str, sheet: str | None) -> Source:
-        if isinstance(payouts, str | Path):
-            return await open_source(payouts, sheet=sheet, stack=self._stack)
-        if isinstance(payouts, Iterable | AsyncIterable):
-            return payouts_source(cast(Payouts, payouts), name)
-        return payouts
-
-    async def _known(self, source: Source) -> Run | None:
-        """Return the run that this content began, if anybody approved it and not all of it came to nothing.
-
-        Where every line provably failed, the same content is a new attempt: its lines are safe to pay, unless a retry
-        has made that attempt.
-        """
-        journal = await self.journal()
-        run = await journal.find_digest(source.digest) if source.digest else None
-        if run is None or run.approved_at is None:
-            return None
-        states = {tally.state for tally in await journal.tally(run.run_id) if tally.count}
-        came_to_nothing = run.state is RunState.FINISHED and states <= UNPAID and bool(states - {State.REJECTED})
-        retried = any(later.retry_of == run.run_id and later.approved_at for later in await journal.runs())
-        return None if came_to_nothing and not retried else run
-
-    async def _judge(
-        self,
-        source: Source,
-        journal: Journal,
-        watch: observe.Watch | None,
-        *,
-        mapping: Mapping[str, str] | None = None,
-        retry_of: str = "",
-    ) -> Submission:
-        run, judge = prepare(
-            source,
-            self.accounts.router,
-            columns=self.settings.columns if mapping is None else mapping,
-            country=self.settings.country,
-            max_payout_amount=self.settings.max_payout_amount,
-            sandbox=self.accounts.sandbox,
-        )
-        run = msgspec.structs.replace(run, retry_of=retry_of)
-        findings = await intake(source, journal, run, judge, on_progress=observe.safe(watch))
-        coming = await self._forecast(journal, run.run_id)
-        return Submission(await journal.find(run.run_id) or run, findings, coming)
-
-    async def _forecast(self, journal: Journal, run_id: str) -> Forecast:
-        balances = await self.accounts.balances({tally.lane for tally in await journal.tally(run_id)})
-        return await forecast(journal, run_id, self.accounts.router, balances.found, balances.problems)
-
     # ------------------------------------------------------------------------------------------------------- paying
 
     def pay(
@@ -311,6 +139,7 @@ class Engine(Steered):
         events: Path | None = None,
         watch: observe.Watch | None = None,
         canary: int | None = None,
+        wait: bool = False,
     ) -> PaymentStream:
         """Pay a run, or finish paying it, and stream its outcomes.
 
@@ -322,15 +151,18 @@ class Engine(Steered):
             watch: told of what happens.
             canary: of a run that nobody approved yet, how many payouts of each lane are paid and waited for before the
                 rest; None for what the settings say.
+            wait: while another process pays from an account of the run, or with its key, wait until it has ended; then
+                finish what is left. `PaymentStream.stop` ends the waiting.
 
         Returns:
-            An async iterator of outcomes. Its `ending` says how paying ended.
+            An async iterator of outcomes. Its `ending` says how paying ended. It raises JournalBusyError if another
+            process pays and `wait` is false, or was ended.
         """
         run_id = run if isinstance(run, str) else run.run_id
         stream = PaymentStream(run_id)
         self._streams.append(stream)
         tell = observe.safe(watch)
-        self._tasks.start_soon(partial(self._pay, stream, follow_for_seconds, send, events, tell, canary))
+        self._tasks.start_soon(partial(self._pay, stream, follow_for_seconds, send, events, tell, canary, wait))
         return stream
 
     async def _pay(
@@ -341,23 +173,25 @@ class Engine(Steered):
         events: Path | None,
         tell: observe.Watch,
         canary: int | None,
+        wait: bool,
     ) -> None:
-        """Hold the leases, and keep the event file up to date, while the stream is driven."""
+        """Hold the rights, and keep the event file up to date, while the stream is driven."""
 
         async def begin(publish: Publish, held: AsyncExitStack) -> Payment:
-            used_before = await self._used_before()
-            resumed = (await self.run(stream.run_id)).approved_at is not None
-            accounts = sorted({tally.lane.account for tally in await self.tally(stream.run_id)} - {""})
-            for account in accounts:
-                # Before the approval: a run that cannot be paid now must not hold up the references of others.
-                await held.enter_async_context((await self.journal()).lease(account))
+            granted = await self._granted(stream, send, tell, wait, held)
+            used_before = granted.used_before or await self._used_before()
+            run = await self.run(stream.run_id)
+            resumed = run.approved_at is not None
+            if not resumed:
+                await refuse_if_paid_elsewhere(run, granted.others, tell)
+            # The approval comes last: a run that cannot be paid now must not hold up the references of others.
             journal, run = await self.approved(stream.run_id, canary=canary)
             if events is not None:
                 await held.enter_async_context(delivering(journal, run, events, tell))
             return Payment(
                 journal,
                 run.run_id,
-                {name: await self.accounts.payer(name, used_before) for name in accounts},
+                await self.accounts.payers(granted.accounts, used_before),
                 self._policy(),
                 follow_for_seconds=follow_for_seconds,
                 send=send,
@@ -369,6 +203,31 @@ class Engine(Steered):
             )
 
         await stream.drive(begin)
+
+    async def check_accounts(self, run_id: str) -> None:
+        """Find out before anybody is asked whether a judged run could be paid; no byte is sent by this.
+
+        Raises:
+            ConfigError: an account has no key, or another journal has begun this file with the same key.
+        """
+        lanes = {tally.lane for tally in await self.tally(run_id) if tally.state is State.READY}
+        names = sorted({lane.account for lane in lanes} - {""})
+        for name in names:
+            await self.accounts.connect(name)
+        others = await others_of(self.accounts, names, self.settings.journal)
+        await refuse_if_paid_elsewhere(await self.run(run_id), others, observe.safe(None))
+
+    async def _granted(
+        self, stream: PaymentStream, send: bool, tell: observe.Watch, wait: bool, held: AsyncExitStack
+    ) -> Rights:
+        """Hold everything that paying needs, as soon as nobody else does."""
+        journal, path = await self.journal(), self.settings.journal
+
+        async def enter() -> Rights:
+            run = await self.run(stream.run_id)
+            return await held.enter_async_context(rights(journal, self.accounts, run, path, send=send))
+
+        return await (patiently(enter, journal, path, tell, stream.stopping) if wait else enter())
 
     async def approved(self, run_id: str, *, canary: int | None = None) -> tuple[Journal, Run]:
         """Return a run that may be paid, approving it if it was only judged.
@@ -395,6 +254,7 @@ class Engine(Steered):
                 await hold_repeats(journal, run)
                 refuse(await over_limits(journal, run, self.settings))
             run = await self.run(run_id)
+            await self.begun(run)
         return journal, run
 
     async def _canary(self, run_id: str) -> int:
@@ -459,9 +319,7 @@ class Engine(Steered):
             JournalBusyError: somebody is paying for an account of this run.
         """
         journal, run = await self.journal(), await self.run(run_id)
-        async with AsyncExitStack() as held:
-            for account in sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""}):
-                await held.enter_async_context(journal.lease(account))
+        async with leases(journal, run, holder("recording decisions on", self.settings.journal, run)):
             # With the leases held nobody is speaking: what is still `sending` was cut off by a crash, and is unknown.
             await journal.recover(run.run_id)
             return await journal.decide(run.run_id, decisions)

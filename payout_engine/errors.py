@@ -22,6 +22,10 @@ No message holds a secret or a full phone number.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from payout_engine.model import Holder
 
 
 class PayoutEngineError(Exception):
@@ -57,7 +61,15 @@ class JournalFullError(JournalError):
 
 
 class JournalBusyError(JournalError):
-    """Another process is paying for the same account."""
+    """Another process is paying for the same account, or judging the same file.
+
+    Attributes:
+        holder: who, as far as it told; None when that cannot be read.
+    """
+
+    def __init__(self, message: str, holder: Holder | None = None) -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 class DecisionError(UserError):

@@ -371,6 +371,26 @@ class Request(msgspec.Struct, frozen=True):
         return f"{self.who}: {self.why}" if self.why else self.who
 
 
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a lease and what for, in its own words, for those who wait for it. True while it lives, at most.
+
+    Attributes:
+        pid: its process.
+        task: what it does, such as `paying` or `judging`.
+        journal: the path of its journal.
+        run_id: the run it is about, or empty.
+        name: what that run's file is called.
+        since: when it began, in seconds since 1970.
+    """
+
+    pid: int
+    task: str
+    journal: str
+    run_id: str = ""
+    name: str = ""
+    since: float = 0.0
+
+
 class Choice(StrEnum):
     """What a person may decide about a payout that waits for one."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from payout_engine.errors import Brake
+from payout_engine.model import Holder
 
 logger = logging.getLogger("payout_engine")
 
@@ -19,6 +20,13 @@ class LinesRead(msgspec.Struct, frozen=True):
     """Intake has judged this many lines so far."""
 
     lines: int
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """Paying begins, with every right to it: `ready` payouts are to be sent, `sent` ones are followed."""
+
+    ready: int
+    sent: int
 
 
 class Dispatched(msgspec.Struct, frozen=True):
@@ -54,7 +62,23 @@ class Waiting(msgspec.Struct, frozen=True):
     message: str
 
 
-Event = LinesRead | Dispatched | Braked | LookedUp | Waiting
+class Queued(msgspec.Struct, frozen=True):
+    """Another process holds what we need; we wait until it has ended.
+
+    Attributes:
+        message: who it is and what it does.
+        holder: the same, for programs; None when it did not say.
+        settled: how many payouts of its run have settled, as far as that can be seen.
+        total: of how many; 0 when it cannot be seen.
+    """
+
+    message: str
+    holder: Holder | None
+    settled: int = 0
+    total: int = 0
+
+
+Event = LinesRead | Begun | Dispatched | Braked | LookedUp | Waiting | Queued
 Watch = Callable[[Event], None]
 
 

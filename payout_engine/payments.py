@@ -26,24 +26,25 @@ class PaymentStream:
     Attributes:
         run_id: the run being paid.
         ending: how it ended; set when the iteration is over.
+        stopping: set when it was asked to stop.
         done: set when nothing of it runs any more.
     """
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.ending = Ending()
+        self.stopping = anyio.Event()
         self.done = anyio.Event()
         # What is on the wire must land even when the caller is cancelled: only `cut_off` ends a payment at once.
         self._scope = anyio.CancelScope(shield=True)
         self._payment: Payment | None = None
-        self._stop_asked = False
         self._error: BaseException | None = None
         self._waiting: list[Outcome] = []
         self._send, self._receive = anyio.create_memory_object_stream[Sequence[Outcome]](BATCHES_WAITING_MAX)
 
     def stop(self) -> None:
         """Send nothing more; what is on the wire is finished and recorded. Safe at any moment."""
-        self._stop_asked = True
+        self.stopping.set()
         if self._payment is not None:
             self._payment.stop()
 
@@ -86,7 +87,7 @@ class PaymentStream:
 
     async def _pay(self, payment: Payment) -> None:
         self._payment = payment
-        if self._stop_asked:
+        if self.stopping.is_set():
             payment.stop()
         self.ending = await payment.run()
 

@@ -23,6 +23,7 @@ from payout_engine.model import (
     Decision,
     Dispatch,
     Entry,
+    Holder,
     Lane,
     Outcome,
     Payout,
@@ -406,11 +407,15 @@ class Journal(Protocol):
         """Replay what happened from the log: (sequence, outcomes) for entries above `after`, in order."""
         ...
 
-    def lease(self, account: str) -> AbstractAsyncContextManager[None]:
-        """Hold the right to send for an account; released at the end, and by the death of the process.
+    def lease(self, name: str, holder: Holder) -> AbstractAsyncContextManager[None]:
+        """Hold a right that only one may have at a time; released at the end, and by the death of the process.
+
+        Args:
+            name: what it is a right to, such as `account bf`: to send for that account.
+            holder: who asks, for whoever comes second.
 
         Raises:
-            JournalBusyError: another process holds it.
+            JournalBusyError: another holds it; the error says who.
         """
         ...
 

@@ -24,6 +24,24 @@ DEFAULT_JOURNAL = Path("payouts.db")
 SANDBOX_JOURNAL = Path("payouts-sandbox.db")
 
 
+def lock_folder() -> Path:
+    """Return the folder that holds the locks of keys, in this user's state folder, made if there is none.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    state = os.environ.get("XDG_STATE_HOME", "")
+    folder = (Path(state) if state else Path("~/.local/state").expanduser()) / "payout_engine" / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder {folder}, where processes see who is paying from an account, cannot be made "
+            f"({error.strerror}). Nothing was sent; set XDG_STATE_HOME to a folder that can be written."
+        ) from None
+    return folder
+
+
 class RouteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One routing rule: payouts that agree with every given field go to `account`. The first match wins."""
 

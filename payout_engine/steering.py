@@ -6,14 +6,14 @@ Whoever pays a run hears of it through the journal (`pipeline/payment.py`). When
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 
 import anyio
 import msgspec
 
 from payout_engine.clock import now
 from payout_engine.errors import ConfigError, JournalBusyError, LimitError
+from payout_engine.leasing import holder, leases
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.model import Request, RequestKind, Run, RunState
 from payout_engine.money import SCALES, format_amount
@@ -203,24 +203,10 @@ async def _standing(journal: Journal, run: Run, kind: RequestKind) -> Request | 
 async def _is_free(journal: Journal, run: Run) -> bool:
     """Tell whether nobody pays for the run's accounts now."""
     try:
-        async with leases(journal, run):
+        async with leases(journal, run, holder("looking at", run=run)):
             return True
     except JournalBusyError:
         return False
-
-
-@asynccontextmanager
-async def leases(journal: Journal, run: Run) -> AsyncIterator[Sequence[str]]:
-    """Hold the right to send for all accounts of a run; yields their names.
-
-    Raises:
-        JournalBusyError: another process holds one.
-    """
-    accounts = sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""})
-    async with AsyncExitStack() as held:
-        for account in accounts:
-            await held.enter_async_context(journal.lease(account))
-        yield accounts
 
 
 async def _count(journal: Journal, run: Run, state: State) -> int:

@@ -20,6 +20,12 @@ RICH = {"orange_bf": 10**9, "moov_bf": 10**9, "sank_bf": 10**9}
 Bank = Callable[..., AbstractAsyncContextManager[Sandbox]]
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a state folder of its own: the locks of keys are neither found in nor left in the user's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture
 def bank() -> Bank:
     """Return a maker of Senfenico sandboxes that settle at once, over real HTTP on this machine."""

@@ -19,11 +19,12 @@ FLOORS = {
     # words: import nothing of ours but other words
     **dict.fromkeys(["clock", "errors", "lifecycle", "limits", "model", "money", "reasons"], 0),
     # agreements
-    **dict.fromkeys(["countries", "files", "observe", "ports", "registration", "settings", "throttle"], 1),
+    **dict.fromkeys(["countries", "files", "locks", "observe", "ports", "registration", "settings", "throttle"], 1),
     # rooms
     **dict.fromkeys(["journal", "pipeline", "providers", "sinks", "sources"], 2),
     # where rooms meet
-    **dict.fromkeys(["accounts", "engine", "payments", "retrying", "steering", "submission", "summary"], 3),
+    **dict.fromkeys(["accounts", "engine", "judging", "leasing", "payments", "retrying"], 3),
+    **dict.fromkeys(["steering", "submission", "summary"], 3),
     # doors
     **dict.fromkeys(["__main__", "cli", "sandbox", "testing"], 4),
     # the public names
@@ -32,7 +33,9 @@ FLOORS = {
 ROOMS = 2
 CALLABLE_BY_ROOMS = {
     "accounts": {"pipeline", "providers"},
-    "engine": {"journal", "pipeline", "sinks", "sources", "providers"},
+    "engine": {"journal", "pipeline", "sinks"},
+    "judging": {"journal", "pipeline", "sinks", "sources"},
+    "leasing": {"journal"},
     "payments": {"pipeline"},
     "retrying": set(),
     "steering": {"pipeline"},

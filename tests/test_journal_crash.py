@@ -11,7 +11,7 @@ import pytest
 
 from payout_engine.journal import SqliteJournal
 from payout_engine.lifecycle import State
-from payout_engine.testing.journal_lines import ORANGE, replay, states
+from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, replay, states
 
 KILLED_SCRIPT = """
 import asyncio, os, signal, sys
@@ -19,10 +19,10 @@ from pathlib import Path
 from payout_engine.journal import SqliteJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import Receipt
-from payout_engine.testing.journal_lines import ORANGE, approved, chunk
+from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, approved, chunk
 
 async def main():
-    async with SqliteJournal.open(Path(sys.argv[1])) as journal, journal.lease("bf"):
+    async with SqliteJournal.open(Path(sys.argv[1])) as journal, journal.lease("account bf", SOMEBODY):
         await approved(journal, "run", chunk([1, 2]), chunk([3, 4]), chunk([5, 6]))
         first, second, third = await journal.ready("run", ORANGE, 0, 3)
         await journal.record(await journal.intend(first), [Receipt(State.PAID, provider_reference="T1")])
@@ -39,7 +39,7 @@ async def test_a_kill_between_intent_and_receipt_leaves_unknown(tmp_path: Path) 
     path = tmp_path / "payouts.db"
     killed = subprocess.run([sys.executable, "-c", KILLED_SCRIPT, path], timeout=30, check=False)
     assert killed.returncode == -signal.SIGKILL
-    async with SqliteJournal.open(path) as journal, journal.lease("bf"):
+    async with SqliteJournal.open(path) as journal, journal.lease("account bf", SOMEBODY):
         outcomes = await journal.recover("run")
         assert [(outcome.line, outcome.reason) for outcome in outcomes] == [(3, "interrupted"), (4, "interrupted")]
         assert await states(journal, "run") == {

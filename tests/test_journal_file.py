@@ -26,6 +26,7 @@ from payout_engine.lifecycle import BIRTHS, LETTERS, MOVES, State
 from payout_engine.model import Problem, Receipt, RepeatKind
 from payout_engine.testing.journal_lines import (
     ORANGE,
+    SOMEBODY,
     approved,
     chunk,
     dispatched,
@@ -63,20 +64,20 @@ async def a_paid_journal(path: Path) -> None:
 
 
 async def test_a_journal_outlives_the_process(path: Path) -> None:
-    """What was recorded is there after closing and opening again, and nothing but the journal and its locks is left."""
+    """What was recorded is there after closing and opening again, and nothing but the journal is left."""
     await a_paid_journal(path)
     async with SqliteJournal.open(path) as journal:
         assert (await states(journal, "run"))[1] is State.PAID
-        async with journal.lease("bf"):
+        async with journal.lease("account bf", SOMEBODY):
             pass
-    assert sorted(file.name for file in path.parent.iterdir()) == ["payouts.db", "payouts.db.bf.lock"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["payouts.db"]
 
 
 async def test_only_the_owner_can_read_it(path: Path) -> None:
     """The file, its side files and its locks hold phone numbers: mode 0600, whatever the umask says."""
     before = os.umask(0)
     try:
-        async with SqliteJournal.open(path) as journal, journal.lease("bf"):
+        async with SqliteJournal.open(path) as journal, journal.lease("account bf", SOMEBODY):
             await journal.begin(run("run"))
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     finally:
@@ -276,9 +277,9 @@ async def test_two_processes_see_each_other(path: Path) -> None:
         assert not await two.approve("two")
         assert {repeat.payout.line for repeat in await every(two.repeats("two"))} == {2}
         assert await two.approve("two")
-        async with one.lease("bf"):
-            with pytest.raises(JournalBusyError, match=f"process {os.getpid()}"):
-                async with two.lease("bf"):
+        async with one.lease("account bf", SOMEBODY):
+            with pytest.raises(JournalBusyError, match="Process 4711 is paying"):
+                async with two.lease("account bf", SOMEBODY):
                     pass
 
 

@@ -14,7 +14,7 @@ from test_cli import call, rows
 from payout_engine.journal import SqliteJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import Problem, Receipt
-from payout_engine.testing.journal_lines import ORANGE, chunk, dispatched, every, run, states
+from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, chunk, dispatched, every, run, states
 
 CONFIG = '[accounts.bf]\nprovider = "senfenico"\napi_key = "sk_test_resolve"\nbase_url = "http://127.0.0.1:9"\n'
 WHO = ("--who", "Awa", "--why", "asked Orange")
@@ -189,7 +189,7 @@ async def test_a_table_that_cannot_be_followed(folder: Path, content: str, said:
 
 async def test_nobody_decides_while_somebody_pays(folder: Path) -> None:
     """While another process holds the account, a decision waits: exit 2, and the holder is named."""
-    async with SqliteJournal.open(folder / "payouts.db") as journal, journal.lease("bf"):
+    async with SqliteJournal.open(folder / "payouts.db") as journal, journal.lease("account bf", SOMEBODY):
         done = call(folder, "resolve", "run", "--paid", "SAL-00002", *WHO)
         listed = call(folder, "resolve", "run")
     assert done.returncode == 2

@@ -22,7 +22,7 @@ from payout_engine.summary import Exit, summarize
 
 async def plan(engine: Engine, file: str, out: Path | None, sheet: str | None, *, json: bool) -> int:
     """Judge a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
-    submission = await engine.plan(file, out=out, sheet=sheet, watch=LineCounter(quiet=json).watch)
+    submission = await engine.plan(file, out=out, sheet=sheet, watch=LineCounter(json=json).watch)
     if submission.known:
         run = submission.run
         if json:

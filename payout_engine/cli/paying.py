@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -16,7 +16,7 @@ from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, plain, say
 from payout_engine.cli.progress import LineCounter, metered
 from payout_engine.engine import Engine
-from payout_engine.errors import ConfigError, JournalBusyError, JournalError, SinkError, UserError
+from payout_engine.errors import JournalBusyError, JournalError, SinkError, UserError
 from payout_engine.lifecycle import State
 from payout_engine.model import Run, RunState, masked
 from payout_engine.payments import PaymentStream, alone
@@ -54,43 +54,39 @@ async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> i
         raise UserError("Nothing was sent: there is nobody to ask. Look with `plan`, then pay with `run --yes`.")
     out = wishes.out or default_folder(file)
     check_format(wishes.format)
-    submission = await engine.submit(file, sheet=wishes.sheet, watch=LineCounter(quiet=wishes.json).watch)
+    watch = LineCounter(json=wishes.json).watch
+    submission = await engine.submit(file, sheet=wishes.sheet, watch=watch, wait=True)
     return await pay_submission(engine, submission, out, wishes, yes=yes)
 
 
 async def pay_submission(engine: Engine, submission: Submission, out: Path, wishes: Wishes, *, yes: bool) -> int:
     """Confirm, pay, follow, write results; return the exit code."""
-    await _check_accounts(engine, submission)
+    run = submission.run
     if submission.known:
-        _tell_known(submission.run, wishes)
-    elif not await _confirmed(engine, submission, wishes, yes=yes):
-        await (await engine.journal()).discard(submission.run_id)
-        say("Nothing was sent and nothing was recorded.")
-        return Exit.UNUSABLE
-    out = wishes.out or own_folder(out, submission.run_id)
-    _check_writable(out, wishes.format)
-    await (await engine.journal()).note(submission.run_id, OUT_NOTE, str(out.absolute()))
-    try:
-        return (await pay_and_report(engine, submission.run, out, wishes, send=True))[0]
-    except JournalBusyError:
+        _tell_known(run, wishes)
+    async with _forgotten_unless_approved(engine, run):
         if not submission.known:
-            await (await engine.journal()).discard(submission.run_id)
-        raise
+            await engine.check_accounts(run.run_id)
+            if not await _confirmed(engine, submission, wishes, yes=yes):
+                say("Nothing was sent and nothing was recorded.")
+                return Exit.UNUSABLE
+        out = wishes.out or own_folder(out, run.run_id)
+        _check_writable(out, wishes.format)
+        await (await engine.journal()).note(run.run_id, OUT_NOTE, str(out.absolute()))
+        if wishes.json and not submission.known:
+            await _emit_unsent(engine, run)
+        return (await pay_and_report(engine, run, out, wishes, send=True))[0]
 
 
-async def _check_accounts(engine: Engine, submission: Submission) -> None:
-    """Find out before anybody is asked whether every account that is needed has its key; no byte is sent by this.
-
-    Raises:
-        ConfigError: one has not. Nothing is recorded.
-    """
-    lanes = submission.forecast.lanes if submission.forecast is not None else ()
+@asynccontextmanager
+async def _forgotten_unless_approved(engine: Engine, run: Run) -> AsyncIterator[None]:
+    """Leave nothing of a run in the journal that nobody said yes to, or that may not be paid."""
     try:
-        for account in sorted({lane.lane.account for lane in lanes}):
-            await engine.accounts.connect(account)
-    except ConfigError:
-        await (await engine.journal()).discard(submission.run_id)
-        raise
+        yield
+    finally:
+        with suppress(JournalError):  # What it says was said before; the next submission of the file cleans up.
+            if (await engine.run(run.run_id)).approved_at is None:
+                await (await engine.journal()).discard(run.run_id)
 
 
 def _check_writable(out: Path, format: str) -> None:
@@ -200,7 +196,8 @@ async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *,
     try:
         ending = await _pay(engine, run, out, wishes, send=send)
     except JournalBusyError:
-        raise
+        say("Stopped waiting. Nothing was sent from here; run the same command again to wait again.")
+        return Exit.INTERRUPTED, True
     except JournalError as error:
         fail(f"{error} Some payouts may have been sent: run the same command again, which pays nobody twice.")
         return Exit.BRAKE, False
@@ -219,7 +216,7 @@ async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *,
 
 
 async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> Ending:
-    with metered(await engine.tally(run.run_id), quiet=wishes.json) as meter:
+    with metered(json=wishes.json) as meter:
         stream = engine.pay(
             run,
             follow_for_seconds=wishes.follow_for_seconds,
@@ -227,6 +224,7 @@ async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: boo
             events=out / "events.jsonl",
             watch=meter.watch,
             canary=wishes.canary,
+            wait=True,
         )
         async with _interruptible(stream):
             async for outcome in stream:

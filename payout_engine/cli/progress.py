@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from payout_engine import observe
-from payout_engine.cli.console import messages, plain, say
+from payout_engine.cli.console import emit, messages, plain, say
 from payout_engine.lifecycle import OPEN, State
-from payout_engine.model import Outcome, Tally
+from payout_engine.model import Holder, Outcome
 
 PLAIN_EVERY_SECONDS = 5.0
 """How often a plain line is printed where there is no terminal."""
@@ -24,31 +32,38 @@ class Meter:
     """Counts what happens and shows it.
 
     Args:
-        total: payouts that are ready or open when paying begins.
-        already_sent: how many of them were sent before.
+        bars: where bars are drawn, or None for plain lines.
+        json: tell programs whom we wait for.
     """
 
-    def __init__(self, total: int, already_sent: int, bars: Progress | None) -> None:
-        self.total = total
-        self.sent = already_sent
+    def __init__(self, bars: Progress | None, *, json: bool) -> None:
+        self.total = 0
+        self.sent = 0
         self.settled = 0
         self._bars = bars
+        self._ids: dict[str, TaskID] = {}
+        self._queue = Queue(json=json)
         self._spoken_at = time.monotonic()
         self._spoken = ""
-        if bars is not None:
-            self._sent_bar = bars.add_task("sent", total=total, completed=already_sent)
-            self._settled_bar = bars.add_task("settled", total=total)
 
     def watch(self, event: observe.Event) -> None:
         """Take note of an event of the engine."""
-        if isinstance(event, observe.Dispatched):
+        if isinstance(event, observe.Queued):
+            self._queue.watch(event)
+            self._bar("waiting", event.settled, event.total)
+            return
+        if isinstance(event, observe.Begun):
+            self._queue.end()
+            self._drop("waiting")
+            self.total, self.sent = event.ready + event.sent, event.sent
+        elif isinstance(event, observe.Dispatched):
             self.sent += event.count
         elif isinstance(event, observe.Braked | observe.Waiting):
             where = "/".join(part for part in (event.account, getattr(event, "lane", "")) if part)
             say(f"[yellow]{plain(where)}[/] {plain(event.message)}")
         elif isinstance(event, observe.LookedUp) and event.problem:
             say(f"[yellow]{plain(event.account)}[/] {plain(event.problem)} Asking again later.")
-        self._show()
+        self.show()
 
     def settle(self, outcome: Outcome) -> None:
         """Take note of an outcome."""
@@ -57,25 +72,67 @@ class Meter:
         elif outcome.status is State.READY:
             self.sent -= 1
 
-    def _show(self) -> None:
-        if self._bars is not None:
-            self._bars.update(self._sent_bar, completed=min(self.sent, self.total))
-            self._bars.update(self._settled_bar, completed=min(self.settled, self.total))
-        elif time.monotonic() - self._spoken_at >= PLAIN_EVERY_SECONDS:
+    def show(self) -> None:
+        """Show how far it is."""
+        self._bar("sent", self.sent, self.total)
+        self._bar("settled", self.settled, self.total)
+        if self._bars is None and time.monotonic() - self._spoken_at >= PLAIN_EVERY_SECONDS:
             self._spoken_at = time.monotonic()
             line = f"{self.sent:,} of {self.total:,} sent, {self.settled:,} settled"
             if line != self._spoken:
                 say(line)
             self._spoken = line
 
+    def _bar(self, name: str, done: int, total: int) -> None:
+        """Draw a bar; one of nothing is not drawn."""
+        if self._bars is None or not total:
+            return
+        if name not in self._ids:
+            self._ids[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._ids[name], completed=min(done, total), total=total)
+
+    def _drop(self, name: str) -> None:
+        if self._bars is not None and name in self._ids:
+            self._bars.remove_task(self._ids.pop(name))
+
+
+class Queue:
+    """Says whom we wait for: once in full, then how far that one is.
+
+    Args:
+        json: tell programs, too.
+    """
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+        self._holder: Holder | None = None
+        self._waiting = False
+        self._spoken_at = time.monotonic()
+
+    def watch(self, event: observe.Queued) -> None:
+        """Take note that somebody else has what we need."""
+        if not self._waiting or event.holder != self._holder:
+            say(f"{plain(event.message)}. Waiting until it has ended; Ctrl-C ends this waiting and nothing else.")
+            if self._json:
+                emit("waiting", holder=event.holder, settled=event.settled, total=event.total)
+        elif time.monotonic() - self._spoken_at < PLAIN_EVERY_SECONDS or not event.total:
+            return
+        elif not messages.is_terminal:
+            say(f"Still waiting: {event.settled:,} of its {event.total:,} payouts have settled.")
+        self._waiting, self._holder, self._spoken_at = True, event.holder, time.monotonic()
+
+    def end(self) -> None:
+        """Say that the waiting is over, if there was any."""
+        if self._waiting:
+            say("The other process has ended; going on.")
+        self._waiting = False
+
 
 @contextmanager
-def metered(tallies: Sequence[Tally], *, quiet: bool) -> Iterator[Meter]:
-    """Show progress of paying what is ready and open, until the end of the block."""
-    sent = sum(tally.count for tally in tallies if tally.state in OPEN)
-    total = sent + sum(tally.count for tally in tallies if tally.state is State.READY)
-    if quiet or not messages.is_terminal or not total:
-        yield Meter(total, sent, None)
+def metered(*, json: bool) -> Iterator[Meter]:
+    """Show progress of paying until the end of the block."""
+    if json or not messages.is_terminal:
+        yield Meter(None, json=json)
         return
     columns = (
         SpinnerColumn(),
@@ -85,20 +142,23 @@ def metered(tallies: Sequence[Tally], *, quiet: bool) -> Iterator[Meter]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=messages, transient=False) as bars:
-        meter = Meter(total, sent, bars)
+        meter = Meter(bars, json=json)
         yield meter
-        meter._show()
+        meter.show()
 
 
 class LineCounter:
     """Shows how many lines of the input were judged so far."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._shown = not quiet and sys.stderr.isatty()
+    def __init__(self, *, json: bool) -> None:
+        self._shown = not json and sys.stderr.isatty()
+        self._queue = Queue(json=json)
         self._spoken_at = time.monotonic()
 
     def watch(self, event: observe.Event) -> None:
         """Take note of an event of the engine."""
-        if isinstance(event, observe.LinesRead) and self._shown and time.monotonic() - self._spoken_at >= 0.2:
+        if isinstance(event, observe.Queued):
+            self._queue.watch(event)
+        elif isinstance(event, observe.LinesRead) and self._shown and time.monotonic() - self._spoken_at >= 0.2:
             self._spoken_at = time.monotonic()
             messages.print(f"{event.lines:,} lines judged", end="\r")

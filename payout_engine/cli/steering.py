@@ -54,7 +54,7 @@ async def retry(engine: Engine, run_id: str, wishes: Wishes, *, yes: bool) -> in
         raise UserError("Nothing was sent: there is nobody to ask. Pay with `retry --yes`.")
     check_format(wishes.format)
     try:
-        submission = await engine.retry(run_id, watch=LineCounter(quiet=wishes.json).watch)
+        submission = await engine.retry(run_id, watch=LineCounter(json=wishes.json).watch, wait=True)
     except ProviderError as error:
         raise UserError(f"Nothing was sent, because the provider could not say what it already has: {error}") from error
     out = wishes.out or Path(f"{submission.run_id}-results")

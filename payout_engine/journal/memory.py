@@ -34,6 +34,7 @@ from payout_engine.journal.steering import withdrawn
 from payout_engine.journal.verdict import judge
 from payout_engine.lifecycle import State, move
 from payout_engine.limits import BLOCK_ROWS, REPEAT_WINDOW_SECONDS
+from payout_engine.locks import busy
 from payout_engine.model import (
     Audit,
     Choice,
@@ -42,6 +43,7 @@ from payout_engine.model import (
     Dispatch,
     Entry,
     Finding,
+    Holder,
     Lane,
     Outcome,
     Problem,
@@ -70,7 +72,7 @@ class MemoryJournal:
         self._sequence = 0
         self._dispatches: list[Dispatch] = []
         self._unfinished: dict[int, Dispatch] = {}
-        self._leases: set[str] = set()
+        self._leases: dict[str, Holder] = {}
 
     def _run(self, run_id: str) -> RunLines:
         if run_id not in self._runs:
@@ -450,14 +452,14 @@ class MemoryJournal:
                 yield sequence, outcomes
 
     @asynccontextmanager
-    async def lease(self, account: str) -> AsyncIterator[None]:
-        if account in self._leases:
-            raise JournalBusyError(f"Another process is paying for account {account}. Wait until it has ended.")
-        self._leases.add(account)
+    async def lease(self, name: str, holder: Holder) -> AsyncIterator[None]:
+        if name in self._leases:
+            raise JournalBusyError(busy(name, self._leases[name]), self._leases[name])
+        self._leases[name] = holder
         try:
             yield
         finally:
-            self._leases.discard(account)
+            del self._leases[name]
 
     async def aclose(self) -> None:
         """Nothing is queued and nothing is open."""

@@ -33,6 +33,7 @@ from payout_engine.model import (
     Decision,
     Dispatch,
     Entry,
+    Holder,
     Lane,
     Outcome,
     Problem,
@@ -240,8 +241,8 @@ class SqliteJournal:
                 return
 
     @asynccontextmanager
-    async def lease(self, account: str) -> AsyncIterator[None]:
-        with lease(self.path, account):
+    async def lease(self, name: str, holder: Holder) -> AsyncIterator[None]:
+        with lease(self.path, name, holder):
             yield
 
     async def aclose(self) -> None:

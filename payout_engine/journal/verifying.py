@@ -9,7 +9,6 @@ for a file that cannot be opened for writing, by the engine.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import apsw
 import msgspec
 
 from payout_engine.errors import JournalError
-from payout_engine.journal import audit, log, reading, rows
+from payout_engine.journal import audit, log, rows
 from payout_engine.journal.ask import every, row, value
 from payout_engine.journal.audit import (
     BROKEN,
@@ -33,31 +32,13 @@ from payout_engine.journal.audit import (
     Totals,
 )
 from payout_engine.journal.changes import run_no
-from payout_engine.journal.faults import fault
+from payout_engine.journal.glance import snapshot, tallies
 from payout_engine.journal.intake import chained_payouts, sealed_facts
 from payout_engine.journal.keys import chunk_range
-from payout_engine.journal.schema import open_to_read
-from payout_engine.model import REJECTED_LANE, Audit, Finding, Lane, RunState, Tally
+from payout_engine.model import REJECTED_LANE, Audit, Finding, Lane, RunState
 
 DAMAGES_MAX = 20
 """Faults of the file itself that are told."""
-
-
-@contextmanager
-def snapshot(path: Path) -> Iterator[apsw.Connection]:
-    """Open a journal for reading alone and hold one moment of it.
-
-    Raises:
-        JournalError: it cannot be read, or is no journal.
-    """
-    connection = open_to_read(path)
-    try:
-        connection.execute("BEGIN")
-        yield connection
-    except apsw.Error as error:
-        raise fault(error, path) from error
-    finally:
-        connection.close()
 
 
 def digest_file(path: Path, run_id: str) -> str:
@@ -67,15 +48,7 @@ def digest_file(path: Path, run_id: str) -> str:
         if found is None:
             return ""
         seq, head = found
-        return audit.digest_of(run_id, seq, head, _tallies(db, run_id))
-
-
-def _tallies(db: apsw.Connection, run_id: str) -> list[Tally]:
-    counts: reading.Counts = {}
-    after = reading.tally(db, run_id, 0, counts)
-    while after:
-        after = reading.tally(db, run_id, after, counts)
-    return reading.tallies(counts)
+        return audit.digest_of(run_id, seq, head, tallies(db, run_id))
 
 
 def verify_file(path: Path, run_id: str, kept: str = "") -> Audit:

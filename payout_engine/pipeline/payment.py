@@ -133,6 +133,8 @@ class Payment:
         tallies = await self._journal.tally(self._run_id)
         lanes = sorted({tally.lane for tally in tallies} - {REJECTED_LANE})
         self._unsent = {tally.lane.account for tally in tallies if tally.state is State.READY and tally.count}
+        ready = sum(tally.count for tally in tallies if tally.state is State.READY)
+        self._tell(observe.Begun(ready, sum(tally.count for tally in tallies if tally.state in OPEN)))
         await self._heed()
         async with anyio.create_task_group() as listening:
             listening.start_soon(self._listen)

@@ -17,7 +17,7 @@ import anyio
 import msgspec
 
 from payout_engine.errors import JournalFullError
-from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
+from payout_engine.model import Balance, Dispatch, Holder, Query, Receipt, Sighting
 from payout_engine.ports import HasBalances, Journal, Provider, Traits
 
 READS = frozenset(
@@ -138,10 +138,10 @@ class CrashingJournal:
             return lambda *arguments, **named: self._stream(name, method(*arguments, **named))
         return method
 
-    def lease(self, account: str) -> AbstractAsyncContextManager[None]:
+    def lease(self, name: str, holder: Holder) -> AbstractAsyncContextManager[None]:
         """Hold the journal's own lease; a dead process lets go of it."""
         self._fuse.leave("lease", self._fuse.enter("lease"))
-        return self._journal.lease(account)
+        return self._journal.lease(name, holder)
 
     async def _glance(self, method: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         self._fuse.check()

@@ -15,6 +15,7 @@ from payout_engine.model import (
     Chunk,
     Dispatch,
     Entry,
+    Holder,
     Lane,
     Outcome,
     Payout,
@@ -32,6 +33,9 @@ JournalFactory = Callable[[], AbstractAsyncContextManager[Journal]]
 ORANGE = Lane("bf", "orange_bf", "XOF")
 MOOV = Lane("bf", "moov_bf", "XOF")
 IVORY = Lane("ci", "orange_ci", "XOF")
+
+SOMEBODY = Holder(pid=4711, task="paying", journal="payouts.db", run_id="2026-11-abcde", name="salaries.csv", since=1e9)
+"""Who holds a lease in these suites."""
 
 
 def payout(line: int, **changes: object) -> Payout:

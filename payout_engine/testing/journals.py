@@ -22,6 +22,7 @@ from payout_engine.model import (
 from payout_engine.testing.journal_intake import IntakeSuite
 from payout_engine.testing.journal_lines import (
     ORANGE,
+    SOMEBODY,
     JournalFactory,
     approved,
     chunk,
@@ -60,14 +61,15 @@ class JournalSuite(IntakeSuite, PaymentSuite, PeopleSuite, SteeringSuite):
             assert [o.line for o in await replay(journal, "run")] == list(range(1, 141))
             assert [o.line for o in await replay(journal, "run", seen[60])] == list(range(123, 141))
 
-    async def test_one_payer_per_account(self, journal_factory: JournalFactory) -> None:
-        """A lease is exclusive for its account, independent of others, and free again after use."""
+    async def test_one_holder_per_right(self, journal_factory: JournalFactory) -> None:
+        """A lease is exclusive for its name, independent of others, says who holds it, and is free again after use."""
         async with journal_factory() as journal:
-            async with journal.lease("bf"), journal.lease("ci"):
-                with pytest.raises(JournalBusyError, match="account bf"):
-                    async with journal.lease("bf"):
+            async with journal.lease("account bf", SOMEBODY), journal.lease("account ci", SOMEBODY):
+                with pytest.raises(JournalBusyError, match=r"Process 4711 is paying .*salaries.* account bf") as caught:
+                    async with journal.lease("account bf", SOMEBODY):
                         pass
-            async with journal.lease("bf"):
+                assert caught.value.holder == SOMEBODY
+            async with journal.lease("account bf", SOMEBODY):
                 pass
 
     async def test_many_callers_at_once_lose_nothing(self, journal_factory: JournalFactory) -> None:

@@ -16,7 +16,7 @@ import random  # noqa: TID251 - this is where a simulation's own generator is se
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,6 +111,7 @@ class SimulatedAccounts(Accounts):
     def __init__(self, settings: Settings, stack: AsyncExitStack, connections: Mapping[str, Provider]) -> None:
         super().__init__(settings, stack, only=None, sandbox=False)
         self._simulated = connections
+        self.keys = {name: name for name in connections}
 
     def traits(self, name: str) -> Traits:
         """Return what the bank promises."""
@@ -119,6 +120,10 @@ class SimulatedAccounts(Accounts):
     def wallets(self, name: str) -> Sequence[Wallet]:
         """Return both wallets of a lone account, or the account's own."""
         return [wallet for wallet in WALLETS if len(self._simulated) == 1 or wallet.code.startswith(name)]
+
+    async def locks(self, names: Iterable[str]) -> Mapping[Path, str]:
+        """Return none: the journal's leases are all there is in a simulated world."""
+        return {}
 
     async def connect(self, name: str) -> Provider:
         """Return the connection of this life."""

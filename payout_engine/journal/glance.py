@@ -1,0 +1,65 @@
+"""A glance at a journal that belongs to somebody else: one moment of its file, which is only read.
+
+Works while its owner writes it, and on a read-only copy. `verifying.py` proves runs from such a snapshot; the engine
+looks whether another journal knows a file, and how far another process has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from payout_engine.journal import reading
+from payout_engine.journal.faults import fault
+from payout_engine.journal.schema import open_to_read
+from payout_engine.model import Run, Tally
+
+
+@contextmanager
+def snapshot(path: Path) -> Iterator[apsw.Connection]:
+    """Open a journal for reading alone and hold one moment of it.
+
+    Raises:
+        JournalError: it cannot be read, or is no journal.
+    """
+    connection = open_to_read(path)
+    try:
+        connection.execute("BEGIN")
+        yield connection
+    except apsw.Error as error:
+        raise fault(error, path) from error
+    finally:
+        connection.close()
+
+
+def tallies(db: apsw.Connection, run_id: str) -> list[Tally]:
+    """Return counts and sums of a run by lane and state."""
+    counts: reading.Counts = {}
+    after = reading.tally(db, run_id, 0, counts)
+    while after:
+        after = reading.tally(db, run_id, after, counts)
+    return reading.tallies(counts)
+
+
+def tally_file(path: Path, run_id: str) -> Sequence[Tally]:
+    """Return counts and sums of a run from a journal's file.
+
+    Raises:
+        JournalError: the file cannot be read, is no journal, or has no such run.
+    """
+    with snapshot(path) as db:
+        return tallies(db, run_id)
+
+
+def find_in_file(path: Path, digest: str) -> tuple[Run, Sequence[Tally]] | None:
+    """Return the approved run of a content in a journal's file, with where its lines stand; or None.
+
+    Raises:
+        JournalError: the file cannot be read, or is no journal.
+    """
+    with snapshot(path) as db:
+        run = reading.find_digest(db, digest)
+        return (run, tallies(db, run.run_id)) if run is not None and run.approved_at is not None else None

@@ -1,0 +1,264 @@
+"""Judging a payout file: what an engine does before anything is sent. `plan` looks, `submit` and `retry` record.
+
+Only one process at a time begins a given content: whoever comes second waits, and then finds the run of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import msgspec
+
+from payout_engine import observe
+from payout_engine.accounts import Accounts
+from payout_engine.errors import ConfigError, InputError, LimitError
+from payout_engine.journal import SqliteJournal
+from payout_engine.leasing import holder, patiently
+from payout_engine.lifecycle import UNPAID, State
+from payout_engine.model import Payout, Run, RunState
+from payout_engine.pipeline.forecast import Forecast, forecast
+from payout_engine.pipeline.intake import intake, prepare
+from payout_engine.pipeline.results import write_refused
+from payout_engine.ports import Journal, Source
+from payout_engine.retrying import ask_providers, retry_source
+from payout_engine.settings import Settings
+from payout_engine.sinks import open_sink
+from payout_engine.sources import open_source, payouts_source
+from payout_engine.steering import Steered, over_limits, refuse
+from payout_engine.submission import Submission
+
+Payouts = Iterable[Payout] | AsyncIterable[Payout]
+
+
+class Judging(Steered):
+    """The verbs that judge, for an engine that has a journal and accounts."""
+
+    def __init__(self, settings: Settings, accounts: Accounts, stack: AsyncExitStack) -> None:
+        self.settings = settings
+        self.accounts = accounts
+        self._stack = stack
+        self._beginnings: dict[str, AsyncExitStack] = {}
+        stack.push_async_callback(self._end_beginnings)
+
+    async def plan(
+        self,
+        payouts: Path | str | Source | Payouts,
+        *,
+        name: str = "payouts",
+        sheet: str | None = None,
+        out: Path | None = None,
+        watch: observe.Watch | None = None,
+    ) -> Submission:
+        """Judge a file exactly as `submit` does, and record nothing.
+
+        Args:
+            payouts: as for `submit`.
+            name: what to call an iterable.
+            sheet: as for `submit`.
+            out: a folder for `rejected.csv` and `attention.csv`, or None to write nothing.
+            watch: told of progress.
+
+        Raises:
+            InputError: it cannot be used as a payout file.
+            SinkError: the folder cannot be written.
+        """
+        source = await self._source(payouts, name, sheet)
+        known = await self._known(source) if self.settings.journal.exists() else None
+        if known is not None:
+            return Submission(known)
+        with TemporaryDirectory(prefix="payout-plan-") as folder:
+            scratch = SqliteJournal.open(
+                Path(folder) / "plan.db", scratch_of=self.settings.journal, sandbox=self.accounts.sandbox
+            )
+            async with scratch as journal:
+                submission = await self._judge(source, journal, watch)
+                approved = await self.journal() if self.settings.journal.exists() else None
+                over = await over_limits(journal, submission.run, self.settings, approved)
+                submission = msgspec.structs.replace(submission, over_limits=over)
+                if out is not None:
+                    await write_refused(journal, submission.run, out, open_sink=open_sink)
+                return submission
+
+    async def submit(
+        self,
+        payouts: Path | str | Source | Payouts,
+        *,
+        name: str = "payouts",
+        sheet: str | None = None,
+        watch: observe.Watch | None = None,
+        wait: bool = False,
+    ) -> Submission:
+        """Judge a whole file (or iterable) and record it as a run; send nothing.
+
+        Args:
+            payouts: a path, `-` for standard input, an open source, or an iterable or async iterable of `Payout`.
+            name: what to call an iterable.
+            sheet: which sheet of a workbook; None means the only one with data.
+            watch: told of progress.
+            wait: while another process is judging the same content, wait until it has begun to pay, or given up.
+
+        Returns:
+            The run, ready for `pay`. The same content gives the run that it began, whatever the file is called now.
+
+        Raises:
+            InputError: it cannot be used as a payout file; nothing was recorded.
+            LimitError: the money limits forbid it; nothing was recorded.
+            JournalBusyError: another process is judging the same content, and `wait` is false.
+        """
+        source = await self._source(payouts, name, sheet)
+        known = await self._known(source)
+        if known is not None:
+            return Submission(known)
+        async with AsyncExitStack() as beginning:
+            if source.digest:
+                await self._begin(beginning, _content(source.digest), source.name, watch, wait)
+                known = await self._known(source)
+                if known is not None:
+                    return Submission(known)
+            journal = await self.journal()
+            await self._clear(journal, source.digest)
+            submission = await self._within_limits(await self._judge(source, journal, watch))
+            self._beginnings[_content(source.digest)] = beginning.pop_all()
+        return submission
+
+    async def retry(self, run_id: str, *, watch: observe.Watch | None = None, wait: bool = False) -> Submission:
+        """Judge the provably unpaid lines of a run again, by today's rules, and record them as a new run; send nothing.
+
+        The lines keep their references. What a later retry has paid or has in flight is left out; what any other run
+        has paid since is held. Rejected lines are not among them: they have to be mended first.
+
+        Returns:
+            The new run, ready for `pay`.
+
+        Raises:
+            ConfigError: there is nothing to retry, or a retry of the run is not finished.
+            ProviderError: the provider could not say what it already has; nothing was recorded.
+            LimitError: the money limits forbid it; nothing was recorded.
+            JournalBusyError: another process is about to retry the same run, and `wait` is false.
+        """
+        journal, run = await self.journal(), await self.run(run_id)
+        async with AsyncExitStack() as beginning:
+            await self._begin(beginning, _retry(run_id), run.name, watch, wait)
+            await ask_providers(journal, run, self.accounts)
+            source = await retry_source(journal, run)
+            try:
+                submission = await self._judge(source, journal, watch, mapping=source.mapping, retry_of=run_id)
+            except InputError:
+                if source.lines:
+                    raise
+                later = "".join(f" Run {name} has paid {count} of them." for name, count in source.left_out.items())
+                raise ConfigError(f"No line of run {run_id} is failed or cancelled and still unpaid.{later}") from None
+            submission = await self._within_limits(msgspec.structs.replace(submission, left_out=source.left_out))
+            self._beginnings[_retry(run_id)] = beginning.pop_all()
+        return submission
+
+    async def _begin(
+        self, held: AsyncExitStack, right: str, name: str, watch: observe.Watch | None, wait: bool
+    ) -> None:
+        """Hold the right to begin a content, from before it is judged until its run is approved or given up.
+
+        Raises:
+            JournalBusyError: another process holds it, and `wait` is false.
+        """
+        await self._let_go(right)  # An earlier submission of our own is replaced by this one.
+        journal, path = await self.journal(), self.settings.journal
+        enter = partial(self._enter, held, journal, right, name)
+        await (patiently(enter, journal, path, observe.safe(watch)) if wait else enter())
+
+    async def _enter(self, held: AsyncExitStack, journal: Journal, right: str, name: str) -> None:
+        await held.enter_async_context(journal.lease(right, holder("judging", self.settings.journal, name=name)))
+
+    async def begun(self, run: Run) -> None:
+        """Let others see a content that was approved, or given up."""
+        await self._let_go(_retry(run.retry_of) if run.retry_of else _content(run.digest))
+
+    async def _let_go(self, right: str) -> None:
+        if right in self._beginnings:
+            await self._beginnings.pop(right).aclose()
+
+    async def _end_beginnings(self) -> None:
+        for right in list(self._beginnings):
+            await self._let_go(right)
+
+    async def _within_limits(self, submission: Submission) -> Submission:
+        """Return a submission that the money limits allow.
+
+        Raises:
+            LimitError: they do not; nothing is recorded.
+        """
+        journal = await self.journal()
+        try:
+            refuse(await over_limits(journal, submission.run, self.settings))
+        except LimitError:
+            await journal.discard(submission.run_id)
+            raise
+        return submission
+
+    async def _clear(self, journal: Journal, digest: str) -> None:
+        """Throw away what an earlier submission of this content left behind without anybody's yes."""
+        for run in await journal.runs():
+            if digest and run.digest == digest and run.approved_at is None:
+                await journal.discard(run.run_id)
+
+    async def _source(self, payouts: Path | str | Source | Payouts, name: str, sheet: str | None) -> Source:
+        if isinstance(payouts, str | Path):
+            return await open_source(payouts, sheet=sheet, stack=self._stack)
+        if isinstance(payouts, Iterable | AsyncIterable):
+            return payouts_source(cast(Payouts, payouts), name)
+        return payouts
+
+    async def _known(self, source: Source) -> Run | None:
+        """Return the run that this content began, if anybody approved it and not all of it came to nothing.
+
+        Where every line provably failed, the same content is a new attempt: its lines are safe to pay, unless a retry
+        has made that attempt.
+        """
+        journal = await self.journal()
+        run = await journal.find_digest(source.digest) if source.digest else None
+        if run is None or run.approved_at is None:
+            return None
+        states = {tally.state for tally in await journal.tally(run.run_id) if tally.count}
+        came_to_nothing = run.state is RunState.FINISHED and states <= UNPAID and bool(states - {State.REJECTED})
+        retried = any(later.retry_of == run.run_id and later.approved_at for later in await journal.runs())
+        return None if came_to_nothing and not retried else run
+
+    async def _judge(
+        self,
+        source: Source,
+        journal: Journal,
+        watch: observe.Watch | None,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        retry_of: str = "",
+    ) -> Submission:
+        run, judge = prepare(
+            source,
+            self.accounts.router,
+            columns=self.settings.columns if mapping is None else mapping,
+            country=self.settings.country,
+            max_payout_amount=self.settings.max_payout_amount,
+            sandbox=self.accounts.sandbox,
+        )
+        run = msgspec.structs.replace(run, retry_of=retry_of)
+        findings = await intake(source, journal, run, judge, on_progress=observe.safe(watch))
+        coming = await self._forecast(journal, run.run_id)
+        return Submission(await journal.find(run.run_id) or run, findings, coming)
+
+    async def _forecast(self, journal: Journal, run_id: str) -> Forecast:
+        balances = await self.accounts.balances({tally.lane for tally in await journal.tally(run_id)})
+        return await forecast(journal, run_id, self.accounts.router, balances.found, balances.problems)
+
+
+def _content(digest: str) -> str:
+    """Name the right to begin a content."""
+    return f"file {digest[:16]}"
+
+
+def _retry(run_id: str) -> str:
+    """Name the right to begin a retry."""
+    return f"retry {run_id}"

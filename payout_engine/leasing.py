@@ -1,0 +1,214 @@
+"""The rights that paying needs, each held by one at a time: to send for an account, and to use a provider's key.
+
+The first is a lease of the journal, so that one journal never has two dispatchers for an account. The second is a lock
+of this user on this machine, which holds over all journals and account names: the provider counts calls by key, and a
+file that one journal has paid must not be paid again from another. `Engine` and `steering.py` call this.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from payout_engine import observe
+from payout_engine.accounts import Accounts
+from payout_engine.clock import now, text
+from payout_engine.errors import ConfigError, JournalBusyError, JournalError
+from payout_engine.journal import find_in_file, tally_file
+from payout_engine.lifecycle import OPEN, UNPAID, State
+from payout_engine.locks import describe, locked, peek
+from payout_engine.model import Holder, Run, Tally
+from payout_engine.ports import Journal
+
+T = TypeVar("T")
+
+ASK_AGAIN_SECONDS = 0.5
+"""How often a right that somebody else holds is asked for."""
+
+PROGRESS_SECONDS = 2.0
+"""How often it is looked how far the other has come."""
+
+_MOVING = OPEN | {State.READY}
+
+
+class Rights(msgspec.Struct, frozen=True):
+    """What was granted.
+
+    Attributes:
+        accounts: the accounts of the run.
+        used_before: whether the keys were used before, so that earlier calls may still count against the rate.
+        others: other journals that have paid with these keys.
+    """
+
+    accounts: Sequence[str]
+    used_before: bool = False
+    others: Sequence[Path] = ()
+
+
+@asynccontextmanager
+async def leases(journal: Journal, run: Run, who: Holder) -> AsyncIterator[Sequence[str]]:
+    """Hold the right to send for all accounts of a run; yields their names.
+
+    Args:
+        journal: holds the run, and the leases.
+        run: the run.
+        who: what others are told of us.
+
+    Raises:
+        JournalBusyError: another process holds one.
+    """
+    accounts = sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""})
+    async with AsyncExitStack() as held:
+        for account in accounts:
+            await held.enter_async_context(journal.lease(f"account {account}", who))
+        yield accounts
+
+
+@asynccontextmanager
+async def rights(journal: Journal, accounts: Accounts, run: Run, path: Path, *, send: bool) -> AsyncIterator[Rights]:
+    """Hold everything that paying a run needs.
+
+    Args:
+        journal: holds the run, and the leases.
+        accounts: know the keys.
+        run: the run.
+        path: where the journal is.
+        send: whether anything may be sent; following alone needs no key's lock.
+
+    Raises:
+        JournalBusyError: another process holds some of it.
+        ConfigError: a key is missing, or its lock cannot be made.
+    """
+    who = holder("paying" if send else "following", path, run)
+    async with leases(journal, run, who) as names, AsyncExitStack() as held:
+        used = False
+        others: list[str] = []
+        tallies = await journal.tally(run.run_id)
+        sending = {tally.lane.account for tally in tallies if tally.state in _MOVING and tally.count} if send else set()
+        for file, name in (await accounts.locks(sorted(sending))).items():
+            try:
+                before = held.enter_context(locked(file, f"account {name}", who, kept=True))
+            except OSError as error:
+                raise ConfigError(f"The lock {file} cannot be made ({error.strerror}). Nothing was sent.") from None
+            used |= before.holder is not None
+            others += before.journals
+        yield Rights(names, used, _without(path, others))
+
+
+def holder(task: str, path: Path | None = None, run: Run | None = None, name: str = "") -> Holder:
+    """Describe this process for those who wait for it.
+
+    Args:
+        task: what it does, such as `paying`.
+        path: where its journal is, if it is known.
+        run: the run it is about, if it is about one.
+        name: else what the file is called.
+    """
+    return Holder(
+        pid=os.getpid(),
+        task=task,
+        journal=str(path.resolve()) if path is not None else "",
+        run_id=run.run_id if run is not None else "",
+        name=run.name if run is not None else name,
+        since=now(),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- other journals
+
+
+async def others_of(accounts: Accounts, names: Iterable[str], path: Path) -> Sequence[Path]:
+    """Return the journals other than ours that have paid with the keys of some accounts.
+
+    Raises:
+        ConfigError: a secret is missing, or the folder for the locks cannot be made.
+    """
+    return _without(path, [other for file in await accounts.locks(names) for other in peek(file).journals])
+
+
+def _without(path: Path, journals: Iterable[str]) -> Sequence[Path]:
+    return [Path(other) for other in journals if other != str(path.resolve())]
+
+
+async def refuse_if_paid_elsewhere(run: Run, others: Iterable[Path], tell: observe.Watch) -> None:
+    """Refuse to begin a file that another journal has begun with the same keys: its lines would be paid twice.
+
+    Raises:
+        ConfigError: another journal has begun it; the message names it and says what to do.
+    """
+    for path in others if run.digest else ():
+        try:
+            found = await anyio.to_thread.run_sync(find_in_file, path, run.digest) if path.exists() else None
+        except JournalError as error:
+            tell(observe.Waiting("", f"Whether the file was paid with another journal cannot be seen. {error}"))
+            continue
+        if found is None:
+            continue
+        other, tallies = found
+        if other.run_id != run.run_id and {tally.state for tally in tallies if tally.count} - UNPAID:
+            raise ConfigError(
+                f"Nothing was sent: this file was begun as run {other.run_id} on {text(other.approved_at or 0)[:10]} "
+                f"with the journal {path}, from the same account. Go on with it there: --journal {path}. If these "
+                "people are really to be paid once more, give the lines new references."
+            )
+
+
+# ------------------------------------------------------------------------------------------------------------- waiting
+
+
+async def patiently(
+    enter: Callable[[], Awaitable[T]],
+    journal: Journal,
+    path: Path,
+    tell: observe.Watch,
+    stopping: anyio.Event | None = None,
+) -> T:
+    """Return what `enter` returns, as soon as nobody else holds what it needs.
+
+    Args:
+        enter: tries once.
+        journal: our journal, to see how far the other is if it uses the same.
+        path: where it is.
+        tell: told whom we wait for, and how far that one is.
+        stopping: ends the waiting.
+
+    Raises:
+        JournalBusyError: somebody still held it when the waiting was ended.
+    """
+    stopping = stopping or anyio.Event()
+    told_at, told_about = float("-inf"), None
+    while True:
+        try:
+            return await enter()
+        except JournalBusyError as error:
+            if stopping.is_set():
+                raise
+            if error.holder != told_about or anyio.current_time() - told_at >= PROGRESS_SECONDS:
+                told_at, told_about = anyio.current_time(), error.holder
+                tell(await _queued(error, journal, path))
+            with anyio.move_on_after(ASK_AGAIN_SECONDS):
+                await stopping.wait()
+
+
+async def _queued(error: JournalBusyError, journal: Journal, path: Path) -> observe.Queued:
+    """Say whom we wait for and how far that one has come, as far as can be seen."""
+    other = error.holder
+    tallies: Sequence[Tally] = ()
+    if other is not None and other.run_id:
+        try:
+            if other.journal == str(path.resolve()):
+                tallies = await journal.tally(other.run_id)
+            else:
+                tallies = await anyio.to_thread.run_sync(tally_file, Path(other.journal), other.run_id)
+        except JournalError:
+            pass  # It is a courtesy: the run may be gone, or its journal not ours to read.
+    total = sum(tally.count for tally in tallies if tally.state is not State.REJECTED)
+    moving = sum(tally.count for tally in tallies if tally.state in _MOVING)
+    return observe.Queued(describe(other), other, total - moving, total)
