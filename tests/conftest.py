@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ENVIRONMENT
 
 from payout_engine import Engine, Settings
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox as Sandbox
@@ -24,6 +25,7 @@ Bank = Callable[..., AbstractAsyncContextManager[Sandbox]]
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a state folder of its own: the locks of keys are neither found in nor left in the user's."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setitem(ENVIRONMENT, "XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture

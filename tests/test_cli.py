@@ -2,84 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 import pytest
+from processes import ENVIRONMENT, Bank, call, command, rows, salaries, wait_for_payments
 
 from payout_engine.providers.senfenico.ledger import Ledger
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "salaries-bf.csv"
-ENVIRONMENT = {"PATH": os.environ["PATH"], "COLUMNS": "100", "LANG": "C.UTF-8"}
-
-
-def command(*arguments: str) -> list[str]:
-    """Return a command line of ours."""
-    return [sys.executable, "-m", "payout_engine", *arguments]
-
-
-def call(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end in a folder, without a terminal."""
-    return subprocess.run(
-        command(*arguments), cwd=folder, input=stdin, capture_output=True, timeout=50, env=ENVIRONMENT, check=False
-    )
-
-
-def rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
-    """Return the rows of a result file."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file, delimiter=delimiter))
-
-
-def salaries(folder: Path, count: int) -> Path:
-    """Write a clean payout file of `count` lines."""
-    path = folder / "salaries.csv"
-    lines = [f"S-{number},70{500_100 + number},{1000 + number}" for number in range(count)]
-    path.write_text("\n".join(["reference,phone,amount", *lines]) + "\n")
-    return path
-
-
-class Bank:
-    """A sandbox in a process of its own, with a configuration that points at it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ledger = folder / "bank" / "senfenico.db"
-        self.process = subprocess.Popen(
-            command("sandbox", "--ledger", str(folder / "bank"), "--balance", "1000000000"),
-            stdout=subprocess.PIPE,
-            env=ENVIRONMENT,
-        )
-        stream: IO[bytes] | None = self.process.stdout
-        assert stream is not None
-        lines = b"".join(stream.readline() for _ in range(4)).decode()
-        url = re.search(r'base_url = "(.+)"', lines)
-        assert url is not None, lines
-        self.config = folder / "payouts.toml"
-        self.config.write_text(
-            f'[accounts.bf]\nprovider = "senfenico"\nbase_url = "{url[1]}"\napi_key = "sk_test_cli"\n'
-        )
-
-    def paid(self) -> Counter[str]:
-        """Return how often each ext_id was paid; the ledger itself is read, not the API."""
-        ledger = Ledger(self.ledger, {})
-        try:
-            return Counter(str(transfer.ext_id) for transfer in ledger.transfers())
-        finally:
-            ledger.close()
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.communicate(timeout=10)
 
 
 @pytest.fixture
@@ -313,13 +250,3 @@ def test_kill_9_loses_nothing_and_pays_nobody_twice(tmp_path: Path, bank: Bank, 
     assert set(bank.paid().values()) == {1}
     statuses = Counter(row["payout_status"] for row in rows(tmp_path / "salaries.csv-results" / "results.csv"))
     assert statuses == {"paid": 2000}
-
-
-def wait_for_payments(bank: Bank, count: int) -> None:
-    """Wait until the bank has paid at least `count`."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if bank.ledger.exists() and sum(bank.paid().values()) >= count:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"the bank never paid {count}")

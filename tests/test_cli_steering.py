@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from test_cli import ENVIRONMENT, Bank, call, command, rows, salaries, wait_for_payments
+from processes import ENVIRONMENT, Bank, call, command, rows, salaries, wait_for_payments
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from typing import Any
 import apsw
 import orjson
 import pytest
-from test_cli import ENVIRONMENT, Bank, command, rows
+from processes import ENVIRONMENT, Bank, command, rows
 
 from payout_engine.providers.senfenico.ledger import Fate, Ledger, LedgerTransfer
 from payout_engine.providers.senfenico.sandbox import FATES

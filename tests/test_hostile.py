@@ -26,9 +26,9 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from processes import ENVIRONMENT, call, command
 from reading import read
 from rich.text import Text
-from test_cli import ENVIRONMENT, call, command
 from test_sources_files import NAMESPACE, cell
 
 from payout_engine.cli import console

@@ -24,7 +24,7 @@ from typing import Any
 
 import orjson
 import pytest
-from test_cli import ENVIRONMENT, Bank, rows
+from processes import ENVIRONMENT, Bank, rows
 
 from payout_engine import Engine, Payout
 from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, PayoutEngineError

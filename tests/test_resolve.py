@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from test_cli import call, rows
+from processes import call, rows
 
 from payout_engine.journal import SqliteJournal
 from payout_engine.lifecycle import State
