@@ -6,6 +6,7 @@ The exit code is 1 when a figure does not count. Files are made in a folder of t
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def main() -> int:
     options = _options()
     console = Console(width=None if sys.stdout.isatty() else 140)
     progress = Console(stderr=True)
+    # The locks of the sandboxes' keys stay with the other files, and out of the user's own state.
+    os.environ["XDG_STATE_HOME"] = str(options.folder.resolve() / "state")
     bench = Bench(
         options.folder,
         line_count=options.lines or (LINES_QUICK if options.quick else LINES),

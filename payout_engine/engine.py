@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 import anyio.abc
@@ -26,7 +26,16 @@ from payout_engine.accounts import Accounts
 from payout_engine.errors import ConfigError
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.judging import Judging
-from payout_engine.leasing import Rights, holder, leases, others_of, patiently, refuse_if_paid_elsewhere, rights
+from payout_engine.leasing import (
+    Rights,
+    holder,
+    leases,
+    others_of,
+    patiently,
+    refuse_if_paid_elsewhere,
+    require_same_keys,
+    rights,
+)
 from payout_engine.lifecycle import ATTENTION, State
 from payout_engine.model import Audit, Decision, Entry, Outcome, Payout, Run, RunState, Step, Tally
 from payout_engine.payments import PaymentStream, alone
@@ -58,6 +67,18 @@ class Waiting(msgspec.Struct, frozen=True):
 
     entry: Entry
     steps: Sequence[Step]
+
+
+class _Terms(NamedTuple):
+    """How a run is to be paid; see `Engine.pay`."""
+
+    follow_for_seconds: float | None
+    send: bool
+    events: Path | None
+    tell: observe.Watch
+    canary: int | None
+    wait: bool
+    key_renewed: bool
 
 
 class Engine(Judging):
@@ -140,6 +161,7 @@ class Engine(Judging):
         watch: observe.Watch | None = None,
         canary: int | None = None,
         wait: bool = False,
+        key_renewed: bool = False,
     ) -> PaymentStream:
         """Pay a run, or finish paying it, and stream its outcomes.
 
@@ -153,51 +175,48 @@ class Engine(Judging):
                 rest; None for what the settings say.
             wait: while another process pays from an account of the run, or with its key, wait until it has ended; then
                 finish what is left. `PaymentStream.stop` ends the waiting.
+            key_renewed: a run that was begun with other keys goes on with the configured ones: they are of the same
+                accounts, a person says.
 
         Returns:
             An async iterator of outcomes. Its `ending` says how paying ended. It raises JournalBusyError if another
-            process pays and `wait` is false, or was ended.
+            process pays and `wait` is false, or was ended; and ConfigError if the run was begun with other keys.
         """
         run_id = run if isinstance(run, str) else run.run_id
         stream = PaymentStream(run_id)
         self._streams.append(stream)
-        tell = observe.safe(watch)
-        self._tasks.start_soon(partial(self._pay, stream, follow_for_seconds, send, events, tell, canary, wait))
+        terms = _Terms(follow_for_seconds, send, events, observe.safe(watch), canary, wait, key_renewed)
+        self._tasks.start_soon(self._pay, stream, terms)
         return stream
 
-    async def _pay(
-        self,
-        stream: PaymentStream,
-        follow_for_seconds: float | None,
-        send: bool,
-        events: Path | None,
-        tell: observe.Watch,
-        canary: int | None,
-        wait: bool,
-    ) -> None:
+    async def _pay(self, stream: PaymentStream, terms: _Terms) -> None:
         """Hold the rights, and keep the event file up to date, while the stream is driven."""
 
         async def begin(publish: Publish, held: AsyncExitStack) -> Payment:
-            granted = await self._granted(stream, send, tell, wait, held)
+            granted = await self._granted(stream, terms, held)
             used_before = granted.used_before or await self._used_before()
             run = await self.run(stream.run_id)
             resumed = run.approved_at is not None
             if not resumed:
-                await refuse_if_paid_elsewhere(run, granted.others, tell)
+                await refuse_if_paid_elsewhere(run, granted.others, terms.tell)
             # The approval comes last: a run that cannot be paid now must not hold up the references of others.
-            journal, run = await self.approved(stream.run_id, canary=canary)
-            if events is not None:
-                await held.enter_async_context(delivering(journal, run, events, tell))
+            journal, run = await self.approved(stream.run_id, canary=terms.canary)
+            payers = await self.accounts.payers(granted.accounts, used_before)
+            if not self.accounts.sandbox:
+                keys = self.accounts.keys
+                await require_same_keys(journal, run, keys, granted.accounts, renewed=terms.key_renewed)
+            if terms.events is not None:
+                await held.enter_async_context(delivering(journal, run, terms.events, terms.tell))
             return Payment(
                 journal,
                 run.run_id,
-                await self.accounts.payers(granted.accounts, used_before),
+                payers,
                 self._policy(),
-                follow_for_seconds=follow_for_seconds,
-                send=send,
+                follow_for_seconds=terms.follow_for_seconds,
+                send=terms.send,
                 resumed=resumed,
                 publish=publish,
-                tell=tell,
+                tell=terms.tell,
                 max_failure_share=self.settings.max_failure_share,
                 canary=await self._canary(run.run_id),
             )
@@ -217,17 +236,15 @@ class Engine(Judging):
         others = await others_of(self.accounts, names, self.settings.journal)
         await refuse_if_paid_elsewhere(await self.run(run_id), others, observe.safe(None))
 
-    async def _granted(
-        self, stream: PaymentStream, send: bool, tell: observe.Watch, wait: bool, held: AsyncExitStack
-    ) -> Rights:
+    async def _granted(self, stream: PaymentStream, terms: _Terms, held: AsyncExitStack) -> Rights:
         """Hold everything that paying needs, as soon as nobody else does."""
         journal, path = await self.journal(), self.settings.journal
 
         async def enter() -> Rights:
             run = await self.run(stream.run_id)
-            return await held.enter_async_context(rights(journal, self.accounts, run, path, send=send))
+            return await held.enter_async_context(rights(journal, self.accounts, run, path, send=terms.send))
 
-        return await (patiently(enter, journal, path, tell, stream.stopping) if wait else enter())
+        return await (patiently(enter, journal, path, terms.tell, stream.stopping) if terms.wait else enter())
 
     async def approved(self, run_id: str, *, canary: int | None = None) -> tuple[Journal, Run]:
         """Return a run that may be paid, approving it if it was only judged.

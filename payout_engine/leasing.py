@@ -8,7 +8,7 @@ file that one journal has paid must not be paid again from another. `Engine` and
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +35,12 @@ ASK_AGAIN_SECONDS = 0.5
 PROGRESS_SECONDS = 2.0
 """How often it is looked how far the other has come."""
 
+KEY_NOTE = "key"
+"""The kind of the remarks that say which key an account was used with."""
+
 _MOVING = OPEN | {State.READY}
+_TOLD = OPEN | {State.PAID, State.REVERSED}
+"""Where a provider has said something, or may have."""
 
 
 class Rights(msgspec.Struct, frozen=True):
@@ -158,6 +163,42 @@ async def refuse_if_paid_elsewhere(run: Run, others: Iterable[Path], tell: obser
                 f"with the journal {path}, from the same account. Go on with it there: --journal {path}. If these "
                 "people are really to be paid once more, give the lines new references."
             )
+
+
+# -------------------------------------------------------------------------------------------------------- the same key
+
+
+async def require_same_keys(
+    journal: Journal, run: Run, keys: Mapping[str, str], accounts: Sequence[str], *, renewed: bool
+) -> None:
+    """Remember the keys a run is paid with, and refuse to go on with others: they may be those of another account.
+
+    Another account knows nothing of what was sent, so its silence would prove nothing, and its "paid" neither: a test
+    key in place of a live one, or the other way round, is the usual case.
+
+    Args:
+        journal: holds the run.
+        run: an approved run.
+        keys: what the configured keys of each account are known by.
+        accounts: the accounts of the run.
+        renewed: a person says that other keys are of the same accounts.
+
+    Raises:
+        ConfigError: something was sent with another key. Nothing is sent with this one.
+    """
+    noted = dict(text.split(" ", 1)[::-1] for _, kind, text in await journal.notes(run.run_id) if kind == KEY_NOTE)
+    told = {tally.lane.account for tally in await journal.tally(run.run_id) if tally.state in _TOLD and tally.count}
+    for account in accounts:
+        other = noted.get(account) not in (None, keys[account])
+        if other and account in told and not renewed:
+            raise ConfigError(
+                f"Run {run.run_id} was begun with another key of account {account}, perhaps a test key or another "
+                "company's. Nothing was sent. Put that key back; or, if the provider gave a new key for the same "
+                f"account, say so: payout-engine resume {run.run_id} --key-renewed. To pay a file again that was paid "
+                "with a test key, use a journal of its own: --journal live.db"
+            )
+        if noted.get(account) != keys[account]:
+            await journal.note(run.run_id, KEY_NOTE, f"{keys[account]} {account}")
 
 
 # ------------------------------------------------------------------------------------------------------------- waiting

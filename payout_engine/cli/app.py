@@ -24,6 +24,7 @@ from payout_engine.cli.options import (
     Format,
     JournalPath,
     Json,
+    KeyRenewed,
     NoFollow,
     Out,
     PlanOut,
@@ -121,6 +122,7 @@ def resume(
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     no_follow: NoFollow = False,
     format: Format = "csv",
+    key_renewed: KeyRenewed = False,
 ) -> None:
     """Finish a run that was begun: after a crash, a Ctrl-C, a top-up, or the next morning."""
     wishes = Wishes(
@@ -129,6 +131,7 @@ def resume(
         json=json,
         follow_for_seconds=0.0 if no_follow else follow_for,
         options=as_given(config, journal, sandbox),
+        key_renewed=key_renewed,
     )
 
     async def main() -> int:
@@ -217,10 +220,17 @@ def follow(
     json: Json = False,
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     format: Format = "csv",
+    key_renewed: KeyRenewed = False,
 ) -> None:
     """Ask again for final answers; send nothing."""
-    given = as_given(config, journal, sandbox)
-    wishes = Wishes(out=out, format=format, json=json, follow_for_seconds=follow_for, options=given)
+    wishes = Wishes(
+        out=out,
+        format=format,
+        json=json,
+        follow_for_seconds=follow_for,
+        options=as_given(config, journal, sandbox),
+        key_renewed=key_renewed,
+    )
 
     async def main() -> int:
         async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:

@@ -66,6 +66,10 @@ FollowFor = Annotated[
     ),
 ]
 NoFollow = Annotated[bool, typer.Option("--no-follow", help="Do not wait for final answers; `follow` can do it later.")]
+KeyRenewed = Annotated[
+    bool,
+    typer.Option("--key-renewed", help="The provider gave the same account a new key since the run was begun."),
+]
 Format = Annotated[str, typer.Option("--format", metavar="csv|jsonl|parquet", help="How to write the results file.")]
 Decisions = Annotated[
     Path | None,

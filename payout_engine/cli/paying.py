@@ -46,6 +46,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     options: str = ""
     sheet: str | None = None
     canary: int | None = None
+    key_renewed: bool = False
 
 
 async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> int:
@@ -225,6 +226,7 @@ async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: boo
             watch=meter.watch,
             canary=wishes.canary,
             wait=True,
+            key_renewed=wishes.key_renewed,
         )
         async with _interruptible(stream):
             async for outcome in stream:
