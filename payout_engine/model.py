@@ -28,7 +28,7 @@ def mask(text: str) -> str:
 # What follows a letter or a dash in groups is a reference (`SAL-2026-0001`); dates and the ids of runs are left alone.
 _NUMBERS = re.compile(
     r"\d{7,}|(?<![\w-])(?!\d{4}-(?:\d\d-\d\d(?!\d)|[a-z2-9]{5}(?!\w)))"
-    r"\d(?:[ ./()\-\u00a0\u2007\u2009\u200b\u202f]{0,2}[\dOoIl]){6,}"
+    r"\d(?:[ ./()\-\u00a0\u2007\u2009\u200b\u202f]{0,2}(?:\d|[OoIl](?![^\W\d_]))){6,}"
 )
 
 

@@ -49,6 +49,13 @@ def test_the_example_runs_through_the_embedded_sandbox(tmp_path: Path) -> None:
     assert "Results" in done.stderr.decode()
 
 
+def test_the_version_can_be_told(tmp_path: Path) -> None:
+    """Whoever reports a fault can name what they run."""
+    done = call(tmp_path, "--version")
+    assert done.returncode == 0
+    assert re.fullmatch(rb"payout-engine \d+\.\d+\.\d+, Python 3\.\d+\.\d+\n", done.stdout), done.stdout
+
+
 def test_running_a_finished_file_again_pays_nobody(tmp_path: Path) -> None:
     """The same command twice: the second says so and changes nothing."""
     salaries(tmp_path, 30)

@@ -259,6 +259,7 @@ def test_a_plan_masks_what_a_file_tells_in_full(tmp_path: Path, bank: Bank) -> N
         ("'7O 12 34 56'", "'7*****56'"),
         ("SAL-2026-0001 of 2026-11-20, line 12 of run 1121-22234", None),
         ("1,500,000 XOF in 12 lines", None),
+        ("'150.000' could mean 150 000 or 150", None),
     ],
 )
 def test_masking_hides_phones_and_leaves_what_people_need(text: str, shown: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import anyio
 import typer
 
+from payout_engine import __version__
 from payout_engine.cli import deciding, looking, serving, steering
 from payout_engine.cli.options import (
     Accepted,
@@ -49,6 +51,21 @@ app = typer.Typer(
     help="Bulk mobile-money payouts that are never paid twice and never lost.",
     epilog="Try it without a key: payout-engine run examples/salaries-bf.csv --sandbox",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"payout-engine {__version__}, Python {sys.version.split()[0]}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _run(main: Callable[[], Awaitable[int]]) -> None:
