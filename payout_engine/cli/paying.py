@@ -23,7 +23,7 @@ from payout_engine.payments import PaymentStream, alone
 from payout_engine.pipeline.payment import Ending
 from payout_engine.sinks import check_format
 from payout_engine.submission import Submission
-from payout_engine.summary import Exit, Summary, summarize
+from payout_engine.summary import Exit, summarize
 
 OUT_NOTE = "results_folder"
 """The remark in the journal that says where a run's results go, so that `resume` writes to the same place."""
@@ -196,24 +196,13 @@ async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *,
     _check_writable(out, wishes.format)
     try:
         ending = await _pay(engine, run, out, wishes, send=send)
+        return await _report(engine, run, ending, out, wishes), ending.interrupted
     except JournalBusyError:
         say("Stopped waiting. Nothing was sent from here; run the same command again to wait again.")
         return Exit.INTERRUPTED, True
     except JournalError as error:
         fail(f"{error} Some payouts may have been sent: run the same command again, which pays nobody twice.")
         return Exit.BRAKE, False
-    notes = await (await engine.journal()).notes(run.run_id)
-    conflicts = [text for _, kind, text in notes if kind == CONFLICT_NOTE]
-    summary = summarize(run.run_id, await engine.tally(run.run_id), ending, conflicts=len(conflicts))
-    written = True
-    try:
-        await engine.results(run.run_id, out, format=wishes.format)
-    except SinkError as error:
-        written = False
-        again = f"payout-engine results {run.run_id}{wishes.options}"
-        fail(f"{error} The payments are recorded; write the results with: {again}")
-    await _report(engine, run, summary, ending, conflicts, out if written else None, wishes)
-    return (summary.exit_code if written else summary.exit_code or Exit.UNUSABLE), ending.interrupted
 
 
 async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> Ending:
@@ -277,26 +266,29 @@ async def _interruptible(stream: PaymentStream) -> AsyncIterator[None]:
         raise alone(group) from None
 
 
-async def _report(
-    engine: Engine,
-    run: Run,
-    summary: Summary,
-    ending: Ending,
-    conflicts: Sequence[str],
-    out: Path | None,
-    wishes: Wishes,
-) -> None:
-    coming = await engine.forecast(run.run_id) if summary.count(State.READY) else None
+async def _report(engine: Engine, run: Run, ending: Ending, out: Path, wishes: Wishes) -> int:
+    """Write the results folder and print the summary; return the exit code."""
+    notes = await (await engine.journal()).notes(run.run_id)
+    conflicts = [text for _, kind, text in notes if kind == CONFLICT_NOTE]
+    summary = summarize(run.run_id, await engine.tally(run.run_id), ending, conflicts=len(conflicts))
+    written: Path | None = out
+    try:
+        await engine.results(run.run_id, out, format=wishes.format)
+    except SinkError as error:
+        written = None
+        again = f"payout-engine results {run.run_id}{wishes.options}"
+        fail(f"{error} The payments are recorded; write the results with: {again}")
     if wishes.json:
-        folder = str(out) if out is not None else None
         emit(
             "summary",
             **msgspec.to_builtins(summary),
-            results=folder,
+            results=str(written) if written is not None else None,
             conflicts=list(map(masked, conflicts)),
             stops=msgspec.to_builtins(ending.stops),
         )
-        return
-    data.print(render.summary(summary))
-    for line in render.next_steps(run, summary, ending, coming, conflicts, out, wishes.options):
-        say(line)
+    else:
+        coming = await engine.forecast(run.run_id) if summary.count(State.READY) else None
+        data.print(render.summary(summary))
+        for line in render.next_steps(run, summary, ending, coming, conflicts, written, wishes.options):
+            say(line)
+    return summary.exit_code if written is not None else summary.exit_code or Exit.UNUSABLE
