@@ -42,11 +42,8 @@ RECEIPTS_BATCH = 4_000
 QUERIES_BATCH = 100
 """Open payouts handed to one `look_up` call."""
 
-LIST_BODY_BYTES_MAX = 64 * 1024 * 1024 * 1024
-"""A provider's list of transfers has no documented paging; it is read as a stream and never held."""
-
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
-"""Any other provider answer; longer ones are no answer at all."""
+"""A provider's answer that is not read as a stream; longer ones are no answer at all."""
 
 REPEAT_WINDOW_SECONDS = 7 * 24 * 3600
 """How long an equal recipient and amount counts as a possible repetition of an earlier run."""
