@@ -395,6 +395,26 @@ async def test_a_cancelled_run_can_be_retried(bank: Bank, engine_with: EngineWit
         assert_paid_once(server, wanted)
 
 
+async def test_a_retry_holds_the_repeats_of_a_file_without_references_again(
+    bank: Bank, engine_with: EngineWith, tmp_path: Path
+) -> None:
+    """The references of such a retry are ours, and do not say that two equal lines are two payments."""
+    salaries = tmp_path / "salaries.csv"
+    salaries.write_text("phone,amount\n70123401,500\n70123401,500\n70123402,700\n")
+    async with bank() as server, engine_with(server) as engine:
+        first = await engine.submit(salaries)
+        await engine.approved(first.run_id)
+        for _ in range(2):
+            await engine.cancel(first.run_id, "awa")
+            retry = await engine.retry(first.run_id)
+            assert retry.findings is not None
+            assert (retry.findings.accepted, list(retry.findings.held_by_code)) == (2, ["payee_amount_repeated"])
+            await engine.approved(retry.run_id)
+            first = retry
+        await collect(engine.pay(retry))
+        assert paid_at_the_bank(server) == {("70123401", 500): 1, ("70123402", 700): 1}
+
+
 async def test_a_cancelled_line_that_the_provider_shows_is_not_paid_again(
     bank: Bank, engine_with: EngineWith, tmp_path: Path
 ) -> None:
