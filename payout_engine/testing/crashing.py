@@ -2,14 +2,14 @@
 
 A `Crash` is a `BaseException`, so that nothing which handles errors handles it. Once the fuse has blown the process is
 dead: whatever its tasks still try while they unwind, also behind a shield, reaches neither the journal nor the wire.
-So a simulation needs no crash hooks in production code. `simulation.py` makes one fuse for each life.
+So a simulation needs no crash hooks in production code. `processes.py` makes one fuse for each process.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
 
@@ -17,13 +17,16 @@ import anyio
 import msgspec
 
 from payout_engine.errors import JournalFullError
-from payout_engine.model import Balance, Dispatch, Holder, Query, Receipt, Sighting
+from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
 from payout_engine.ports import HasBalances, Journal, Provider, Traits
 
 READS = frozenset(
-    {"ready", "ready_amounts", "open_queries", "runs", "find", "find_digest", "tally", "notes", "requests"}
+    {"ready", "ready_amounts", "open_queries", "runs", "find", "find_digest", "tally", "notes", "requests", "trace"}
 )
 """Calls that a full disk does not refuse."""
+
+
+Done = Callable[[str, Sequence[Any], Any], Awaitable[None]]
 
 
 class Crash(BaseException):
@@ -44,25 +47,42 @@ class Step(msgspec.Struct, frozen=True):
     name: str = ""
 
 
+class Disk:
+    """The disk under the journal, which all processes share.
+
+    Attributes:
+        full: set by whoever fills it; the journal then refuses every write, and records nothing of it.
+    """
+
+    def __init__(self) -> None:
+        self.full = False
+
+
 class Fuse:
-    """Counts the steps of one life and ends it at the chosen one.
+    """Counts the steps of one process and ends it at the chosen one.
 
     Attributes:
         dead: True once it has blown.
-        disk_full: set by whoever fills the disk; the journal then refuses every write, and records nothing of it.
-        at_death: called when it blows, to end at once what nobody would end but the operating system.
+        disk: where its journal is.
+        at_death: called when it blows, in their order, to end at once what nobody would end but the operating system.
     """
 
-    def __init__(self, step: Step | None = None, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        step: Step | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+        disk: Disk | None = None,
+    ) -> None:
         """Prepare a fuse.
 
         Args:
             step: where to blow; None for never, unless `blow` is called.
             tell: told where the process died.
+            disk: shared with other processes; None for one that is never full.
         """
         self.dead = False
-        self.disk_full = False
-        self.at_death: set[Callable[[], None]] = set()
+        self.disk = disk or Disk()
+        self.at_death: dict[Callable[[], None], None] = {}
         self._step = step
         self._tell = tell
         self._calls: Counter[str] = Counter()
@@ -72,7 +92,7 @@ class Fuse:
         if not self.dead:
             self.dead = True
             self._tell(where)
-            for end in self.at_death:
+            for end in list(self.at_death):
                 end()
         raise Crash(where)
 
@@ -111,7 +131,7 @@ class CrashingJournal:
         journal: Journal,
         fuse: Fuse,
         commit_seconds: float = 0.0,
-        done: Callable[[str, Sequence[Any], Any], None] = lambda name, arguments, result: None,
+        done: Done | None = None,
     ) -> None:
         """Wrap a journal.
 
@@ -119,7 +139,7 @@ class CrashingJournal:
             journal: survives the process.
             fuse: the process.
             commit_seconds: how long a call waits before its work is done, and again for the answer.
-            done: told of each call's name, arguments and result once its work is durable.
+            done: told of each call's name, arguments and result once its work is durable, before anybody else is.
         """
         self._journal = journal
         self._fuse = fuse
@@ -138,10 +158,10 @@ class CrashingJournal:
             return lambda *arguments, **named: self._stream(name, method(*arguments, **named))
         return method
 
-    def lease(self, name: str, holder: Holder) -> AbstractAsyncContextManager[None]:
+    def lease(self, *arguments: Any, **named: Any) -> AbstractAsyncContextManager[None]:
         """Hold the journal's own lease; a dead process lets go of it."""
         self._fuse.leave("lease", self._fuse.enter("lease"))
-        return self._journal.lease(name, holder)
+        return self._journal.lease(*arguments, **named)
 
     async def _glance(self, method: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         self._fuse.check()
@@ -156,10 +176,11 @@ class CrashingJournal:
             async with self._queue:
                 await anyio.sleep(self._commit_seconds)
                 self._fuse.check()
-                if self._fuse.disk_full and name not in READS:
+                if self._fuse.disk.full and name not in READS:
                     raise JournalFullError("The disk is full. Make room, then run the same command again.")
                 result = await method(*arguments, **named)
-                self._done(name, arguments, result)
+                if self._done is not None:
+                    await self._done(name, arguments, result)
             if not last:
                 await anyio.sleep(self._commit_seconds)
         self._fuse.leave(name, last)
@@ -187,11 +208,11 @@ class CrashingProvider:
         last = self._fuse.enter("send")
         # The connections of a dead process are closed at once, whatever shield its tasks stand behind.
         with anyio.CancelScope() as connection:
-            self._fuse.at_death.add(connection.cancel)
+            self._fuse.at_death[connection.cancel] = None
             try:
                 return await self._provider.send(dispatch)
             finally:
-                self._fuse.at_death.discard(connection.cancel)
+                self._fuse.at_death.pop(connection.cancel, None)
                 self._fuse.leave("send", last)
         raise Crash("in the middle of send")
 

@@ -13,10 +13,11 @@ import msgspec
 
 from payout_engine.journal.verdict import CONTRADICTION
 from payout_engine.lifecycle import State
-from payout_engine.model import REJECTED_LANE, Entry, Outcome, Run, RunState
+from payout_engine.model import REJECTED_LANE, Choice, Entry, Outcome, Run, RunState
 from payout_engine.ports import Journal, LookUpKind, Traits
 from payout_engine.testing.bank import Bank, Transfer
 from payout_engine.testing.random_file import RandomFile
+from payout_engine.testing.witness import Witness
 
 NEVER_PAID = frozenset({State.READY, State.HELD, State.FAILED, State.REJECTED, State.CANCELLED})
 """States in which the bank must not have paid. `unknown` promises nothing, and is checked for patience instead."""
@@ -42,7 +43,7 @@ async def open_book(journal: Journal, file: RandomFile, run: Run, events: Path) 
     return Book(file, run, entries, log, events)
 
 
-def broken(books: Sequence[Book], banks: Mapping[str, Bank]) -> Iterator[str]:
+def broken(books: Sequence[Book], banks: Mapping[str, Bank], witness: Witness) -> Iterator[str]:
     """Yield what does not hold."""
     transfers: dict[str, list[Transfer]] = {}
     for bank in banks.values():
@@ -52,10 +53,13 @@ def broken(books: Sequence[Book], banks: Mapping[str, Bank]) -> Iterator[str]:
     yield from paid_twice(books, transfers)
     for book in books:
         yield from states_agree(book, transfers, traits)
-        yield from lines_come_out(book, banks)
+        yield from lines_come_out(book, banks, witness)
         yield from log_replays(book)
         yield from events_tell_all(book)
     yield from sums_agree(books, transfers)
+    yield from nothing_else_is_paid(books, transfers)
+    yield from retries_are_of_the_unpaid(books)
+    yield from people_are_heeded(books, banks, witness)
     for account, bank in banks.items():
         yield from rate_is_kept(account, bank)
 
@@ -98,23 +102,17 @@ def states_agree(
             yield f"{name} was left unknown, and its absence can be proved"
 
 
-def lines_come_out(book: Book, banks: Mapping[str, Bank]) -> Iterator[str]:
+def lines_come_out(book: Book, banks: Mapping[str, Bank], witness: Witness) -> Iterator[str]:
     """Every line in comes out once, refused or held exactly when it should be."""
-    lines = Counter(entry.payout.line for entry in book.entries)
-    wanted = Counter(range(2, 2 + len(book.file.lines)))
-    if lines != wanted:
-        yield f"{book.file.name}: lines {sorted((wanted - lines) + (lines - wanted))} came out not once"
-    refused = {entry.payout.line for entry in book.entries if entry.receipt.state is State.REJECTED}
-    if refused != book.file.refused():
-        yield f"{book.file.name}: lines {sorted(refused ^ book.file.refused())} were refused wrongly or not at all"
-    held = {entry.payout.line for entry in book.entries if entry.receipt.state is State.HELD}
-    if not book.file.repeated() <= held:
-        yield f"{book.file.name}: lines {sorted(book.file.repeated() - held)} repeat others and were not held"
+    if not book.run.retry_of:
+        yield from _all_lines_come_out(book, witness)
+    elif max(Counter(entry.payout.line for entry in book.entries).values()) > 1:
+        yield f"{book.file.name}: a line came out of a retry more than once"
     for entry in book.entries:
         written = book.file.lines[entry.payout.line - 2]
         if written.good and entry.payout.amount_minor != int(written.amount):
             yield f"{_name(book, entry)} has another amount than its line"
-        if entry.receipt.state is State.HELD and not _held_with_cause(entry, banks):
+        if entry.receipt.state is State.HELD and not _held_with_cause(entry, banks, witness):
             yield f"{_name(book, entry)} is held without cause: {entry.receipt.reason} {entry.receipt.message}"
     if book.run.approved_at is None:
         yield f"{book.file.name}: a run was left behind without anybody's yes"
@@ -123,9 +121,63 @@ def lines_come_out(book: Book, banks: Mapping[str, Bank]) -> Iterator[str]:
         yield f"{book.file.name}: the run is {book.run.state}, and nothing of it is left to do"
 
 
-def _held_with_cause(entry: Entry, banks: Mapping[str, Bank]) -> bool:
-    contradicted = entry.receipt.reason == CONTRADICTION and banks[entry.lane.account].contradicts
-    return contradicted or entry.receipt.reason in REPEAT_REASONS
+def _all_lines_come_out(book: Book, witness: Witness) -> Iterator[str]:
+    lines = Counter(entry.payout.line for entry in book.entries)
+    wanted = Counter(range(2, 2 + len(book.file.lines)))
+    if lines != wanted:
+        yield f"{book.file.name}: lines {sorted((wanted - lines) + (lines - wanted))} came out not once"
+    refused = {entry.payout.line for entry in book.entries if entry.receipt.state is State.REJECTED}
+    if refused != book.file.refused():
+        yield f"{book.file.name}: lines {sorted(refused ^ book.file.refused())} were refused wrongly or not at all"
+    waiting = frozenset({State.HELD, State.CANCELLED})
+    heeded = {
+        entry.payout.line for entry in book.entries if entry.receipt.state in waiting or entry.key in witness.decided
+    }
+    if not book.file.repeated() <= heeded:
+        yield f"{book.file.name}: lines {sorted(book.file.repeated() - heeded)} repeat others and were not held"
+
+
+def _held_with_cause(entry: Entry, banks: Mapping[str, Bank], witness: Witness) -> bool:
+    return entry.receipt.reason in REPEAT_REASONS or _contradicted(entry, banks, witness)
+
+
+def _contradicted(entry: Entry, banks: Mapping[str, Bank], witness: Witness) -> bool:
+    """Whether the bank has contradicted itself, or has seemed to. What was never sent it cannot show."""
+    receipt, account = entry.receipt, entry.lane.account
+    if receipt.state is not State.HELD or receipt.reason != CONTRADICTION or "never sent" in receipt.message:
+        return False
+    return banks[account].contradicts or account in witness.asked_at_once
+
+
+def nothing_else_is_paid(books: Sequence[Book], transfers: Mapping[str, Sequence[Transfer]]) -> Iterator[str]:
+    """Whatever the bank took in belongs to a line of a run that somebody approved."""
+    strangers = set(transfers) - {entry.key for book in books for entry in book.entries}
+    if strangers:
+        yield f"the bank has {len(strangers)} transfers that belong to no line"
+
+
+def retries_are_of_the_unpaid(books: Sequence[Book]) -> Iterator[str]:
+    """A retry holds only what the run before it was not going to pay; a contradiction may hold that since."""
+    unpaid = {State.FAILED, State.CANCELLED, State.HELD}
+    states = {(book.run.run_id, entry.payout.line): entry.receipt.state for book in books for entry in book.entries}
+    for book in books:
+        for entry in book.entries if book.run.retry_of else ():
+            before = states[book.run.retry_of, entry.payout.line]
+            if before not in unpaid:
+                yield f"{_name(book, entry)} was paid again as a retry, and the run before has it as {before}"
+
+
+def people_are_heeded(books: Sequence[Book], banks: Mapping[str, Bank], witness: Witness) -> Iterator[str]:
+    """A person's last word stands, unless the bank contradicts it; and nothing is cancelled without a person's word."""
+    for book in books:
+        for entry in book.entries:
+            state, choice = entry.receipt.state, witness.decided.get(entry.key)
+            stands = {Choice.PAID: {State.PAID, State.REVERSED}, Choice.FAILED: {State.FAILED}}
+            stands[Choice.CANCEL] = {State.CANCELLED}
+            if choice in stands and state not in stands[choice] and not _contradicted(entry, banks, witness):
+                yield f"{_name(book, entry)} was decided to be {choice}, and is {state}"
+            if state is State.CANCELLED and choice is not Choice.CANCEL and book.run.run_id not in witness.withdrawn:
+                yield f"{_name(book, entry)} is cancelled, and nobody cancelled it"
 
 
 def log_replays(book: Book) -> Iterator[str]:

@@ -15,7 +15,8 @@ import msgspec
 from payout_engine.ports import KeyPromise, LookUpKind, Traits
 from payout_engine.testing.bank import ABSENCE_FINAL_SECONDS, Fault
 from payout_engine.testing.crashing import Step
-from payout_engine.testing.random_file import RandomFile, random_files
+from payout_engine.testing.people import Errand, Visit
+from payout_engine.testing.random_file import RandomFile, long_file, random_files
 
 STEPS: Mapping[str, int] = {
     **dict.fromkeys(["begin", "add", "hold", "seal", "discard", "find_digest", "balances", "ready", "tally"], 1),
@@ -24,6 +25,18 @@ STEPS: Mapping[str, int] = {
     **dict.fromkeys(["intend", "send", "record"], 8),
 }
 """Steps at which a life may end, and how often each is chosen."""
+
+ERRANDS: Mapping[Errand, int] = {
+    Errand.PAUSE: 3,
+    Errand.RESUME: 2,
+    Errand.CANCEL: 2,
+    Errand.RETRY: 4,
+    Errand.RESOLVE: 4,
+}
+"""What people come for, and how often."""
+
+PEOPLES_STEPS = ("ask", "ask", "cancel", "cancel", "answer", "note", "decide", "decide", "finish", "approve", "intend")
+"""Steps at which a person's process may end."""
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +53,12 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         listener_seconds: how long its caller takes for each outcome.
         judges_all_first: it judges all files before it pays any.
         resumes_all: it also goes on with runs whose file has begun a new one since.
+        lifts: its command is `resume`: what a person paused, or a canary stopped, goes on.
+        twin: another process that gives the same commands at the same time; its world is this one's.
+        begins_at: of a twin, when it begins.
+        tries: how often the commands are given when another process is in the way.
+        try_again_seconds: how soon they are given again.
+        visits: people with errands, each from a process of their own.
         balance_share: what the balances are topped up to, as a share of all that is to be paid.
         clock_offset_seconds: how wrong the machine's clock is.
         downtime_seconds: until the next life.
@@ -56,6 +75,12 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     listener_seconds: float = 0.0
     judges_all_first: bool = False
     resumes_all: bool = False
+    lifts: bool = False
+    twin: Life | None = None
+    begins_at: float = 0.0
+    tries: int = 1
+    try_again_seconds: float = 2.0
+    visits: Sequence[Visit] = ()
     balance_share: float | None = None
     clock_offset_seconds: float = 0.0
     downtime_seconds: float = 1.0
@@ -70,6 +95,8 @@ class Plan(msgspec.Struct, kw_only=True):
     lives: Sequence[Life]
     commit_seconds: float
     patience_seconds: float
+    canary: int | None
+    max_failure_share: float
 
 
 def draw_plan(chance: random.Random) -> Plan:
@@ -77,13 +104,19 @@ def draw_plan(chance: random.Random) -> Plan:
     accounts = chance.choice([("bf",), ("bf",), ("orange", "moov")])
     traits = {account: _draw_traits(chance) for account in accounts}
     absence = any(each.absence_final_seconds is not None for each in traits.values())
+    files, faults = random_files(chance), {account: _draw_faults(chance) for account in accounts}
+    if chance.random() < 0.04:
+        # The brake that counts failures wants fifty in a lane before they mean anything.
+        files, faults = [long_file(chance)], {account: {**faults[account], Fault.DECLINED: 0.5} for account in accounts}
     return Plan(
-        files=random_files(chance),
+        files=files,
         traits=traits,
-        faults={account: _draw_faults(chance) for account in accounts},
-        lives=[_draw_life(chance, absence) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
+        faults=faults,
+        lives=[_draw_company(chance, absence) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
         commit_seconds=chance.choice([0.0, 0.001, 0.01]),
         patience_seconds=chance.choice([5.0, 20.0, 90.0]),
+        canary=chance.choice([None, None, None, 1, 3]),
+        max_failure_share=chance.choice([0.05, 0.2, 1.0]),
     )
 
 
@@ -114,19 +147,52 @@ def _draw_faults(chance: random.Random) -> Mapping[Fault, float]:
     }
 
 
+def _draw_company(chance: random.Random, absence: bool) -> Life:
+    """Draw a life, and who else is about while it lasts."""
+    life = _draw_life(chance, absence)
+    twin = None
+    if chance.random() < 0.2:
+        begins_at = chance.choice([0.0, 0.0, _moment(chance)])
+        twin = msgspec.structs.replace(_draw_life(chance, absence), begins_at=begins_at, disk_full_at=None)
+    visits = [_draw_visit(chance) for _ in range(chance.choice([0, 0, 0, 1, 1, 2]))]
+    return msgspec.structs.replace(life, twin=twin, visits=visits)
+
+
+def _draw_visit(chance: random.Random) -> Visit:
+    step = None
+    if chance.random() < 0.3:
+        name = chance.choice(["", *PEOPLES_STEPS])
+        number = chance.choice([1, 1, 2]) if name else chance.randint(1, 40)
+        step = Step(number, chance.random() < 0.5, name)
+    return Visit(
+        at=_moment(chance),
+        errand=chance.choices(list(ERRANDS), list(ERRANDS.values()))[0],
+        whim=chance.getrandbits(32),
+        step=step,
+    )
+
+
+def _moment(chance: random.Random) -> float:
+    """Draw a moment of a life, early ones as often as late ones."""
+    return math.exp(chance.uniform(math.log(0.05), math.log(60.0)))
+
+
 def _draw_life(chance: random.Random, absence: bool) -> Life:
     """Draw how a life goes. Where absence is proved by age the clock must be right: no provider can know better."""
     common: dict[str, Any] = {
         "follow_for_seconds": chance.choice([0.0, 5.0, 120.0, 600.0]),
         "listener_seconds": chance.choice([0.0, 0.0, 0.0, 2.0]),
         "judges_all_first": chance.random() < 0.3,
+        "lifts": chance.random() < 0.3,
+        "tries": chance.choice([1, 5, 20]),
+        "try_again_seconds": chance.choice([0.01, 0.2, 2.0]),
         "balance_share": chance.choice([None, 0.2, 0.5, 1.0, 1.0, 1.0]),
         "clock_offset_seconds": 0.0 if absence else chance.choice([0.0, 0.0, -3600.0]),
         "downtime_seconds": chance.choice([0.5, 5.0, 60.0]),
     }
     ends = {"peace": 4, "step": 4, "named": 7, "time": 4, "stop": 1, "cut_off": 1, "leave": 1, "full": 1}
     end = chance.choices(list(ends), list(ends.values()))[0]
-    at = math.exp(chance.uniform(math.log(0.05), math.log(60.0)))
+    at = _moment(chance)
     if end == "step":
         number = int(math.exp(chance.uniform(0.0, math.log(400.0))))
         return Life(step=Step(number, chance.random() < 0.5), **common)

@@ -17,6 +17,9 @@ COLUMNS = ("reference", "phone", "amount")
 FIRST_LINE = 2
 """Line 1 is the header."""
 
+SIZES = (1, 3, 8, 15, 15, 30, 45)
+PREFIXES = ("70", "74")  # Moov and Orange
+
 
 class Line(msgspec.Struct, frozen=True):
     """One line as written, and whether our rules must refuse it."""
@@ -81,22 +84,27 @@ class RandomFile:
 def random_files(chance: random.Random) -> Sequence[RandomFile]:
     """Draw the files of one simulation."""
     has_references = chance.random() < 0.75
-    first = _lines(chance, start=0)
+    first = _lines(chance, 0, chance.choice(SIZES), PREFIXES)
     files = [RandomFile("first.csv", first, has_references=has_references, block_rows=chance.choice([1, 3, 20]))]
     if chance.random() < 0.3:
         kept = [line for line in first if chance.random() < 0.6]
-        lines = [*kept, *_lines(chance, start=len(first))]
+        lines = [*kept, *_lines(chance, len(first), chance.choice(SIZES), PREFIXES)]
         chance.shuffle(lines)
         files.append(RandomFile("second.csv", lines, has_references=has_references, block_rows=5))
     return files
 
 
-def _lines(chance: random.Random, start: int) -> list[Line]:
+def long_file(chance: random.Random) -> RandomFile:
+    """Draw a file whose one lane is long enough for what only means something in large numbers."""
+    lines = _lines(chance, 0, 150, PREFIXES[:1])
+    return RandomFile("long.csv", lines, has_references=True, block_rows=20)
+
+
+def _lines(chance: random.Random, start: int, count: int, prefixes: Sequence[str]) -> list[Line]:
     """Draw lines that differ in everything, some of them bad, some of them twice."""
     lines: list[Line] = []
-    for number in range(start, start + chance.choice([1, 3, 8, 15, 15, 30, 45])):
-        prefix = chance.choice(["70", "74"])  # Moov and Orange
-        line = Line(f"SAL-{number}", f"{prefix}{number:06d}", str(100 + number * 7))
+    for number in range(start, start + count):
+        line = Line(f"SAL-{number}", f"{chance.choice(prefixes)}{number:06d}", str(100 + number * 7))
         if chance.random() < 0.06:
             line = _spoilt(line, chance.random() < 0.5)
         lines.append(line)

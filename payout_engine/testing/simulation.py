@@ -16,37 +16,34 @@ import random  # noqa: TID251 - this is where a simulation's own generator is se
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
 
 import anyio
 import anyio.abc
 import msgspec
 
 from payout_engine import clock
-from payout_engine.accounts import Accounts
 from payout_engine.engine import Engine
-from payout_engine.errors import JournalFullError
+from payout_engine.errors import ConfigError, JournalBusyError, JournalError, JournalFullError
 from payout_engine.journal import MemoryJournal
 from payout_engine.lifecycle import State
-from payout_engine.model import Dispatch
-from payout_engine.payments import PaymentStream
-from payout_engine.ports import Journal, LookUpKind, Provider, Traits, Wallet
+from payout_engine.model import Run
+from payout_engine.payments import PaymentStream, alone
+from payout_engine.ports import LookUpKind
 from payout_engine.settings import AccountSettings, Settings
+from payout_engine.submission import Submission
 from payout_engine.testing import virtual_time
-from payout_engine.testing.bank import (
-    HIDDEN_SECONDS_MAX,
-    LATE_SECONDS_MAX,
-    SETTLING_SECONDS_MAX,
-    Bank,
-    SimulatedProvider,
-)
-from payout_engine.testing.crashing import READS, CrashingJournal, CrashingProvider, Fuse
+from payout_engine.testing.bank import HIDDEN_SECONDS_MAX, LATE_SECONDS_MAX, SETTLING_SECONDS_MAX, Bank
+from payout_engine.testing.crashing import Disk, Fuse
 from payout_engine.testing.invariants import Book, broken, events_tell_all, open_book
+from payout_engine.testing.people import Person, Visit
 from payout_engine.testing.plans import Life, draw_plan
+from payout_engine.testing.processes import WALLETS, open_engine
+from payout_engine.testing.random_file import RandomFile
+from payout_engine.testing.witness import Witness
 
 STARTED_AT = 1_800_000_000.0
 """When the simulated world begins, in seconds since 1970."""
@@ -56,29 +53,6 @@ CALM_LIVES_MAX = 6
 
 CALM_SECONDS = LATE_SECONDS_MAX + HIDDEN_SECONDS_MAX + 2 * SETTLING_SECONDS_MAX
 """After this, whatever was under way at the bank has come to its end."""
-
-WALLETS = (
-    Wallet(
-        code="orange_bf",
-        title="Orange Money",
-        country="BF",
-        currency="XOF",
-        decimals=0,
-        operators=("Orange",),
-        prefixes=("74",),
-        amount_minor_min=100,
-    ),
-    Wallet(
-        code="moov_bf",
-        title="Moov Money",
-        country="BF",
-        currency="XOF",
-        decimals=0,
-        operators=("Moov Africa",),
-        prefixes=("70",),
-        amount_minor_min=100,
-    ),
-)
 
 
 class Report(msgspec.Struct):
@@ -90,6 +64,7 @@ class Report(msgspec.Struct):
         lives: how many the engine had.
         crashes: how many ended by a crash.
         counts: payouts by their final state.
+        happened: how often each verb of a person, each brake, and each meeting of two processes came to something.
         seconds: simulated time.
     """
 
@@ -99,35 +74,11 @@ class Report(msgspec.Struct):
     lives: int = 0
     crashes: int = 0
     counts: Counter[State] = msgspec.field(default_factory=Counter)
+    happened: Counter[str] = msgspec.field(default_factory=Counter)
     seconds: float = 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------ one seed
-
-
-class SimulatedAccounts(Accounts):
-    """Accounts at simulated banks."""
-
-    def __init__(self, settings: Settings, stack: AsyncExitStack, connections: Mapping[str, Provider]) -> None:
-        super().__init__(settings, stack, only=None, sandbox=False)
-        self._simulated = connections
-        self.keys = {name: name for name in connections}
-
-    def traits(self, name: str) -> Traits:
-        """Return what the bank promises."""
-        return self._simulated[name].traits
-
-    def wallets(self, name: str) -> Sequence[Wallet]:
-        """Return both wallets of a lone account, or the account's own."""
-        return [wallet for wallet in WALLETS if len(self._simulated) == 1 or wallet.code.startswith(name)]
-
-    async def locks(self, names: Iterable[str]) -> Mapping[Path, str]:
-        """Return none: the journal's leases are all there is in a simulated world."""
-        return {}
-
-    async def connect(self, name: str) -> Provider:
-        """Return the connection of this life."""
-        return self._simulated[name]
 
 
 class Simulation:
@@ -139,15 +90,16 @@ class Simulation:
         self._folder = folder
         self._journal = MemoryJournal()
         self._banks: dict[str, Bank] = {}
-        self._intents: Counter[str] = Counter()
-        self._sends: Counter[str] = Counter()
         self._clock_offset_seconds = 0.0
-        self._fuse = Fuse()
+        self._disk = Disk()
         self.report = Report(seed, [], [])
+        self._witness = Witness(self._journal, self._tell, self._violated)
         self._settings = Settings(
             journal=folder / "none.db",
             accounts={account: AccountSettings("simulated") for account in self._plan.traits},
             unknown_patience_seconds=self._plan.patience_seconds,
+            canary=self._plan.canary,
+            max_failure_share=self._plan.max_failure_share,
         )
 
     async def run(self) -> Report:
@@ -161,6 +113,7 @@ class Simulation:
                 await self._check()
                 world.cancel_scope.cancel()
         self.report.seconds = anyio.current_time()
+        self.report.happened.update(self._witness.happened)
         return self.report
 
     def _open_banks(self, world: anyio.abc.TaskGroup) -> None:
@@ -187,34 +140,6 @@ class Simulation:
         self._tell(f"!! {text}")
         self.report.violations.append(text)
 
-    # -- what is watched while it happens
-
-    def _done(self, name: str, arguments: Sequence[Any], result: Any) -> None:
-        """Hear of every call whose work is in the journal."""
-        if name == "intend":
-            self._intents.update(result.keys)
-        if name in ("intend", "record"):
-            dispatch: Dispatch = result if name == "intend" else arguments[0]
-            lines = ", ".join(str(payout.line) for payout in dispatch.payouts)
-            became = "" if name == "intend" else f": {' '.join(receipt.state for receipt in arguments[1])}"
-            self._tell(f"journal: {name} lines {lines}{became}")
-        elif name == "apply":
-            moved = ", ".join(f"{outcome.line} {outcome.status}" for outcome in result.outcomes)
-            # A run's id is random, and would make two traces of one seed differ.
-            conflicts = " ".join(conflict.partition(", ")[2] for conflict in result.conflicts)
-            if moved or conflicts:
-                self._tell(f"journal: sighted {moved} {conflicts}")
-        elif name not in READS:
-            self._tell(f"journal: {name}")
-
-    def _sending(self, dispatch: Dispatch) -> None:
-        """Hear of every dispatch before its first byte leaves: its own intent must be in the journal by then."""
-        self._sends.update(dispatch.keys)
-        lines = [payout.line for payout in dispatch.payouts]
-        self._tell(f"send lines {', '.join(map(str, lines))}")
-        if any(self._sends[key] > self._intents[key] for key in dispatch.keys):
-            self._violated(f"lines {lines} were sent without an intent of their own in the journal")
-
     # -- lives
 
     async def _live(self, life: Life) -> None:
@@ -223,58 +148,95 @@ class Simulation:
         self._clock_offset_seconds = life.clock_offset_seconds
         if life.balance_share is not None:
             self._top_up(life.balance_share)
-        fuse = Fuse(life.step, lambda where: self._tell(f"CRASH {where}"))
-        try:
-            async with anyio.create_task_group() as process:
-                process.start_soon(self._reap, fuse, life.crash_at)
-                process.start_soon(self._fill, fuse, life)
-                async with self._engine_type(fuse).open(self._settings) as engine:
-                    with anyio.move_on_after(life.leave_at):
-                        await self._command(engine, life, fuse)
-                process.cancel_scope.cancel()
-        except BaseException as error:
-            if life.disk_full_at is not None and _says_full(error):
-                self._tell(f"the command fails: {error}")
-            elif isinstance(error, KeyboardInterrupt | anyio.get_cancelled_exc_class()):
-                raise
-            elif not fuse.dead:
-                self._violated(f"the engine failed: {error!r}")
-        self.report.crashes += fuse.dead
+        async with anyio.create_task_group() as everybody:
+            everybody.start_soon(self._fill, life)
+            everybody.start_soon(self._work, "", life)
+            if life.twin is not None:
+                everybody.start_soon(self._work, "twin: ", life.twin)
+            for number, visit in enumerate(life.visits, start=1):
+                everybody.start_soon(self._visit, f"person {number}: ", visit, life)
+        self._disk.full = False
         self._tell(f"life {self.report.lives} ends")
         await anyio.sleep(life.downtime_seconds)
+
+    async def _fill(self, life: Life) -> None:
+        if life.disk_full_at is not None:
+            await anyio.sleep(life.disk_full_at)
+            self._tell("the disk is full")
+            self._disk.full = True
+            await anyio.sleep(life.disk_full_seconds)
+            self._tell("the disk has room again")
+            self._disk.full = False
+
+    async def _work(self, name: str, life: Life) -> None:
+        """Live the life of a process that gives the usual commands."""
+        fuse = Fuse(life.step, lambda where: self._tell(f"{name}CRASH {where}"), self._disk)
+        await anyio.sleep(life.begins_at)
+        await self._process(name, fuse, partial(self._commands, life, fuse, name), life.crash_at, life.leave_at)
+
+    async def _visit(self, name: str, visit: Visit, life: Life) -> None:
+        """Live the life of a process in which a person steers."""
+        fuse = Fuse(visit.step, lambda where: self._tell(f"{name}CRASH {where}"), self._disk)
+
+        async def pay(engine: Engine, run: Submission | Run) -> None:
+            await self._pay(engine, run, life, fuse)
+
+        async def come(engine: Engine) -> None:
+            self._tell(f"{name}comes to {visit.errand}")
+            person = Person(engine, self._banks, self._witness, self._file_of, pay, visit)
+            self._tell(f"{name}{await person.come()}")
+
+        await anyio.sleep(visit.at)
+        await self._process(name, fuse, come)
+        if fuse.dead:
+            self._witness.happened["a person's process died"] += 1
+
+    async def _process(
+        self,
+        name: str,
+        fuse: Fuse,
+        work: Callable[[Engine], Awaitable[None]],
+        crash_at: float | None = None,
+        leave_at: float | None = None,
+    ) -> None:
+        """Run one process until its work is done, or it dies, or is left."""
+        engine = open_engine(
+            name, fuse, self._settings, self._journal, self._banks, self._witness, self._plan.commit_seconds
+        )
+        try:
+            async with anyio.create_task_group() as process:
+                process.start_soon(self._reap, fuse, crash_at)
+                async with engine as opened:
+                    with anyio.move_on_after(leave_at):
+                        await work(opened)
+                process.cancel_scope.cancel()
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | anyio.get_cancelled_exc_class()):
+                raise
+            if _is(error, JournalFullError):
+                self._tell(f"{name}the command fails: the disk is full")
+            elif not fuse.dead:
+                self._violated(f"{name}the engine failed: {error!r}")
+        self.report.crashes += fuse.dead
 
     async def _reap(self, fuse: Fuse, at: float | None) -> None:
         if at is not None:
             await anyio.sleep(at)
             fuse.blow(f"at its time, {at:.3f} s")
 
-    async def _fill(self, fuse: Fuse, life: Life) -> None:
-        if life.disk_full_at is not None:
-            await anyio.sleep(life.disk_full_at)
-            self._tell("the disk is full")
-            fuse.disk_full = True
-            await anyio.sleep(life.disk_full_seconds)
-            self._tell("the disk has room again")
-            fuse.disk_full = False
-
-    def _engine_type(self, fuse: Fuse) -> type[Engine]:
-        """Return the engine with its journal and its connections replaced, and nothing else."""
-        wrapped = CrashingJournal(self._journal, fuse, self._plan.commit_seconds, self._done)
-        connections = {
-            account: CrashingProvider(SimulatedProvider(bank, self._sending), fuse)
-            for account, bank in self._banks.items()
-        }
-
-        class SimulatedEngine(Engine):
-            def __init__(
-                self, settings: Settings, accounts: Accounts, tasks: anyio.abc.TaskGroup, stack: AsyncExitStack
-            ) -> None:
-                super().__init__(settings, SimulatedAccounts(settings, stack, connections), tasks, stack)
-
-            async def journal(self) -> Journal:
-                return cast(Journal, wrapped)
-
-        return SimulatedEngine
+    async def _commands(self, life: Life, fuse: Fuse, name: str, engine: Engine) -> None:
+        """Give the usual commands, and give them again while another process is in the way."""
+        for left in reversed(range(life.tries)):
+            try:
+                await self._command(engine, life, fuse)
+                return
+            except Exception as error:
+                if not _met_another(error):
+                    raise
+                self._tell(f"{name}meets another process")
+                self._witness.happened["two processes met"] += 1
+            if left:
+                await anyio.sleep(life.try_again_seconds)
 
     async def _command(self, engine: Engine, life: Life, fuse: Fuse) -> None:
         """Give the same command as ever: submit each file, and pay it."""
@@ -284,20 +246,25 @@ class Simulation:
         paid = set()
         for file in self._plan.files:
             submission = submissions.get(file.name) or await engine.submit(file)
-            await self._pay(engine, submission.run_id, life, fuse)
+            await self._pay(engine, submission, life, fuse)
             paid.add(submission.run_id)
         for run in reversed(await self._journal.runs()) if life.resumes_all else ():
-            if run.run_id not in paid:
-                await self._pay(engine, run.run_id, life, fuse)
+            if run.run_id not in paid and run.approved_at is not None:
+                await self._pay(engine, run, life, fuse)
 
-    async def _pay(self, engine: Engine, run_id: str, life: Life, fuse: Fuse) -> None:
-        stream = engine.pay(run_id, follow_for_seconds=life.follow_for_seconds, events=self._events(run_id))
-        fuse.at_death.add(stream.cut_off)
-        async with anyio.create_task_group() as person:
-            person.start_soon(self._interrupt, stream, life)
-            async for _ in stream:
-                await anyio.sleep(life.listener_seconds)
-            person.cancel_scope.cancel()
+    async def _pay(self, engine: Engine, run: Submission | Run, life: Life, fuse: Fuse) -> None:
+        if life.lifts and (await engine.run(run.run_id)).approved_at is not None:
+            await engine.lift(run.run_id)
+        stream = engine.pay(run, follow_for_seconds=life.follow_for_seconds, events=self._events(run.run_id))
+        fuse.at_death[stream.cut_off] = None
+        try:
+            async with anyio.create_task_group() as person:
+                person.start_soon(self._interrupt, stream, life)
+                async for _ in stream:
+                    await anyio.sleep(life.listener_seconds)
+                person.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise alone(group) from None
 
     async def _interrupt(self, stream: PaymentStream, life: Life) -> None:
         if life.stop_at is not None:
@@ -318,7 +285,7 @@ class Simulation:
         self._tell("CALM")
         await anyio.sleep(CALM_SECONDS)
         for _ in range(CALM_LIVES_MAX):
-            await self._live(Life(resumes_all=True, balance_share=1.0, downtime_seconds=CALM_SECONDS))
+            await self._live(Life(resumes_all=True, lifts=True, balance_share=1.0, downtime_seconds=CALM_SECONDS))
             if not await self._unfinished() and not await self._untold():
                 return
 
@@ -345,28 +312,52 @@ class Simulation:
         for file in self._plan.files:
             if all(book.file is not file for book in books):
                 self._violated(f"{file.name} has no run")
-        for violation in broken(books, self._banks):
+        for violation in broken(books, self._banks, self._witness):
             self._violated(violation)
         for book in books:
+            audit = await self._journal.verify(book.run.run_id)
+            for finding in audit.findings:
+                self._violated(f"{book.file.name}:{finding.first_line} is not proved: {finding.what}")
             self.report.counts.update(entry.receipt.state for entry in book.entries)
 
     async def _books(self) -> Sequence[Book]:
-        """Return the book of every run. A file whose lines all failed is a new attempt, and so a new run."""
-        files = {file.digest: file for file in self._plan.files}
+        """Return the book of every run. A file whose lines all failed is a new attempt, and so a new run.
+
+        Runs that nobody approved are left out where that is how a process may leave them behind: a retry has no content
+        by which to find it again, and a submission whose twin was quicker is known as the twin's run from then on.
+        Nothing of them may be sent, and `nothing_else_is_paid` would see it.
+        """
+        runs = await self._journal.runs()
+        taken_up = {run.digest for run in runs if run.approved_at is not None}
         return [
-            await open_book(self._journal, files[run.digest], run, self._events(run.run_id))
-            for run in await self._journal.runs()
+            await open_book(self._journal, await self._file_of(run), run, self._events(run.run_id))
+            for run in runs
+            if run.approved_at is not None or not (run.retry_of or run.digest in taken_up)
         ]
+
+    async def _file_of(self, run: Run) -> RandomFile:
+        """Return the file that a run was made from, also by way of a retry."""
+        while run.retry_of:
+            run = await self._journal.find(run.retry_of) or run
+        return next(file for file in self._plan.files if file.digest == run.digest)
 
     def _events(self, run_id: str) -> Path:
         return self._folder / f"{run_id}.jsonl"
 
 
-def _says_full(error: BaseException) -> bool:
-    """Whether a full disk, and nothing else, is what a command failed with."""
+def _is(error: BaseException, kind: type[Exception]) -> bool:
+    """Whether an error is of a kind, or is made of nothing else."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_says_full(inner) for inner in error.exceptions)
-    return isinstance(error, JournalFullError)
+        return all(_is(inner, kind) for inner in error.exceptions)
+    return isinstance(error, kind)
+
+
+def _met_another(error: BaseException) -> bool:
+    """Whether another process was in the way: it holds a lease, or it has taken up the file, or thrown away our run."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_met_another(inner) for inner in error.exceptions)
+    gone = isinstance(error, ConfigError | JournalError) and "no run" in str(error)
+    return gone or isinstance(error, JournalBusyError)
 
 
 def simulate(seed: int) -> Report:

@@ -1,0 +1,127 @@
+"""Processes of the real engine over one journal and the same banks, each with a fuse of its own.
+
+Only the journal, the connections and what is configured are replaced. `simulation.py` starts the processes that pay,
+and those in which people steer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from typing import cast
+
+import anyio
+import anyio.abc
+
+from payout_engine.accounts import Accounts
+from payout_engine.engine import Engine
+from payout_engine.model import Dispatch, Query, Receipt, Sighting
+from payout_engine.ports import Journal, Provider, Traits, Wallet
+from payout_engine.settings import Settings
+from payout_engine.testing.bank import Bank, SimulatedProvider
+from payout_engine.testing.crashing import CrashingJournal, CrashingProvider, Fuse
+from payout_engine.testing.witness import Witness
+
+WALLETS = (
+    Wallet(
+        code="orange_bf",
+        title="Orange Money",
+        country="BF",
+        currency="XOF",
+        decimals=0,
+        operators=("Orange",),
+        prefixes=("74",),
+        amount_minor_min=100,
+    ),
+    Wallet(
+        code="moov_bf",
+        title="Moov Money",
+        country="BF",
+        currency="XOF",
+        decimals=0,
+        operators=("Moov Africa",),
+        prefixes=("70",),
+        amount_minor_min=100,
+    ),
+)
+
+
+class SimulatedAccounts(Accounts):
+    """Accounts at simulated banks."""
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack, connections: Mapping[str, Provider]) -> None:
+        super().__init__(settings, stack, only=None, sandbox=False)
+        self._simulated = connections
+
+    def traits(self, name: str) -> Traits:
+        """Return what the bank promises."""
+        return self._simulated[name].traits
+
+    def wallets(self, name: str) -> Sequence[Wallet]:
+        """Return both wallets of a lone account, or the account's own."""
+        return [wallet for wallet in WALLETS if len(self._simulated) == 1 or wallet.code.startswith(name)]
+
+    async def connect(self, name: str) -> Provider:
+        """Return the connection of this process."""
+        return self._simulated[name]
+
+
+class WatchedProvider(SimulatedProvider):
+    """A simulated provider whose every call has a witness."""
+
+    def __init__(self, account: str, bank: Bank, witness: Witness, process: str, fuse: Fuse) -> None:
+        super().__init__(bank, lambda dispatch: None)
+        self._account = account
+        self._witness = witness
+        self._process = process
+        self._fuse = fuse
+
+    async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
+        """Pay; see `ports.Provider.send`."""
+        with self._witness.sending(self._process, self._fuse, dispatch):
+            return await super().send(dispatch)
+
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+        """Show what the bank shows; see `ports.Provider.look_up`."""
+        with self._witness.asking(self._fuse, self._account):
+            async for sightings in super().look_up(queries):
+                yield sightings
+
+
+def open_engine(
+    process: str,
+    fuse: Fuse,
+    settings: Settings,
+    journal: Journal,
+    banks: Mapping[str, Bank],
+    witness: Witness,
+    commit_seconds: float,
+) -> AbstractAsyncContextManager[Engine]:
+    """Open the engine of one process.
+
+    Args:
+        process: what to call it in the trace.
+        fuse: its life.
+        settings: what is configured.
+        journal: shared by all processes.
+        banks: by account.
+        witness: sees what it does.
+        commit_seconds: how long its journal's thread takes, twice for each call.
+    """
+    wrapped = CrashingJournal(journal, fuse, commit_seconds, partial(witness.heard, process))
+    connections = {
+        account: CrashingProvider(WatchedProvider(account, bank, witness, process, fuse), fuse)
+        for account, bank in banks.items()
+    }
+
+    class SimulatedEngine(Engine):
+        def __init__(
+            self, settings: Settings, accounts: Accounts, tasks: anyio.abc.TaskGroup, stack: AsyncExitStack
+        ) -> None:
+            super().__init__(settings, SimulatedAccounts(settings, stack, connections), tasks, stack)
+
+        async def journal(self) -> Journal:
+            return cast(Journal, wrapped)
+
+    return SimulatedEngine.open(settings)

@@ -1,0 +1,204 @@
+"""What must hold while it happens: every call whose work is in the journal, and every send, of all processes at once.
+
+A rule that is broken is told at the moment it is broken, and not only when it did damage. What the witness has seen is
+also what a person at the bank can know: `people.py` asks it. `simulation.py` makes one for each seed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+
+from payout_engine.lifecycle import OPEN, State
+from payout_engine.model import Choice, Decision, Dispatch, Lane, Receipt, Request, RequestKind
+from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, CANARY_SIZE_NOTE
+from payout_engine.ports import Applied, Journal, ReadyChunk
+from payout_engine.testing.bank import LATE_SECONDS_MAX, TRAVEL_SECONDS
+from payout_engine.testing.crashing import READS, Fuse
+
+TRAVELLING_SECONDS_MAX = LATE_SECONDS_MAX + TRAVEL_SECONDS[1] + 0.5
+"""After this, a request that left has been carried out or is lost."""
+
+_AT_THE_PROVIDER = OPEN | {State.PAID, State.FAILED, State.REVERSED}
+_SILENT = READS | {"requests", "notes"}
+
+
+class Witness:
+    """Watches all processes of one simulation.
+
+    Attributes:
+        decided: by provider key, the last word of a person on a payout.
+        withdrawn: the runs that a person cancelled.
+        asked_at_once: the accounts whose bank two processes asked at the same time. The slower of two look-ups may
+            bring what is older than what the quicker one has recorded, as if the bank contradicted itself.
+        happened: how often each verb of a person, and each brake, came to something.
+
+    Args:
+        journal: the journal itself.
+        tell: told of what happens.
+        violated: told of what does not hold.
+    """
+
+    def __init__(self, journal: Journal, tell: Callable[[str], None], violated: Callable[[str], None]) -> None:
+        self.decided: dict[str, Choice] = {}
+        self.withdrawn: set[str] = set()
+        self.asked_at_once: set[str] = set()
+        self.happened: Counter[str] = Counter()
+        self._journal = journal
+        self._tell = tell
+        self._violated = violated
+        self._intents: Counter[str] = Counter()
+        self._sends: Counter[str] = Counter()
+        self._sent_at: dict[str, float] = {}
+        self._speaking: list[tuple[str, Fuse]] = []
+        self._asking: list[tuple[str, Fuse]] = []
+        self._run_of: dict[int, str] = {}
+        self._requests: dict[tuple[str, RequestKind], bool] = {}
+        self._released: set[str] = set()
+
+    # ------------------------------------------------------------------------------------------- what anybody can know
+
+    def never_sent(self, key: str) -> bool:
+        """Whether a payout was never meant to be on the wire."""
+        return not self._intents[key]
+
+    def travels(self, key: str) -> bool:
+        """Whether a request for a payout may still be on its way to the bank, or lie there."""
+        return anyio.current_time() - self._sent_at.get(key, -TRAVELLING_SECONDS_MAX) < TRAVELLING_SECONDS_MAX
+
+    # ----------------------------------------------------------------------------------------------------- the journal
+
+    async def heard(self, process: str, name: str, arguments: Sequence[Any], result: Any) -> None:
+        """Hear of a call whose work is in the journal. Nothing else happens before this returns."""
+        text = await self._look(name, arguments, result)
+        if text is None:
+            text = "" if name in _SILENT else name
+        if text:
+            self._tell(f"{process}journal: {text}")
+
+    async def _look(self, name: str, arguments: Sequence[Any], result: Any) -> str | None:
+        """Check what can be checked of a call; return what to tell of it, None for its name alone."""
+        if name == "ready":
+            self._run_of |= {chunk.chunk_id: arguments[0] for chunk in result}
+        elif name == "intend":
+            await self._intended(arguments[0], result)
+            return f"intend lines {_lines(result)}"
+        elif name == "record":
+            receipts: Sequence[Receipt] = arguments[1]
+            return f"record lines {_lines(arguments[0])}: {' '.join(receipt.state for receipt in receipts)}"
+        elif name == "apply":
+            return _sighted(result)
+        elif name == "decide":
+            self._decided(arguments[1])
+        elif name in ("ask", "answer"):
+            return self._steered(name, arguments)
+        elif name == "cancel":
+            self.happened["cancel"] += len(result[0])
+            return f"cancel lines {', '.join(str(outcome.line) for outcome in result[0])}"
+        elif name == "note":
+            self.happened[arguments[1]] += 1
+            return f"note {arguments[1]}"
+        return None
+
+    async def _intended(self, chunk: ReadyChunk, dispatch: Dispatch) -> None:
+        run_id = self._run_of[chunk.chunk_id]
+        if self._requests.get((run_id, RequestKind.PAUSE)):
+            self._violated(f"lines {_lines(dispatch)} were meant to be sent after a pause was heard")
+        if self._requests.get((run_id, RequestKind.CANCEL)):
+            self._violated(f"lines {_lines(dispatch)} were meant to be sent after a cancellation was heard")
+        # What was in doubt when its run was cancelled was not withdrawn; proved absent, it may be sent again.
+        withdrawn = any(self.never_sent(key) and key not in self._released for key in dispatch.keys)
+        if withdrawn and run_id in self.withdrawn:
+            self._violated(f"lines {_lines(dispatch)} were meant to be sent for the first time in a cancelled run")
+        self._intents.update(dispatch.keys)
+        await self._keeps_to_canary(run_id, dispatch.lane)
+
+    async def _keeps_to_canary(self, run_id: str, lane: Lane) -> None:
+        """Before a lane's canary was well, or a person has looked at it, no more than its size may be out."""
+        notes = await self._journal.notes(run_id)
+        sizes = [int(text) for _, kind, text in notes if kind == CANARY_SIZE_NOTE]
+        if not sizes or any(kind == CANARY_PASSED_NOTE and text == _name(lane) for _, kind, text in notes):
+            return
+        tallies = await self._journal.tally(run_id)
+        out = sum(tally.count for tally in tallies if tally.lane == lane and tally.state in _AT_THE_PROVIDER)
+        if out > sizes[-1]:
+            self._violated(f"{out} payouts of {_name(lane)} are out, and its canary of {sizes[-1]} was not well yet")
+
+    def _steered(self, name: str, arguments: Sequence[Any]) -> str:
+        run_id = arguments[0]
+        if name == "ask":
+            request: Request = arguments[1]
+            self._requests[run_id, request.kind] = False
+            self.happened[f"asked {request.kind}"] += 1
+            return f"ask {request.kind}"
+        kind, done = arguments[1:]
+        standing = self._requests.pop((run_id, kind), None)
+        if standing is not None and not done:
+            self._requests[run_id, kind] = True
+            self.happened[f"heard {kind}"] += 1
+        if standing is not None and done and kind is RequestKind.CANCEL:
+            self.withdrawn.add(run_id)
+        if standing is not None and done and kind is RequestKind.PAUSE:
+            self.happened["lift"] += 1
+        return f"answer {kind} {'done' if done else 'heard'}"
+
+    def _decided(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            self.decided[decision.key] = decision.choice
+            self.happened[f"decide {decision.choice}"] += 1
+            if decision.choice is Choice.SEND_AGAIN:
+                self._released.add(decision.key)
+
+    # --------------------------------------------------------------------------------------------------------- the wire
+
+    @contextmanager
+    def sending(self, process: str, fuse: Fuse, dispatch: Dispatch) -> Iterator[None]:
+        """Watch one paying call, from before its first byte leaves until its sender is done with it."""
+        self._sends.update(dispatch.keys)
+        self._sent_at |= dict.fromkeys(dispatch.keys, anyio.current_time())
+        self._tell(f"{process}send lines {_lines(dispatch)}")
+        if any(self._sends[key] > self._intents[key] for key in dispatch.keys):
+            self._violated(f"lines {_lines(dispatch)} were sent without an intent of their own in the journal")
+        account = dispatch.lane.account
+        if _others(self._speaking, account, fuse):
+            self._violated(f"two processes send for account {account} at once")
+        self._speaking.append((account, fuse))
+        try:
+            yield
+        finally:
+            self._speaking.remove((account, fuse))
+
+    @contextmanager
+    def asking(self, fuse: Fuse, account: str) -> Iterator[None]:
+        """Watch one look-up."""
+        if _others(self._asking, account, fuse):
+            self.asked_at_once.add(account)
+        self._asking.append((account, fuse))
+        try:
+            yield
+        finally:
+            self._asking.remove((account, fuse))
+
+
+def _others(calls: Sequence[tuple[str, Fuse]], account: str, fuse: Fuse) -> bool:
+    """Whether another living process is in the middle of a call for an account."""
+    return any(other is not fuse and not other.dead and name == account for name, other in calls)
+
+
+def _lines(dispatch: Dispatch) -> str:
+    return ", ".join(str(payout.line) for payout in dispatch.payouts)
+
+
+def _sighted(applied: Applied) -> str:
+    moved = ", ".join(f"{outcome.line} {outcome.status}" for outcome in applied.outcomes)
+    # A run's id is random, and would make two traces of one seed differ.
+    conflicts = " ".join(conflict.partition(", ")[2] for conflict in applied.conflicts)
+    return f"sighted {moved} {conflicts}" if moved or conflicts else ""
+
+
+def _name(lane: Lane) -> str:
+    return f"{lane.account}/{lane.name}"
