@@ -96,7 +96,8 @@ class Person:
         try:
             return await self._do(run)
         except (ConfigError, DecisionError, JournalBusyError, ProviderError) as error:
-            # Refusals; nothing was done. The messages name runs, whose random ids would make two traces differ.
+            # Nothing was done. The messages name runs, whose random ids would make two traces differ.
+            assert "There is no run" not in str(error), "a run that was approved is never removed"
             return f"is refused: {type(error).__name__}"
 
     async def _runs(self) -> Sequence[Run]:

@@ -19,10 +19,10 @@ from payout_engine.testing.people import Errand, Visit
 from payout_engine.testing.random_file import RandomFile, long_file, random_files
 
 STEPS: Mapping[str, int] = {
-    **dict.fromkeys(["begin", "add", "hold", "seal", "discard", "find_digest", "balances", "ready", "tally"], 1),
+    **dict.fromkeys(["begin", "add", "hold", "discard", "find_digest", "balances", "ready", "tally"], 1),
     **dict.fromkeys(["open_queries", "finish", "lease", "outcomes", "repeats", "look_up"], 1),
-    **dict.fromkeys(["approve", "recover", "apply"], 3),
-    **dict.fromkeys(["intend", "send", "record"], 8),
+    **dict.fromkeys(["seal", "approve", "recover", "apply"], 4),
+    **dict.fromkeys(["intend", "send", "record"], 14),
 }
 """Steps at which a life may end, and how often each is chosen."""
 
@@ -104,19 +104,34 @@ def draw_plan(chance: random.Random) -> Plan:
     accounts = chance.choice([("bf",), ("bf",), ("orange", "moov")])
     traits = {account: _draw_traits(chance) for account in accounts}
     absence = any(each.absence_final_seconds is not None for each in traits.values())
-    files, faults = random_files(chance), {account: _draw_faults(chance) for account in accounts}
-    if chance.random() < 0.04:
-        # The brake that counts failures wants fifty in a lane before they mean anything.
-        files, faults = [long_file(chance)], {account: {**faults[account], Fault.DECLINED: 0.5} for account in accounts}
-    return Plan(
-        files=files,
+    plan = Plan(
+        files=random_files(chance),
         traits=traits,
-        faults=faults,
+        faults={account: _draw_faults(chance) for account in accounts},
         lives=[_draw_company(chance, absence) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
         commit_seconds=chance.choice([0.0, 0.001, 0.01]),
         patience_seconds=chance.choice([5.0, 20.0, 90.0]),
         canary=chance.choice([None, None, None, 1, 3]),
         max_failure_share=chance.choice([0.05, 0.2, 1.0]),
+    )
+    return _with_many_failures(plan, chance) if chance.random() < 0.06 else plan
+
+
+def _with_many_failures(plan: Plan, chance: random.Random) -> Plan:
+    """Return a plan in which the brake that counts failures has something to count: it wants fifty in a lane."""
+    faults = {account: {**faults, Fault.DECLINED: 0.5} for account, faults in plan.faults.items()}
+    slowly = {
+        account: msgspec.structs.replace(traits, batch_limit=3, calls_per_second=2.0)
+        for account, traits in plan.traits.items()
+    }
+    return msgspec.structs.replace(
+        plan,
+        files=[long_file(chance)],
+        traits=slowly,
+        faults=faults,
+        lives=[Life(), *plan.lives[1:]],
+        canary=None,
+        max_failure_share=0.2,
     )
 
 
@@ -184,20 +199,20 @@ def _draw_life(chance: random.Random, absence: bool) -> Life:
         "listener_seconds": chance.choice([0.0, 0.0, 0.0, 2.0]),
         "judges_all_first": chance.random() < 0.3,
         "lifts": chance.random() < 0.3,
-        "tries": chance.choice([1, 5, 20]),
+        "tries": chance.choice([1, 4, 12]),
         "try_again_seconds": chance.choice([0.01, 0.2, 2.0]),
         "balance_share": chance.choice([None, 0.2, 0.5, 1.0, 1.0, 1.0]),
         "clock_offset_seconds": 0.0 if absence else chance.choice([0.0, 0.0, -3600.0]),
         "downtime_seconds": chance.choice([0.5, 5.0, 60.0]),
     }
-    ends = {"peace": 4, "step": 4, "named": 7, "time": 4, "stop": 1, "cut_off": 1, "leave": 1, "full": 1}
+    ends = {"peace": 4, "step": 4, "named": 10, "time": 4, "stop": 1, "cut_off": 1, "leave": 1, "full": 1}
     end = chance.choices(list(ends), list(ends.values()))[0]
     at = _moment(chance)
     if end == "step":
         number = int(math.exp(chance.uniform(0.0, math.log(400.0))))
         return Life(step=Step(number, chance.random() < 0.5), **common)
     if end == "named":
-        number = chance.choice([1, 1, 2, 3, 5, 8])
+        number = chance.choice([1, 1, 1, 2, 3, 6])
         return Life(
             step=Step(number, chance.random() < 0.5, chance.choices(list(STEPS), list(STEPS.values()))[0]), **common
         )

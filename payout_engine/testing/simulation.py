@@ -27,7 +27,7 @@ import msgspec
 
 from payout_engine import clock
 from payout_engine.engine import Engine
-from payout_engine.errors import ConfigError, JournalBusyError, JournalError, JournalFullError
+from payout_engine.errors import ConfigError, IllegalMoveError, JournalBusyError, JournalError, JournalFullError
 from payout_engine.journal import MemoryJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import Run
@@ -226,12 +226,13 @@ class Simulation:
 
     async def _commands(self, life: Life, fuse: Fuse, name: str, engine: Engine) -> None:
         """Give the usual commands, and give them again while another process is in the way."""
+        alone_here = not (name or life.twin or life.visits)
         for left in reversed(range(life.tries)):
             try:
                 await self._command(engine, life, fuse)
                 return
             except Exception as error:
-                if not _met_another(error):
+                if alone_here or not _met_another(error):
                     raise
                 self._tell(f"{name}meets another process")
                 self._witness.happened["two processes met"] += 1
@@ -353,11 +354,16 @@ def _is(error: BaseException, kind: type[Exception]) -> bool:
 
 
 def _met_another(error: BaseException) -> bool:
-    """Whether another process was in the way: it holds a lease, or it has taken up the file, or thrown away our run."""
+    """Whether another process was in the way: it holds a lease, or has taken up the file while we judged it.
+
+    Two submissions of one content do not wait for each other. Each throws away what the other has judged and nobody
+    approved: that run is then gone, or it was approved at the last moment. Both end the command; nothing is recorded.
+    """
     if isinstance(error, BaseExceptionGroup):
         return all(_met_another(inner) for inner in error.exceptions)
     gone = isinstance(error, ConfigError | JournalError) and "no run" in str(error)
-    return gone or isinstance(error, JournalBusyError)
+    taken = isinstance(error, IllegalMoveError) and "never removed" in str(error)
+    return gone or taken or isinstance(error, JournalBusyError)
 
 
 def simulate(seed: int) -> Report:
