@@ -2,10 +2,12 @@
 
     python -m payout_engine.testing.simulation --seeds 1-1000
 
-One seed decides everything: the files, the bank's promises and its faults, and how each life of the engine ends. The
-engine is the real one; only its journal is in memory (it survives the lives), its provider speaks to a simulated bank,
-and time is virtual. The last lives are without faults; then what `invariants.py` asks for must hold. A failure prints
-its seed and everything that happened; the same seed gives the same failure again.
+One seed decides everything: the files, the bank's promises and its faults, how each life of the engine ends, and who
+else is about: a second process with the same commands, and people who steer. The engine is the real one; only its
+journal is in memory (it survives the lives), its provider speaks to a simulated bank, and time is virtual. What
+`witness.py` watches must hold at every moment. The last lives are without faults, and what a person stopped is let go
+on; then what `invariants.py` asks for must hold. A failure prints its seed and everything that happened; the same seed
+gives the same failure again.
 """
 
 from __future__ import annotations
@@ -265,7 +267,11 @@ class Simulation:
                     await anyio.sleep(life.listener_seconds)
                 person.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise alone(group) from None
+            error = alone(group)
+            if isinstance(error, JournalBusyError) and isinstance(run, Submission) and not run.known:
+                # So do the commands: what cannot be paid now was not approved, and is not kept.
+                await (await engine.journal()).discard(run.run_id)
+            raise error from None
 
     async def _interrupt(self, stream: PaymentStream, life: Life) -> None:
         if life.stop_at is not None:
