@@ -58,6 +58,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         begins_at: of a twin, when it begins.
         tries: how often the commands are given when another process is in the way.
         try_again_seconds: how soon they are given again.
+        waits: they wait for the other process instead.
         visits: people with errands, each from a process of their own.
         balance_share: what the balances are topped up to, as a share of all that is to be paid.
         clock_offset_seconds: how wrong the machine's clock is.
@@ -80,6 +81,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     begins_at: float = 0.0
     tries: int = 1
     try_again_seconds: float = 2.0
+    waits: bool = False
     visits: Sequence[Visit] = ()
     balance_share: float | None = None
     clock_offset_seconds: float = 0.0
@@ -201,6 +203,7 @@ def _draw_life(chance: random.Random, absence: bool) -> Life:
         "lifts": chance.random() < 0.3,
         "tries": chance.choice([1, 4, 12]),
         "try_again_seconds": chance.choice([0.01, 0.2, 2.0]),
+        "waits": chance.random() < 0.5,
         "balance_share": chance.choice([None, 0.2, 0.5, 1.0, 1.0, 1.0]),
         "clock_offset_seconds": 0.0 if absence else chance.choice([0.0, 0.0, -3600.0]),
         "downtime_seconds": chance.choice([0.5, 5.0, 60.0]),

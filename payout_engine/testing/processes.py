@@ -6,9 +6,10 @@ and those in which people steer.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import anyio
@@ -53,6 +54,7 @@ class SimulatedAccounts(Accounts):
     def __init__(self, settings: Settings, stack: AsyncExitStack, connections: Mapping[str, Provider]) -> None:
         super().__init__(settings, stack, only=None, sandbox=False)
         self._simulated = connections
+        self.keys = {name: name for name in connections}
 
     def traits(self, name: str) -> Traits:
         """Return what the bank promises."""
@@ -61,6 +63,10 @@ class SimulatedAccounts(Accounts):
     def wallets(self, name: str) -> Sequence[Wallet]:
         """Return both wallets of a lone account, or the account's own."""
         return [wallet for wallet in WALLETS if len(self._simulated) == 1 or wallet.code.startswith(name)]
+
+    async def locks(self, names: Iterable[str]) -> Mapping[Path, str]:
+        """Return none: the journal's leases are all there is in a simulated world."""
+        return {}
 
     async def connect(self, name: str) -> Provider:
         """Return the connection of this process."""

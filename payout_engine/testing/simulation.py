@@ -29,7 +29,7 @@ import msgspec
 
 from payout_engine import clock
 from payout_engine.engine import Engine
-from payout_engine.errors import ConfigError, IllegalMoveError, JournalBusyError, JournalError, JournalFullError
+from payout_engine.errors import JournalBusyError, JournalFullError
 from payout_engine.journal import MemoryJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import Run
@@ -233,8 +233,8 @@ class Simulation:
             try:
                 await self._command(engine, life, fuse)
                 return
-            except Exception as error:
-                if alone_here or not _met_another(error):
+            except JournalBusyError:
+                if alone_here:
                     raise
                 self._tell(f"{name}meets another process")
                 self._witness.happened["two processes met"] += 1
@@ -245,10 +245,10 @@ class Simulation:
         """Give the same command as ever: submit each file, and pay it."""
         submissions = {}
         for file in self._plan.files if life.judges_all_first else ():
-            submissions[file.name] = await engine.submit(file)
+            submissions[file.name] = await engine.submit(file, wait=life.waits)
         paid = set()
         for file in self._plan.files:
-            submission = submissions.get(file.name) or await engine.submit(file)
+            submission = submissions.get(file.name) or await engine.submit(file, wait=life.waits)
             await self._pay(engine, submission, life, fuse)
             paid.add(submission.run_id)
         for run in reversed(await self._journal.runs()) if life.resumes_all else ():
@@ -258,7 +258,9 @@ class Simulation:
     async def _pay(self, engine: Engine, run: Submission | Run, life: Life, fuse: Fuse) -> None:
         if life.lifts and (await engine.run(run.run_id)).approved_at is not None:
             await engine.lift(run.run_id)
-        stream = engine.pay(run, follow_for_seconds=life.follow_for_seconds, events=self._events(run.run_id))
+        stream = engine.pay(
+            run, follow_for_seconds=life.follow_for_seconds, events=self._events(run.run_id), wait=life.waits
+        )
         fuse.at_death[stream.cut_off] = None
         try:
             async with anyio.create_task_group() as person:
@@ -330,9 +332,9 @@ class Simulation:
     async def _books(self) -> Sequence[Book]:
         """Return the book of every run. A file whose lines all failed is a new attempt, and so a new run.
 
-        Runs that nobody approved are left out where that is how a process may leave them behind: a retry has no content
-        by which to find it again, and a submission whose twin was quicker is known as the twin's run from then on.
-        Nothing of them may be sent, and `nothing_else_is_paid` would see it.
+        Runs that nobody approved are left out where that is how a process that dies may leave them behind: a retry has
+        no content by which to find it again, and a file that was judged anew is known as its first run from then on
+        when a person retries that one instead. Nothing of them may be sent; `nothing_else_is_paid` would see it.
         """
         runs = await self._journal.runs()
         taken_up = {run.digest for run in runs if run.approved_at is not None}
@@ -357,19 +359,6 @@ def _is(error: BaseException, kind: type[Exception]) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is(inner, kind) for inner in error.exceptions)
     return isinstance(error, kind)
-
-
-def _met_another(error: BaseException) -> bool:
-    """Whether another process was in the way: it holds a lease, or has taken up the file while we judged it.
-
-    Two submissions of one content do not wait for each other. Each throws away what the other has judged and nobody
-    approved: that run is then gone, or it was approved at the last moment. Both end the command; nothing is recorded.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        return all(_met_another(inner) for inner in error.exceptions)
-    gone = isinstance(error, ConfigError | JournalError) and "no run" in str(error)
-    taken = isinstance(error, IllegalMoveError) and "never removed" in str(error)
-    return gone or taken or isinstance(error, JournalBusyError)
 
 
 def simulate(seed: int) -> Report:

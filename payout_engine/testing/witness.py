@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from payout_engine.lifecycle import OPEN, State
+from payout_engine.lifecycle import OPEN, UNPAID, State
 from payout_engine.model import Choice, Decision, Dispatch, Lane, Receipt, Request, RequestKind
 from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, CANARY_SIZE_NOTE
 from payout_engine.ports import Applied, Journal, ReadyChunk
@@ -92,6 +92,8 @@ class Witness:
             return f"record lines {_lines(arguments[0])}: {' '.join(receipt.state for receipt in receipts)}"
         elif name == "apply":
             return _sighted(result)
+        elif name == "approve" and result:
+            await self._begun(arguments[0])
         elif name == "decide":
             self._decided(arguments[1])
         elif name in ("ask", "answer"):
@@ -127,6 +129,15 @@ class Witness:
         out = sum(tally.count for tally in tallies if tally.lane == lane and tally.state in _AT_THE_PROVIDER)
         if out > sizes[-1]:
             self._violated(f"{out} payouts of {_name(lane)} are out, and its canary of {sizes[-1]} was not well yet")
+
+    async def _begun(self, run_id: str) -> None:
+        """One content is begun once, unless all that was begun before came to nothing."""
+        runs = {run.run_id: run for run in await self._journal.runs()}
+        run = runs.pop(run_id)
+        for other in runs.values():
+            begun = run.digest and other.digest == run.digest and other.approved_at is not None
+            if begun and {tally.state for tally in await self._journal.tally(other.run_id)} - UNPAID:
+                self._violated("a file was begun again while its first run may still pay")
 
     def _steered(self, name: str, arguments: Sequence[Any]) -> str:
         run_id = arguments[0]
