@@ -260,10 +260,6 @@ class Entry(msgspec.Struct, frozen=True):
         return f"Entry({self.payout!r}, {self.receipt.state})"
 
 
-DERIVED_REFERENCES = "derived_references"
-"""Stands in the dialect of a retry whose references are not the payer's own: the first file had none."""
-
-
 class RunState(StrEnum):
     """How far a run has come. `intake` and `judged` have sent nothing and may be thrown away."""
 
@@ -282,8 +278,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         digest: SHA-256 of the content, in hex; empty for an iterable.
         columns: the input's header, for results.
         has_references: False when references were derived because the file had none.
-        dialect: how the input was written (`delimiter`, `bom`), for results in the input's own format, and which of its
-            columns is which; of a retry also `DERIVED_REFERENCES`.
+        dialect: how the input was written (`delimiter`, `bom`), for results in the input's own format.
         retry_of: the run whose unpaid lines this one pays again, or empty.
     """
 
@@ -299,11 +294,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     dialect: dict[str, str] = {}
     sandbox: bool = False
     retry_of: str = ""
-
-    @property
-    def payers_references(self) -> bool:
-        """True when the payer gave the references: only then may two lines pay the same amount to one recipient."""
-        return self.has_references and DERIVED_REFERENCES not in self.dialect
 
 
 class Tally(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from payout_engine.accounts import Accounts
 from payout_engine.errors import ConfigError
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.limits import BLOCK_ROWS
-from payout_engine.model import DERIVED_REFERENCES, Block, Entry, Run, RunState
+from payout_engine.model import Block, Entry, Run, RunState
 from payout_engine.ports import Journal, LookUpKind
 
 RETRIED = frozenset({State.FAILED, State.CANCELLED})
@@ -52,7 +52,7 @@ class RetrySource:
         self.columns: Sequence[str] = [*run.columns, self.mapping["reference"]] if self._added else run.columns
         self.dialect: Mapping[str, str] = {
             name: value for name, value in run.dialect.items() if not name.endswith(_COLUMN)
-        } | ({DERIVED_REFERENCES: "yes"} if self._added else {})
+        }
         self.left_out: dict[str, int] = {}
         self.lines = 0
         self._journal = journal

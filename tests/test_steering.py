@@ -415,6 +415,24 @@ async def test_a_retry_holds_the_repeats_of_a_file_without_references_again(
         assert paid_at_the_bank(server) == {("70123401", 500): 1, ("70123402", 700): 1}
 
 
+async def test_failed_lines_fed_back_hold_the_repeats_of_a_file_without_references(
+    bank: Bank, engine_with: EngineWith, tmp_path: Path
+) -> None:
+    """`failed.csv` carries the references that we filled in; they do not make two payments of two equal lines."""
+    salaries = tmp_path / "salaries.csv"
+    salaries.write_text("phone,amount\n70123401,500\n70123401,500\n70123402,700\n")
+    async with bank() as server, engine_with(server) as engine:
+        first = await engine.submit(salaries)
+        await engine.approved(first.run_id)
+        await engine.cancel(first.run_id, "awa")
+        await engine.results(first.run_id, tmp_path / "results")
+        again = await engine.submit(tmp_path / "results" / "failed.csv")
+        assert again.findings is not None
+        assert (again.findings.accepted, list(again.findings.held_by_code)) == (2, ["payee_amount_repeated"])
+        await collect(engine.pay(again))
+        assert paid_at_the_bank(server) == {("70123401", 500): 1, ("70123402", 700): 1}
+
+
 async def test_a_cancelled_line_that_the_provider_shows_is_not_paid_again(
     bank: Bank, engine_with: EngineWith, tmp_path: Path
 ) -> None:

@@ -2,8 +2,8 @@
 
 A repeated reference is always held: it is the payer's own word that the two are one payment. An equal recipient and
 amount is usually right (two bonuses) when the file carries references, so it is a warning; in a file without any, a
-mended copy looks exactly like it, so it is held, and again in a retry of such a file, whose references are ours. Intake
-decides once; the engine decides again when another run was approved in between.
+mended copy looks exactly like it, so it is held. So is a line whose reference we had filled in ourselves, in a retry of
+such a file or its `failed.csv`. Intake decides once; the engine again when another run was approved in between.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 from payout_engine.clock import now
 from payout_engine.limits import REPEAT_WINDOW_SECONDS
 from payout_engine.model import Problem, Repeat, RepeatKind, Run
+from payout_engine.pipeline.validate import is_derived
 from payout_engine.ports import Journal
 from payout_engine.reasons import problem
 
@@ -35,7 +36,8 @@ async def hold_repeats(journal: Journal, run: Run) -> Decided:
         for repeat in sorted(repeats, key=lambda repeat: repeat.kind is not RepeatKind.REFERENCE):
             if repeat.position in positions or not _counts(repeat, since):
                 continue
-            held = repeat.kind is RepeatKind.REFERENCE or not run.payers_references
+            held = repeat.kind is RepeatKind.REFERENCE or not run.has_references
+            held = held or is_derived(repeat.payout.reference)
             reason = _reason(repeat, run, held=held)
             if held:
                 positions.add(repeat.position)

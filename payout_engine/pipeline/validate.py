@@ -40,6 +40,16 @@ _MISSING = {"phone": "phone_missing", "email": "email_missing", "account_number"
 _DIGEST_CHARS = 12
 """Of the file's digest in a derived reference: 48 bits, and short enough to be read aloud."""
 
+_DERIVED = re.compile(rf"[0-9a-f]{{{_DIGEST_CHARS}}}-\d+")
+
+
+def is_derived(reference: str) -> bool:
+    """Tell whether a reference looks like one of ours: filled in because a file had none, and perhaps fed back to us.
+
+    It says which line of a file was meant, and nothing about whether two lines are two payments.
+    """
+    return _DERIVED.fullmatch(reference) is not None
+
 
 class Batch(msgspec.Struct):
     """Accepted lines of one lane, in order."""
