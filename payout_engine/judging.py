@@ -5,7 +5,7 @@ Only one process at a time begins a given content: whoever comes second waits, a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from payout_engine import observe
 from payout_engine.accounts import Accounts
 from payout_engine.errors import ConfigError, InputError, LimitError
 from payout_engine.journal import SqliteJournal
-from payout_engine.leasing import holder, patiently
+from payout_engine.leasing import holder, leases, patiently
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.model import Payout, Run, RunState
 from payout_engine.pipeline.forecast import Forecast, forecast
@@ -121,7 +121,7 @@ class Judging(Steered):
                 if known is not None:
                     return Submission(known)
             journal = await self.journal()
-            await self._clear(journal, source.digest)
+            await self._clear(journal, lambda left: bool(source.digest) and left.digest == source.digest)
             submission = await self._within_limits(await self._judge(source, journal, watch))
             self._beginnings[_content(source.digest)] = beginning.pop_all()
         return submission
@@ -139,12 +139,14 @@ class Judging(Steered):
             ConfigError: there is nothing to retry, or a retry of the run is not finished.
             ProviderError: the provider could not say what it already has; nothing was recorded.
             LimitError: the money limits forbid it; nothing was recorded.
-            JournalBusyError: another process is about to retry the same run, and `wait` is false.
+            JournalBusyError: another process is about to retry the same run, or pays from an account of it, and `wait`
+                is false.
         """
         journal, run = await self.journal(), await self.run(run_id)
         async with AsyncExitStack() as beginning:
             await self._begin(beginning, _retry(run_id), run.name, watch, wait)
-            await ask_providers(journal, run, self.accounts)
+            await self._clear(journal, lambda left: left.retry_of == run_id)
+            await self._look_first(journal, run, watch, wait)
             source = await retry_source(journal, run)
             try:
                 submission = await self._judge(source, journal, watch, mapping=source.mapping, retry_of=run_id)
@@ -199,10 +201,26 @@ class Judging(Steered):
             raise
         return submission
 
-    async def _clear(self, journal: Journal, digest: str) -> None:
-        """Throw away what an earlier submission of this content left behind without anybody's yes."""
+    async def _look_first(self, journal: Journal, run: Run, watch: observe.Watch | None, wait: bool) -> None:
+        """Ask the providers what they have of a run, with its leases held: two look-ups at once would cross.
+
+        Raises:
+            ProviderError: one could not say.
+            JournalBusyError: another process pays from one of the accounts, and `wait` is false.
+        """
+        path = self.settings.journal
+        async with AsyncExitStack() as held:
+
+            async def enter() -> Sequence[str]:
+                return await held.enter_async_context(leases(journal, run, holder("looking after", path, run)))
+
+            await (patiently(enter, journal, path, observe.safe(watch)) if wait else enter())
+            await ask_providers(journal, run, self.accounts)
+
+    async def _clear(self, journal: Journal, is_left: Callable[[Run], bool]) -> None:
+        """Throw away what an earlier submission left behind without anybody's yes."""
         for run in await journal.runs():
-            if digest and run.digest == digest and run.approved_at is None:
+            if run.approved_at is None and is_left(run):
                 await journal.discard(run.run_id)
 
     async def _source(self, payouts: Path | str | Source | Payouts, name: str, sheet: str | None) -> Source:

@@ -112,7 +112,7 @@ def lines_come_out(book: Book, banks: Mapping[str, Bank], witness: Witness) -> I
         written = book.file.lines[entry.payout.line - 2]
         if written.good and entry.payout.amount_minor != int(written.amount):
             yield f"{_name(book, entry)} has another amount than its line"
-        if entry.receipt.state is State.HELD and not _held_with_cause(entry, banks, witness):
+        if entry.receipt.state is State.HELD and not _held_with_cause(entry, banks):
             yield f"{_name(book, entry)} is held without cause: {entry.receipt.reason} {entry.receipt.message}"
     if book.run.approved_at is None:
         yield f"{book.file.name}: a run was left behind without anybody's yes"
@@ -137,16 +137,16 @@ def _all_lines_come_out(book: Book, witness: Witness) -> Iterator[str]:
         yield f"{book.file.name}: lines {sorted(book.file.repeated() - heeded)} repeat others and were not held"
 
 
-def _held_with_cause(entry: Entry, banks: Mapping[str, Bank], witness: Witness) -> bool:
-    return entry.receipt.reason in REPEAT_REASONS or _contradicted(entry, banks, witness)
+def _held_with_cause(entry: Entry, banks: Mapping[str, Bank]) -> bool:
+    return entry.receipt.reason in REPEAT_REASONS or _contradicted(entry, banks)
 
 
-def _contradicted(entry: Entry, banks: Mapping[str, Bank], witness: Witness) -> bool:
-    """Whether the bank has contradicted itself, or has seemed to. What was never sent it cannot show."""
+def _contradicted(entry: Entry, banks: Mapping[str, Bank]) -> bool:
+    """Whether the bank has contradicted itself. What was never sent it cannot show."""
     receipt, account = entry.receipt, entry.lane.account
     if receipt.state is not State.HELD or receipt.reason != CONTRADICTION or "never sent" in receipt.message:
         return False
-    return banks[account].contradicts or account in witness.asked_at_once
+    return banks[account].contradicts
 
 
 def nothing_else_is_paid(books: Sequence[Book], transfers: Mapping[str, Sequence[Transfer]]) -> Iterator[str]:
@@ -174,7 +174,7 @@ def people_are_heeded(books: Sequence[Book], banks: Mapping[str, Bank], witness:
             state, choice = entry.receipt.state, witness.decided.get(entry.key)
             stands = {Choice.PAID: {State.PAID, State.REVERSED}, Choice.FAILED: {State.FAILED}}
             stands[Choice.CANCEL] = {State.CANCELLED}
-            if choice in stands and state not in stands[choice] and not _contradicted(entry, banks, witness):
+            if choice in stands and state not in stands[choice] and not _contradicted(entry, banks):
                 yield f"{_name(book, entry)} was decided to be {choice}, and is {state}"
             if state is State.CANCELLED and choice is not Choice.CANCEL and book.run.run_id not in witness.withdrawn:
                 yield f"{_name(book, entry)} is cancelled, and nobody cancelled it"

@@ -33,8 +33,6 @@ class Witness:
     Attributes:
         decided: by provider key, the last word of a person on a payout.
         withdrawn: the runs that a person cancelled.
-        asked_at_once: the accounts whose bank two processes asked at the same time. The slower of two look-ups may
-            bring what is older than what the quicker one has recorded, as if the bank contradicted itself.
         happened: how often each verb of a person, and each brake, came to something.
 
     Args:
@@ -46,7 +44,6 @@ class Witness:
     def __init__(self, journal: Journal, tell: Callable[[str], None], violated: Callable[[str], None]) -> None:
         self.decided: dict[str, Choice] = {}
         self.withdrawn: set[str] = set()
-        self.asked_at_once: set[str] = set()
         self.happened: Counter[str] = Counter()
         self._journal = journal
         self._tell = tell
@@ -185,9 +182,9 @@ class Witness:
 
     @contextmanager
     def asking(self, fuse: Fuse, account: str) -> Iterator[None]:
-        """Watch one look-up."""
+        """Watch one look-up. The slower of two would bring older news, as if the bank contradicted itself."""
         if _others(self._asking, account, fuse):
-            self.asked_at_once.add(account)
+            self._violated(f"{account} is asked by two processes at once")
         self._asking.append((account, fuse))
         try:
             yield
