@@ -152,8 +152,8 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=T
 
     Attributes:
         state: where that puts the payout. From `Provider.send`: accepted, paid, failed, unknown, or ready (the
-            provider documents that it refused this payout before processing). From `look_up`: accepted, paid, failed
-            or reversed; `ready` only as final evidence of absence.
+            provider documents that it refused this payout before processing); reversed only when it is sent again to
+            ask. From `look_up`: accepted, paid, failed or reversed; `ready` only as final evidence of absence.
         reason: a stable code, such as `insufficient_funds`; empty when there is nothing to explain.
         message: the provider's own words, or ours; no secret, no full phone.
         provider_reference: the provider's id of the transfer, or empty when it gave none.
@@ -219,7 +219,7 @@ class Query(msgspec.Struct, frozen=True):
         key: our provider key.
         provider_reference: the provider's id, or empty when it never told us.
         state: `sending`, `accepted` or `unknown`.
-        sent_at: when its last dispatch began, in seconds since 1970.
+        sent_at: when it was last sent, also if only to ask again, in seconds since 1970.
         payout: the payout itself.
     """
 
@@ -421,8 +421,8 @@ class Step(msgspec.Struct, frozen=True):
 
     Attributes:
         at: when, in seconds since 1970.
-        kind: `hold`, `intent`, `receipts`, `recover`, `sighting` or `decision`.
-        receipt: what was said; None for `intent`.
+        kind: `hold`, `intent`, `receipts`, `recover`, `asked_again`, `sighting` or `decision`.
+        receipt: what was said; None for `intent` and `asked_again`.
     """
 
     at: float

@@ -46,7 +46,7 @@ class KeyPromise(StrEnum):
     """What the provider documents about our provider key."""
 
     NONE = "none"  # it is repeated back, nothing more: sending twice may pay twice
-    IDEMPOTENT = "idempotent"  # sending again under the same key is a way of asking
+    IDEMPOTENT = "idempotent"  # a key pays once, in whatever call it comes: sending again under it is a way of asking
 
 
 class LookUpKind(StrEnum):
@@ -66,7 +66,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
         calls_per_second: of the paying call, documented; None when nothing is documented.
         concurrency: calls on the wire at once.
         key_promise: what our provider key is worth.
-        key_lifetime_seconds: how long that holds; None means no end is documented.
+        key_lifetime_seconds: how long that holds, from the first call with the key; None means without end. A provider
+            that documents no time must not be given None out of hope: then its key promises nothing.
         look_up: how open payouts are found again.
         absence_final_seconds: a look-up that does not show a payout this long after it was sent proves that it was
             never received; None means never proves anything.
@@ -130,6 +131,9 @@ class Provider(Protocol):
     async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
         """Ask the provider to pay, in one call where it takes batches. This is the only verb that moves money.
 
+        Where the traits promise that a key pays once, it may be called again with keys that were sent before. Each
+        receipt is then about the payout and not about the repetition: “already known” alone is `unknown`.
+
         Returns:
             One receipt per payout, in the dispatch's order. A payout the answer does not speak of clearly is `unknown`.
 
@@ -177,7 +181,7 @@ class HasBalances(Protocol):
 
 
 class ReadyChunk(msgspec.Struct, frozen=True):
-    """A chunk with payouts that wait to be sent: `indexes` are those in state `ready`."""
+    """A chunk with payouts that wait to be sent: `indexes` are those `ready`, or `unknown` if from `unanswered`."""
 
     chunk_id: int
     lane: Lane
@@ -202,8 +206,8 @@ class Journal(Protocol):
     """The durable memory. It refuses every move the lifecycle does not have. All methods may be awaited concurrently.
 
     Every method may raise JournalFullError (the disk is full or read-only) or JournalDamagedError. After either,
-    nothing the failed call was to record is recorded. Whatever returns from `intend`, `record`, `apply`, `hold`,
-    `seal`, `approve`, `finish`, `decide`, `ask`, `answer`, `cancel` or `note` survives the loss of power.
+    nothing the failed call was to record is recorded. Whatever returns from `intend`, `record`, `ask_again`, `apply`,
+    `hold`, `seal`, `approve`, `finish`, `decide`, `ask`, `answer`, `cancel` or `note` survives the loss of power.
     """
 
     # -- intake
@@ -282,6 +286,28 @@ class Journal(Protocol):
         """Record what became of a dispatch: one receipt per payout of it, in order.
 
         A single receipt stands for all of them alike.
+        """
+        ...
+
+    async def unanswered(
+        self, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
+    ) -> Sequence[ReadyChunk]:
+        """Return chunks of a lane, as `ready` does, with payouts that `ask_again` would take under these traits.
+
+        Only what has been unknown since `before` (seconds since 1970) or longer, and, where the provider can be looked
+        up, has no provider reference. Nothing of a run that a person paused, or ever asked to cancel.
+        """
+        ...
+
+    async def ask_again(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
+        """Record, durably, that unknown payouts are about to be sent again under their keys; they stay `unknown`.
+
+        The entry names the promise relied upon. What comes back goes to `apply`; no answer needs no record.
+
+        Raises:
+            IllegalMoveError: one of them is not `unknown` or was never sent, the key promises nothing or may be
+                forgotten, its age is not known because the clock was set back, or a person paused or cancelled the
+                run. Nothing was recorded; nothing may be sent.
         """
         ...
 

@@ -20,8 +20,9 @@ from payout_engine.errors import (
     JournalFullError,
     JournalNewerError,
 )
-from payout_engine.journal import SqliteJournal
+from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.journal.keys import chunk_range, position_range
+from payout_engine.journal.schema import MIGRATIONS
 from payout_engine.lifecycle import BIRTHS, LETTERS, MOVES, State
 from payout_engine.model import Problem, Receipt, RepeatKind
 from payout_engine.testing.journal_lines import (
@@ -114,6 +115,20 @@ async def test_a_newer_journal_is_left_alone(path: Path) -> None:
         await opened(path)
 
 
+async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
+    """A file of the first version is refused to readers alone, and complete once it was opened."""
+    await opened(path)
+    with apsw.Connection(str(path)) as db:
+        complete = db.execute("SELECT name FROM sqlite_schema ORDER BY name").fetchall()
+        db.execute("DROP INDEX log_asked_again; PRAGMA user_version = 1")
+    with pytest.raises(JournalError, match="of an older version"):
+        verify_file(path, "run")
+    await opened(path)
+    with apsw.Connection(str(path)) as db:
+        assert db.execute("SELECT name FROM sqlite_schema ORDER BY name").fetchall() == complete
+        assert db.pragma("user_version") == len(MIGRATIONS)
+
+
 async def test_a_file_that_is_no_journal_is_refused(path: Path) -> None:
     """Garbage, another program's database and a damaged journal are named; none is overwritten."""
     path.write_bytes(b"reference;phone;amount\n" * 400)
@@ -152,7 +167,7 @@ READ_ONLY_SCRIPT = """
 import asyncio, os, sys
 from pathlib import Path
 from payout_engine.errors import JournalFullError
-from payout_engine.journal import SqliteJournal
+from payout_engine.journal import SqliteJournal, verify_file
 
 async def main():
     async with SqliteJournal.open(Path(sys.argv[1])):

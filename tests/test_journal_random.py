@@ -12,11 +12,25 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from payout_engine import clock
 from payout_engine.errors import DecisionError, IllegalMoveError, JournalError
 from payout_engine.journal import MemoryJournal, SqliteJournal
 from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Chunk, Decision, Dispatch, Lane, Problem, Receipt, RunState, Sighting
-from payout_engine.ports import Journal, ReadyChunk
+from payout_engine.model import (
+    Choice,
+    Chunk,
+    Decision,
+    Dispatch,
+    Lane,
+    Problem,
+    Receipt,
+    Request,
+    RequestKind,
+    RunState,
+    Sighting,
+)
+from payout_engine.ports import Journal, KeyPromise, ReadyChunk
+from payout_engine.testing.journal_asking import PAYS_ONCE
 from payout_engine.testing.journal_lines import MOOV, ORANGE, every, payout, refused, replay, run
 
 RUNS = ("one", "two", "three")
@@ -44,6 +58,16 @@ commands = st.one_of(
         st.just("apply"),
         st.lists(st.tuples(numbers, numbers, seen_receipts, st.sampled_from([None, 1001, 1002])), max_size=4),
     ),
+    st.tuples(
+        st.just("ask_again"),
+        run_ids,
+        lanes,
+        numbers,
+        st.sampled_from([None, 0.0, 3600.0]),
+        st.booleans(),
+        st.booleans(),
+    ),
+    st.tuples(st.just("cancel_asked"), run_ids),
     st.tuples(st.just("finish"), run_ids),
     st.tuples(
         st.just("decide"), run_ids, st.lists(st.tuples(numbers, st.sampled_from(list(Choice))), min_size=1, max_size=3)
@@ -126,6 +150,24 @@ class Player:
         outcomes = sorted(plain(applied.outcomes), key=repr)
         return outcomes, sorted(applied.conflicts)
 
+    async def ask_again(
+        self, run_id: str, lane: Lane, number: int, lifetime_seconds: float | None, promised: bool, fresh: bool
+    ) -> object:
+        promise = KeyPromise.IDEMPOTENT if promised else KeyPromise.NONE
+        traits = msgspec.structs.replace(PAYS_ONCE, key_promise=promise, key_lifetime_seconds=lifetime_seconds)
+        found = list(await self.journal.unanswered(run_id, lane, traits, clock.now(), 0, 3))
+        loaded = found if fresh else self.loaded
+        if not loaded:
+            return None
+        dispatch = await self.journal.ask_again(loaded[number % len(loaded)], traits)
+        assert dispatch.keys == loaded[number % len(loaded)].keys
+        return dispatch.dispatch_id, [[payout.line for payout in chunk.payouts] for chunk in found]
+
+    async def cancel_asked(self, run_id: str) -> object:
+        await self.journal.ask(run_id, Request(RequestKind.CANCEL, "awa"))
+        await self.journal.answer(run_id, RequestKind.CANCEL, True)
+        return None
+
     async def finish(self, run_id: str) -> object:
         await self.journal.finish(run_id)
         return None
@@ -183,11 +225,15 @@ def test_any_commands_end_alike(script: list[Any]) -> None:
 @given(
     st.lists(st.tuples(lanes, lines), min_size=1, max_size=3),
     st.lists(commands.filter(lambda command: command[0] not in ("submit", "discard")), max_size=40),
+    st.booleans(),
 )
-def test_any_life_of_an_approved_run_ends_alike(drawn: list[Any], script: list[Any]) -> None:
+def test_any_life_of_an_approved_run_ends_alike(drawn: list[Any], script: list[Any], doubt: bool) -> None:
     """The same with two runs approved first, so that most commands have something to do."""
     opening: list[Any] = []
-    for run_id in RUNS[:2]:
+    for number, run_id in enumerate(RUNS[:2]):
         opening += [("submit", run_id, drawn, True), ("seal", run_id), ("approve", run_id)]
         opening += [("hold_repeats", run_id), ("approve", run_id), ("intend", run_id, ORANGE, 0)]
+        if doubt:
+            opening += [("record", number, [Receipt(State.UNKNOWN)])]
+            opening += [("ask_again", run_id, ORANGE, 0, life, True, True) for life in (None, 3600.0)]
     asyncio.run(compare(opening + script))

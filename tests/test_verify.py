@@ -13,11 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from payout_engine.clock import now
 from payout_engine.errors import JournalDamagedError, JournalError
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.journal.log import GENESIS, chained
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Decision, Problem, Receipt, Sighting
+from payout_engine.testing.journal_asking import LIVES_AN_HOUR
 from payout_engine.testing.journal_lines import (
     MOOV,
     ORANGE,
@@ -45,6 +47,8 @@ async def a_life(path: Path) -> str:
         ends = [State.PAID, State.READY, State.ACCEPTED, State.UNKNOWN]
         await journal.record(first, [Receipt(state, provider_reference=f"T{state}") for state in ends])
         kept = await journal.digest("run")
+        (doubtful,) = await journal.unanswered("run", ORANGE, LIVES_AN_HOUR, now(), 0, 1)
+        await journal.ask_again(doubtful, LIVES_AN_HOUR)
         await dispatched(journal, "run")
         await journal.recover("run")
         await journal.apply([Sighting(first.keys[1], Receipt(State.READY, "absent"))])
@@ -109,6 +113,7 @@ def test_an_honest_journal_is_proven(honest: tuple[Path, str]) -> None:
         "intent",
         "receipts",
         "recover",
+        "asked_again",
         "sighting",
         "decision",
         "finish",
@@ -177,6 +182,8 @@ EDITS = {
     "whose entry": "UPDATE log SET run_no = 1 WHERE kind = 'intent'",
     "which chunk": "UPDATE log SET chunk_id = chunk_id + 1 WHERE kind = 'intent'",
     "what kind": "UPDATE log SET kind = 'note' WHERE kind = 'intent'",
+    "a repetition": "UPDATE log SET kind = 'note' WHERE kind = 'asked_again'",
+    "no repetition": "DELETE FROM log WHERE kind = 'asked_again'",
     "when": "UPDATE log SET at = at + 0.001 WHERE kind = 'decision'",
 }
 
@@ -290,7 +297,8 @@ def rewritten(path: Path, folder: Path, change: Callable[[list[Any]], None]) -> 
     for row in rows:
         change(row)
         before = row[6] = chained(before, *row[1:6])
-        statements.append(("UPDATE log SET body = ?, at = ?, hash = ? WHERE seq = ?", (row[5], row[1], row[6], row[0])))
+        edit = "UPDATE log SET body = ?, at = ?, hash = ?, chunk_id = ?, kind = ? WHERE seq = ?"
+        statements.append((edit, (row[5], row[1], row[6], row[3], row[4], row[0])))
     return altered(path, folder, *statements)
 
 
@@ -324,6 +332,82 @@ def test_a_second_dispatch_is_found_even_in_a_consistent_log(honest: tuple[Path,
 
     found = verify_file(rewritten(honest[0], tmp_path, change), "run").findings
     assert any("sent while unknown" in finding.what and finding.first_line == 2 for finding in found)
+
+
+REPETITIONS: dict[str, tuple[Callable[[list[Any]], None], str]] = {}
+
+
+def repetition(what: str, said: str) -> Callable[[Callable[[list[Any]], None]], None]:
+    """Collect ways to rewrite the entry of a repetition, with what the proof must say of each."""
+
+    def collect(change: Callable[[list[Any]], None]) -> None:
+        REPETITIONS[what] = change, said
+
+    return collect
+
+
+@repetition("without a promise", "although the provider does not promise that a key pays once")
+def _(row: list[Any]) -> None:
+    row[5] = row[5].replace('"idempotent"', '"none"')
+
+
+@repetition("a shorter life", "although the provider may have forgotten its key")
+def _(row: list[Any]) -> None:
+    row[5] = row[5].replace("3600.0", "0.0")
+
+
+@repetition("much later", "although the provider may have forgotten its key")
+def _(row: list[Any]) -> None:
+    row[1] += 1801.0
+
+
+@repetition("before it was sent", "although the clock had been set back")
+def _(row: list[Any]) -> None:
+    row[1] -= 60.0
+
+
+@repetition("of one that was paid", "sent again to ask while paid")
+def _(row: list[Any]) -> None:
+    row[5] = row[5].replace("[3]", "[0]")
+
+
+@repetition("of one that was never sent", "although it was never sent")
+def _(row: list[Any]) -> None:
+    row[3] += 1
+    row[5] = row[5].replace("[3]", "[1]")
+
+
+@repetition("of nobody", "cannot be read")
+def _(row: list[Any]) -> None:
+    row[5] = row[5].replace("[3]", "[9]")
+
+
+@pytest.mark.parametrize(("change", "said"), REPETITIONS.values(), ids=REPETITIONS.keys())
+def test_a_repetition_is_judged_by_the_promise_it_names(
+    honest: tuple[Path, str], tmp_path: Path, change: Callable[[list[Any]], None], said: str
+) -> None:
+    """A log whose hashes all fit: what was sent again to ask must have been unknown, and allowed by that promise."""
+
+    def change_repetition(row: list[Any]) -> None:
+        if row[4] == "asked_again":
+            change(row)
+
+    found = verify_file(rewritten(honest[0], tmp_path, change_repetition), "run").findings
+    assert any(said in finding.what for finding in found), found
+
+
+def test_a_repetition_is_no_second_dispatch_but_no_cover_for_one(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """What was sent again to ask counts as no dispatch; the same bytes logged as a dispatch are found."""
+    audit = verify_file(honest[0], "run")
+    assert audit.proven and audit.dispatches == 4
+
+    def change(row: list[Any]) -> None:
+        if row[4] == "asked_again":
+            row[4], row[5] = "intent", '{"dispatch":77,"indexes":[3]}'
+
+    copy = rewritten(honest[0], tmp_path, change)
+    found = verify_file(copy, "run").findings
+    assert any("sent while unknown, without proof" in finding.what for finding in found)
 
 
 async def test_a_read_only_copy_is_proven_and_left_alone(honest: tuple[Path, str], tmp_path: Path) -> None:

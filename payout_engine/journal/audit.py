@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from payout_engine.journal import log, rows
+from payout_engine.journal.asking_again import CLOCK_SLACK_SECONDS, refusal
 from payout_engine.lifecycle import MOVES, STATES_BY_LETTER, State
 from payout_engine.model import REJECTED_LANE, Finding, Lane, Payout, Receipt, RunState, Step, Tally
 
@@ -35,7 +36,8 @@ ARROWS: Mapping[str, Arrows] = {
     | {(State.UNKNOWN, State.HELD), (State.ACCEPTED, State.HELD), (State.READY, State.CANCELLED)},
 }
 """Which moves each kind of entry may make. `ready` is reached by a refusal before processing, by proof of absence, or
-by a person, and left for the wire by an intent alone: so no dispatch follows another without a proof between."""
+by a person, and left for the wire by an intent alone: so no dispatch follows another without a proof between. What is
+sent again to ask stays `unknown`, and is judged by the promise that its entry names."""
 
 HARMLESS: Arrows = frozenset({(State.READY, State.HELD), (State.READY, State.CANCELLED)})
 """What any other kind of entry may do: take back what was never sent."""
@@ -117,11 +119,14 @@ class Story:
         self.approved: tuple[int, float, int] | None = None
         self.finished_at: float | None = None
         self.problems: list[tuple[int, str]] = []
+        self._latest_at, self._set_back = float("-inf"), False
 
     def hear(self, entry: LogRow) -> None:
         """Take in one entry of the run."""
         self.entries += 1
         self.head_seq, self.head = entry.seq, entry.hash
+        self._set_back = self._set_back or entry.at < self._latest_at - CLOCK_SLACK_SECONDS
+        self._latest_at = max(self._latest_at, entry.at)
         if self.entries == 1 and entry.kind != log.SEAL:
             self.problems.append((entry.seq, "the run's log does not begin with its seal"))
         try:
@@ -140,6 +145,9 @@ class Story:
             self.approved = msgspec.json.decode(entry.body, type=Approval).approved_no, entry.at, entry.seq
         elif entry.kind == log.DISCARD:
             self.problems.append((entry.seq, "the log says that the run was discarded"))
+        elif entry.kind == log.ASKED_AGAIN:
+            if self._set_back and _asked_again.decode(entry.body).lifetime_seconds is not None:
+                self.problems.append((entry.seq, "sent again to ask although the clock had been set back"))
         elif entry.kind == log.FINISH:
             self.finished_at = entry.at
         elif entry.kind == log.INTENT or (entry.kind == log.DECISION and _releases(entry.body)):
@@ -220,12 +228,15 @@ class ChunkReplay:
         self.stored = stored
         self._approved_seq = approved_seq
         self._attempts: dict[int, Attempt] = {}
+        self._first_sent: dict[int, float] = {}
 
     def replay(self, entry: LogRow) -> Iterator[Finding]:
         """Take in the next entry of the chunk; yield what does not follow."""
         try:
             if entry.kind == log.INTENT:
                 yield from self._intent(entry, msgspec.json.decode(entry.body, type=log.Intent))
+            elif entry.kind == log.ASKED_AGAIN:
+                yield from self._sent_again(entry, _asked_again.decode(entry.body))
             elif entry.kind in log.MOVED_KINDS:
                 yield from self._moved(entry, _moved.decode(entry.body))
             elif entry.kind != log.NOTE:
@@ -245,7 +256,23 @@ class ChunkReplay:
             yield self._finding(entry, f"dispatch {intent.dispatch} begins a second time", indexes)
         for index in indexes:
             self.states[index], self._receipts[index] = State.SENDING, None
+            self._first_sent[index] = min(entry.at, self._first_sent.get(index, entry.at))
         self._attempts[intent.dispatch] = Attempt(intent.dispatch, indexes, entry.at, None)
+
+    def _sent_again(self, entry: LogRow, again: log.AskedAgain) -> Iterator[Finding]:
+        """Asking again under the same key is no second dispatch, if it was done as the promise it names allows."""
+        indexes = self._indexes(again.indexes)
+        settled = [index for index in indexes if self.states[index] is not State.UNKNOWN]
+        if settled:
+            states = ", ".join(sorted({self.states[index] for index in settled}))
+            yield self._finding(entry, f"sent again to ask while {states}", settled)
+        reasons: dict[str, list[int]] = {}
+        for index in indexes:
+            why = refusal(again.promise, again.lifetime_seconds, self._first_sent.get(index), entry.at)
+            reasons.setdefault(why, []).append(index)
+        for why, refused in reasons.items():
+            if why:
+                yield self._finding(entry, f"sent again to ask although {why}", refused)
 
     def _moved(self, entry: LogRow, moved: log.Moved) -> Iterator[Finding]:
         indexes = self._indexes(moved.indexes)
@@ -307,6 +334,7 @@ class ChunkReplay:
 
 
 _moved = msgspec.json.Decoder(log.Moved)
+_asked_again = msgspec.json.Decoder(log.AskedAgain)
 
 
 class Totals:
@@ -345,6 +373,10 @@ def replayed(lane: Lane, receipt: Receipt, steps: Sequence[Step]) -> Iterator[st
     """Yield what does not follow in the life of one payout, given its steps and where it stands."""
     state = State.REJECTED if lane == REJECTED_LANE else State.READY
     for step in steps:
+        if step.kind == log.ASKED_AGAIN:
+            if state is not State.UNKNOWN:
+                yield f"sent again to ask while {state}"
+            continue
         target = step.receipt.state if step.receipt is not None else State.SENDING
         if step.receipt is None and state is not State.READY:
             yield f"sent while {state}, without proof that the dispatch before failed"

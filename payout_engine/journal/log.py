@@ -26,8 +26,10 @@ RECEIPTS = "receipts"
 """What became of a dispatch."""
 RECOVER = "recover"
 """A dispatch was found unfinished after a crash."""
+ASKED_AGAIN = "asked_again"
+"""Unknown payouts are about to be sent again under their keys, which is a way of asking. They stay where they are."""
 SIGHTING = "sighting"
-"""A look-up, or a contradiction in it, moved payouts."""
+"""A look-up, the answer to asking again, or a contradiction in one of them, moved payouts."""
 DECISION = "decision"
 """A person moved payouts, and said who and why."""
 FINISH = "finish"
@@ -68,6 +70,20 @@ class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
     """A dispatch of these payouts of one chunk began; None for the whole chunk."""
 
     dispatch: int
+    indexes: Sequence[int] | None = None
+
+
+class AskedAgain(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Payouts of one chunk are sent again under their keys; None for the whole chunk.
+
+    Attributes:
+        promise: what was relied upon: the provider's promise about the key, as in `ports.KeyPromise`.
+        lifetime_seconds: how long that holds; None for without end.
+        indexes: which payouts; None for the whole chunk.
+    """
+
+    promise: str
+    lifetime_seconds: float | None
     indexes: Sequence[int] | None = None
 
 

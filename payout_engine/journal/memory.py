@@ -15,6 +15,8 @@ import msgspec
 from payout_engine import clock
 from payout_engine.errors import IllegalMoveError, JournalBusyError, JournalError
 from payout_engine.journal import log
+from payout_engine.journal.asking_again import MOVED, SET_BACK, STEERED, askable, steady
+from payout_engine.journal.asking_again import refusal as forbidden
 from payout_engine.journal.audit import digest_of, replayed
 from payout_engine.journal.deciding import absent, by_chunk, never_approved, receipts_of, refusal, refused
 from payout_engine.journal.keys import (
@@ -26,7 +28,7 @@ from payout_engine.journal.keys import (
     run_no_of,
     split_position,
 )
-from payout_engine.journal.memory_lines import Line, RunLines, alike, outcome, require
+from payout_engine.journal.memory_lines import Line, RunLines, alike, in_chunks, outcome, require, steered
 from payout_engine.journal.rows import INTERRUPTED, each, receipt_of, stamped
 from payout_engine.journal.sightings import conflict_text
 from payout_engine.journal.steering import receipt_of as withdrawal
@@ -59,7 +61,7 @@ from payout_engine.model import (
     Step,
     Tally,
 )
-from payout_engine.ports import Applied, ReadyChunk
+from payout_engine.ports import Applied, ReadyChunk, Traits
 
 
 class MemoryJournal:
@@ -73,6 +75,7 @@ class MemoryJournal:
         self._dispatches: list[Dispatch] = []
         self._unfinished: dict[int, Dispatch] = {}
         self._leases: dict[str, Holder] = {}
+        self._times: list[float] = []
 
     def _run(self, run_id: str) -> RunLines:
         if run_id not in self._runs:
@@ -89,6 +92,7 @@ class MemoryJournal:
         """Write down where these lines stand now, and tell it."""
         outcomes = [outcome(run, line) for line in lines]
         self._sequence += 1
+        self._times.append(at)
         run.events.append((self._sequence, outcomes))
         for line in lines:
             line.steps.append(Step(at, kind, line.receipt))
@@ -187,6 +191,8 @@ class MemoryJournal:
         require(run, RunState.INTAKE)
         run.run = msgspec.structs.replace(run.run, state=RunState.JUDGED)
         run.compared = self._approvals if run.compared is None else run.compared
+        run.sealed_no = len(self._times)
+        self._times.append(clock.now())
         chunks: dict[int, list[Line]] = {}
         for line in run.lines.values():
             if line.receipt.state is State.HELD:
@@ -208,7 +214,8 @@ class MemoryJournal:
             return False
         self._approvals += 1
         run.approved_no = self._approvals
-        run.run = msgspec.structs.replace(run.run, state=RunState.PAYING, approved_at=clock.now())
+        self._times.append(clock.now())
+        run.run = msgspec.structs.replace(run.run, state=RunState.PAYING, approved_at=self._times[-1])
         return True
 
     # ------------------------------------------------------------------------------------------------------ payment
@@ -222,21 +229,8 @@ class MemoryJournal:
 
     async def ready(self, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
         run = self._run(run_id)
-        chunks: dict[int, list[Line]] = {}
-        for line in run.lines.values():
-            chunk_id = split_position(line.position)[0]
-            if line.receipt.state is State.READY and line.lane == lane and chunk_id > after:
-                chunks.setdefault(chunk_id, []).append(line)
-        return [
-            ReadyChunk(
-                chunk_id,
-                lane,
-                [split_position(line.position)[1] for line in chunks[chunk_id]],
-                [line.payout for line in chunks[chunk_id]],
-                [line.key for line in chunks[chunk_id]],
-            )
-            for chunk_id in sorted(chunks)[:limit]
-        ]
+        waiting = [line for line in run.lines.values() if line.receipt.state is State.READY]
+        return in_chunks(waiting, lane, after, limit)
 
     async def ready_amounts(
         self, run_id: str, lane: Lane, after: int, limit: int
@@ -253,7 +247,9 @@ class MemoryJournal:
             raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
         for line in lines:
             line.receipt, line.sent_at = Receipt(State.SENDING), at
+            line.first_sent_at = at if line.first_sent_at is None else min(at, line.first_sent_at)
             line.steps.append(Step(at, log.INTENT, None))
+        self._times.append(at)
         run.run = msgspec.structs.replace(run.run, state=RunState.PAYING, finished_at=None)
         dispatch_id = len(self._dispatches) + 1
         dispatch = Dispatch(dispatch_id, chunk.chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
@@ -278,6 +274,37 @@ class MemoryJournal:
         for line, receipt in zip(lines, receipts, strict=True):
             line.receipt = receipt
         return self._publish(run, lines, kind, at)
+
+    async def unanswered(
+        self, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
+    ) -> Sequence[ReadyChunk]:
+        run, at = self._run(run_id), clock.now()
+        if steered(run):
+            return []
+        doubtful = [
+            line for line in run.lines.values() if askable(line.receipt, line.first_sent_at, traits, before, at)
+        ]
+        return in_chunks(doubtful, lane, after, limit)
+
+    async def ask_again(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
+        run, at = self._number(run_no_of(chunk.chunk_id)), clock.now()
+        if steered(run):
+            raise IllegalMoveError(STEERED)
+        lines = [run.lines[position_of(chunk.chunk_id, index)] for index in chunk.indexes]
+        if not lines or any(line.receipt.state is not State.UNKNOWN for line in lines):
+            raise IllegalMoveError(MOVED)
+        promise, lifetime_seconds = traits.key_promise, traits.key_lifetime_seconds
+        reasons = [why for line in lines if (why := forbidden(promise, lifetime_seconds, line.first_sent_at, at))]
+        if reasons:
+            raise IllegalMoveError(f"a payout may not be sent again to ask: {reasons[0]}")
+        if lifetime_seconds is not None and not steady(self._times[run.sealed_no :], at):
+            raise IllegalMoveError(SET_BACK)
+        for line in lines:
+            line.sent_at = max(at, line.sent_at)
+            line.steps.append(Step(at, log.ASKED_AGAIN, None))
+        self._times.append(at)
+        last = max(item.dispatch_id for item in self._dispatches if item.chunk_id == chunk.chunk_id)
+        return Dispatch(last, chunk.chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
 
     async def apply(self, sightings: Sequence[Sighting]) -> Applied:
         applied = Applied([], [])
@@ -323,7 +350,8 @@ class MemoryJournal:
         run = self._run(run_id)
         if run.run.approved_at is None:
             raise IllegalMoveError(f"run {run_id} is {run.run.state}, so it cannot be finished")
-        run.run = msgspec.structs.replace(run.run, state=RunState.FINISHED, finished_at=clock.now())
+        self._times.append(clock.now())
+        run.run = msgspec.structs.replace(run.run, state=RunState.FINISHED, finished_at=self._times[-1])
 
     # ------------------------------------------------------------------------------------------------------- people
 
@@ -441,7 +469,8 @@ class MemoryJournal:
         )
 
     async def note(self, run_id: str, kind: str, text: str) -> None:
-        self._run(run_id).notes.append((clock.now(), kind, text))
+        self._times.append(clock.now())
+        self._run(run_id).notes.append((self._times[-1], kind, text))
 
     async def notes(self, run_id: str) -> Sequence[tuple[float, str, str]]:
         return list(self._run(run_id).notes)

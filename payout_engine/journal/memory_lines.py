@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from payout_engine.errors import IllegalMoveError
+from payout_engine.journal.asking_again import CANCEL_NOTE
 from payout_engine.journal.fresh import payee
+from payout_engine.journal.keys import split_position
 from payout_engine.journal.rows import outcome_of
 from payout_engine.lifecycle import UNPAID
 from payout_engine.model import Lane, Outcome, Payout, Receipt, RepeatKind, Request, RequestKind, Run, RunState, Step
+from payout_engine.ports import ReadyChunk
 
 
 class Line(msgspec.Struct):
@@ -23,6 +26,7 @@ class Line(msgspec.Struct):
     key: str
     receipt: Receipt
     sent_at: float = 0.0
+    first_sent_at: float | None = None
     steps: list[Step] = []
 
 
@@ -34,6 +38,7 @@ class RunLines(msgspec.Struct):
     token: str
     lines: dict[int, Line] = {}
     chunks: int = 0
+    sealed_no: int = 0
     approved_no: int = 0
     compared: int | None = None
     events: list[tuple[int, Sequence[Outcome]]] = []
@@ -45,6 +50,30 @@ def require(run: RunLines, state: RunState) -> None:
     """Raise IllegalMoveError unless a run is in `state`."""
     if run.run.state is not state:
         raise IllegalMoveError(f"run {run.run.run_id} is {run.run.state}, not {state}")
+
+
+def in_chunks(lines: Iterable[Line], lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
+    """Return the lines of a lane as chunks, in order: up to `limit` of those with chunk ids above `after`."""
+    chunks: dict[int, list[Line]] = {}
+    for line in lines:
+        chunk_id = split_position(line.position)[0]
+        if line.lane == lane and chunk_id > after:
+            chunks.setdefault(chunk_id, []).append(line)
+    return [
+        ReadyChunk(
+            chunk_id,
+            lane,
+            [split_position(line.position)[1] for line in chunks[chunk_id]],
+            [line.payout for line in chunks[chunk_id]],
+            [line.key for line in chunks[chunk_id]],
+        )
+        for chunk_id in sorted(chunks)[:limit]
+    ]
+
+
+def steered(run: RunLines) -> bool:
+    """Tell whether a person paused a run, or ever asked to cancel it."""
+    return bool(run.requests) or any(kind == CANCEL_NOTE for _, kind, _ in run.notes)
 
 
 def outcome(run: RunLines, line: Line) -> Outcome:

@@ -12,7 +12,7 @@ import apsw
 
 from payout_engine import clock
 from payout_engine.errors import IllegalMoveError
-from payout_engine.journal import log, rows
+from payout_engine.journal import asking_again, log, rows
 from payout_engine.journal.ask import every, value
 from payout_engine.journal.changes import move, run_no
 from payout_engine.journal.keys import chunk_range, position_of, provider_keys, run_no_of, split_position
@@ -202,6 +202,8 @@ def _queries(
     ):
         for index in rows.read_indexes(dispatched, len(states)):
             sent_at[index] = begun_at
+    for at, again in asking_again.asked(db, chunk_id, len(states)):
+        sent_at |= {index: max(at, sent_at.get(index, at)) for index in again}
     return [
         Query(
             key=key,

@@ -44,7 +44,12 @@ def _first(connection: apsw.Connection) -> None:
     connection.execute(_sql("views.sql"))
 
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_first,)
+def _second(connection: apsw.Connection) -> None:
+    """Find what was sent again to ask without reading the whole log."""
+    connection.execute("CREATE INDEX log_asked_again ON log (chunk_id) WHERE kind = 'asked_again'")
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_first, _second)
 """`MIGRATIONS[n]` brings a journal from version n to n + 1. They are added to and never edited."""
 
 

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 
 from payout_engine import clock
-from payout_engine.journal import deciding, intake, log, payment, reading, repeats, steering
+from payout_engine.journal import asking_again, deciding, intake, log, payment, reading, repeats, steering
 from payout_engine.journal import sightings as looked_up
 from payout_engine.journal.changes import run_no
 from payout_engine.journal.lease import lease
@@ -47,7 +47,7 @@ from payout_engine.model import (
     Step,
     Tally,
 )
-from payout_engine.ports import Applied, ReadyChunk
+from payout_engine.ports import Applied, ReadyChunk, Traits
 
 T = TypeVar("T")
 
@@ -151,6 +151,14 @@ class SqliteJournal:
 
     async def record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
         return await self._writer.run(lambda db: payment.record(db, dispatch, receipts), Need.DURABLE)
+
+    async def unanswered(
+        self, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
+    ) -> Sequence[ReadyChunk]:
+        return await self._read(lambda db: asking_again.unanswered(db, run_id, lane, traits, before, after, limit))
+
+    async def ask_again(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
+        return await self._writer.run(lambda db: asking_again.ask_again(db, chunk, traits), Need.DURABLE)
 
     async def apply(self, sightings: Sequence[Sighting]) -> Applied:
         return await self._writer.run(lambda db: looked_up.apply(db, sightings), Need.DURABLE)

@@ -3,6 +3,7 @@
 The two lines that matter stand together in `Dispatcher._pay`: the durable intent, and the send below it, which is the
 only line of the project where money leaves. Everything the provider may answer, or fail to answer, becomes receipts in
 `Dispatcher._speak`, and nothing becomes `ready` again without proof. `payment.py` runs one dispatcher per account.
+What is sent again to ask (`asking_again.py`) is spoken by the same `_speak`, below an entry of its own in the journal.
 """
 
 from __future__ import annotations
@@ -118,11 +119,15 @@ class Dispatcher:
         self.stops.append(Stop(self._account, lane, brake, message))
         self._tell(observe.Braked(self._account, lane.name if lane else "", brake, message))
         if lane is None:
-            self._stopped = True
-            self._halted.set()
-            self._pace.halt()
+            self._halt()
         else:
             self.lanes.remove(lane)
+
+    def _halt(self) -> None:
+        """Send nothing more and wait for nothing more; what is on the wire is finished."""
+        self._stopped = True
+        self._halted.set()
+        self._pace.halt()
 
     async def run(self) -> None:
         """Send until nothing is ready or everything is stopped; return when nothing is on the wire.
@@ -158,9 +163,7 @@ class Dispatcher:
     def _fail(self, error: JournalError) -> None:
         """Send nothing more, but let the other calls land: each that is cut off is a chunk in doubt."""
         self._failure = self._failure or error
-        self._stopped = True
-        self._halted.set()
-        self._pace.halt()
+        self._halt()
 
     async def _chunks(self) -> AsyncIterator[ReadyChunk]:
         """Yield ready chunks, the lanes in turn, until a whole pass finds none and no worker has one in hand.
@@ -211,7 +214,7 @@ class Dispatcher:
                 if allowed is None:
                     del after[lane]
                     continue
-                for part in _parts(allowed, self._provider.traits.batch_limit):
+                for part in parts(allowed, self._provider.traits.batch_limit):
                     yield part
 
     def _may_send(self, lane: Lane) -> bool:
@@ -244,7 +247,7 @@ class Dispatcher:
         """Record an answer, more than once if need be: until it is recorded it exists nowhere but here."""
         for pause_seconds in RECORD_PAUSES_SECONDS:
             try:
-                return await self._journal.record(dispatch, receipts)
+                return await self._write(dispatch, receipts)
             except IllegalMoveError as error:
                 # Somebody else ended this dispatch, as `recover` does: look-ups settle its payouts.
                 self._tell(observe.Waiting(self._account, str(error)))
@@ -252,6 +255,9 @@ class Dispatcher:
             except JournalError as error:
                 self._tell(observe.Waiting(self._account, f"{error} The answer is kept and will be recorded."))
                 await anyio.sleep(pause_seconds)
+        return await self._write(dispatch, receipts)
+
+    async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
         return await self._journal.record(dispatch, receipts)
 
     async def _speak(self, dispatch: Dispatch) -> Sequence[Receipt]:
@@ -272,8 +278,7 @@ class Dispatcher:
             return [Receipt(State.UNKNOWN, error.reason, str(error))]
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
-                receipt = Receipt(State.UNKNOWN, "interrupted", "The program was stopped before the answer came.")
-                await self._journal.record(dispatch, [receipt])
+                await self._interrupted(dispatch)
             raise
         except Exception as error:
             # Its text could hold anything the provider sent, so only its kind is told.
@@ -281,6 +286,10 @@ class Dispatcher:
             self.stop(None, Brake.PROVIDER_DOWN, "The provider's adapter failed; this is a fault in payout_engine.")
             return [Receipt(State.UNKNOWN, "adapter_failed", "The answer could not be understood by this program.")]
         return self._answered(dispatch, receipts)
+
+    async def _interrupted(self, dispatch: Dispatch) -> None:
+        receipt = Receipt(State.UNKNOWN, "interrupted", "The program was stopped before the answer came.")
+        await self._journal.record(dispatch, [receipt])
 
     def _answered(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
         if len(receipts) != len(dispatch.payouts):
@@ -314,7 +323,7 @@ class Dispatcher:
             self.stop(None, Brake.PROVIDER_DOWN, message)
 
 
-def _parts(chunk: ReadyChunk, batch_limit: int) -> Sequence[ReadyChunk]:
+def parts(chunk: ReadyChunk, batch_limit: int) -> Sequence[ReadyChunk]:
     """Return a chunk in pieces that one call may hold; the limit may have changed since it was packed."""
     if len(chunk.payouts) <= batch_limit:
         return [chunk]

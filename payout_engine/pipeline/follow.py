@@ -1,20 +1,20 @@
 """Follow: ask the provider what became of open payouts, until each has its verdict or asking no longer helps.
 
 Where the provider lists its transfers, one sweep serves everything that is open; where it has to be asked one by one,
-the open payouts are walked page by page. The intervals grow while nothing changes. Age never turns an unknown payout
-into a failed one: once it has been looked for long enough, it is left for a person. `payment.py` runs one follower per
-account.
+the open payouts are walked page by page. What a look-up does not show is asked about by sending it again, where the
+provider's key allows that. The intervals grow while nothing changes. Age never turns an unknown payout into a failed
+one: once it has been looked for long enough, it is left for a person. `payment.py` runs one follower per account.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import anyio
 import msgspec
 
-from payout_engine import observe
+from payout_engine import clock, observe
 from payout_engine.errors import Brake, JournalError, ProviderError, RefusedError
 from payout_engine.lifecycle import State
 from payout_engine.limits import QUERIES_BATCH
@@ -44,10 +44,19 @@ class FollowPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What one look-up came to: how many payouts moved, and what went wrong, or an empty text."""
+    """What one look-up came to: how many payouts moved, and what went wrong, or an empty text.
+
+    With it, how many payouts were then asked about by sending them again; those of them that moved are counted too.
+    """
 
     changed: int
     problem: str
+    asked: int = 0
+
+
+AskAgain = Callable[[float], Awaitable[tuple[int, int]]]
+"""Asks again about what has been unknown since then, by sending it; returns how many payouts it asked about, and how
+many of them moved."""
 
 
 class Follower:
@@ -57,6 +66,16 @@ class Follower:
         account: the account's name.
         sent: set by the owner when nothing more will be sent, so that the follower may end.
         refused: why the account's key was not accepted while following, or empty.
+
+    Args:
+        journal: the durable memory.
+        provider: the account's connection.
+        run_id: the run to follow.
+        account: the account's name.
+        policy: how often and how long to ask.
+        publish: told of every outcome.
+        tell: told of what happens.
+        ask_again: asks by sending again; None where the provider's key does not allow that, or nothing may be sent.
     """
 
     def __init__(
@@ -68,6 +87,7 @@ class Follower:
         policy: FollowPolicy,
         publish: Publish,
         tell: observe.Watch,
+        ask_again: AskAgain | None = None,
     ) -> None:
         self.sent = anyio.Event()
         self.refused = ""
@@ -78,20 +98,44 @@ class Follower:
         self._policy = policy
         self._publish = publish
         self._tell = tell
+        self._ask_again = ask_again
+        self._asking_seconds = policy.first_seconds
+        self._not_before = 0.0
 
     async def run(self) -> None:
         """Return when nothing is open, or when all that is open is unknown and has been looked for long enough."""
-        if self._provider.traits.look_up is LookUpKind.NONE:
+        if self._provider.traits.look_up is not LookUpKind.NONE:
+            await self._run()
+            return
+        if self._ask_again is None:
             await self.sent.wait()
             return
+        await self._run_blind()
+
+    async def _run_blind(self) -> None:
+        """Ask only by sending again, at growing intervals, while there is something that may be asked about."""
+        alone_since = anyio.current_time()
+        while True:
+            await self._pause(self._asking_seconds)
+            everything_sent = self.sent.is_set()
+            found = await self._again(Found(0, ""), clock.now())
+            if found.changed or not everything_sent:
+                alone_since = anyio.current_time()
+            over = anyio.current_time() - alone_since >= self._policy.unknown_patience_seconds
+            if everything_sent and (over or not found.asked):
+                return
+
+    async def _run(self) -> None:
         interval_seconds = self._policy.first_seconds
         alone_since: float | None = None
         while not self.refused:
             await self._pause(interval_seconds)
             everything_sent = self.sent.is_set()
-            started_at = anyio.current_time()
+            began_at, started_at = clock.now(), anyio.current_time()
             found = await self.look_up(interval_seconds)
             took_seconds = anyio.current_time() - started_at
+            if not found.problem and anyio.current_time() >= self._not_before:
+                found = await self._again(found, began_at)
             accepted, unknown = await self._open()
             if self.sent.is_set() and accepted == 0:
                 # Only look-ups that succeeded count: one that failed has looked for nobody.
@@ -115,6 +159,17 @@ class Follower:
         with anyio.move_on_after(interval_seconds):
             await self.sent.wait()
             await anyio.sleep(min(interval_seconds, self._policy.first_seconds))
+
+    async def _again(self, found: Found, before: float) -> Found:
+        """Ask by sending again what a look-up that succeeded did not show; what was sent since it began comes later."""
+        if self._ask_again is None:
+            return found
+        asked, changed = await self._ask_again(before)
+        if asked:
+            # At intervals of its own, which grow also while others settle: each repetition is a paying call.
+            self._asking_seconds = min(self._asking_seconds * self._policy.growth, self._policy.longest_seconds)
+            self._not_before = anyio.current_time() + self._asking_seconds
+        return Found(found.changed + changed, found.problem, asked)
 
     async def look_up(self, next_in_seconds: float = 0.0) -> Found:
         """Ask once about everything that is open, and record what is shown. A failure is told, not raised."""

@@ -7,18 +7,21 @@ what people ask from other processes, and the brakes of `brakes.py`; both stop p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 
 from payout_engine import observe
 from payout_engine.errors import Brake, JournalError
 from payout_engine.lifecycle import OPEN, State
 from payout_engine.model import REJECTED_LANE, Lane, Outcome, Request, RequestKind
+from payout_engine.pipeline.asking_again import AskingAgain, may_ask_again
 from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, Canary, Failures, canary_of
 from payout_engine.pipeline.dispatch import Dispatcher, Publish, Stop
-from payout_engine.pipeline.follow import Follower, FollowPolicy
+from payout_engine.pipeline.follow import AskAgain, Follower, FollowPolicy
 from payout_engine.ports import Journal, LookUpKind, Provider
 from payout_engine.throttle import Pace
 
@@ -99,6 +102,7 @@ class Payment:
         self._failures = Failures(max_failure_share)
         self._canary = canary
         self._dispatchers: dict[str, Dispatcher] = {}
+        self._wires = {account: anyio.Lock() for account in payers}
         self._stops: list[Stop] = []
         self._asked = anyio.Event()
         self._interrupted = False
@@ -222,10 +226,17 @@ class Payment:
 
     async def _account(self, payer: Payer, lanes: Sequence[Lane]) -> None:
         """Send and follow side by side; after the last send, follow for as long as is allowed."""
-        follower = Follower(
-            self._journal, payer.provider, self._run_id, payer.account, self._policy, self._publish, self._tell
-        )
         async with anyio.create_task_group() as both:
+            follower = Follower(
+                self._journal,
+                payer.provider,
+                self._run_id,
+                payer.account,
+                self._policy,
+                self._publish,
+                self._tell,
+                self._asking_again(payer, lanes, both),
+            )
             if self._resumed and self._may_send(payer.account):
                 await self._ask_first(payer, follower)
             both.start_soon(self._follow, follower)
@@ -293,9 +304,13 @@ class Payment:
         return {text for _, kind, text in notes if kind == CANARY_PASSED_NOTE}
 
     def _may_send(self, account: str) -> bool:
+        return account in self._unsent and self._may_speak(account)
+
+    def _may_speak(self, account: str) -> bool:
+        """Whether any call that may move money is still allowed."""
         braked = any(stop.account == account and stop.lane is None for stop in self._stops)
         asked = self._asked.is_set() or self._cancel is not None or self._failure is not None
-        return self._send and account in self._unsent and not asked and not braked
+        return self._send and not asked and not braked
 
     def _fail(self, error: JournalError) -> None:
         """Remember that the journal failed and stop politely: what is on the wire must still be heard."""
@@ -315,14 +330,61 @@ class Payment:
             self._tell,
             quota,
         )
-        self._dispatchers[payer.account] = dispatcher
+        async with self._wires[payer.account]:
+            if self._may_send(payer.account):
+                await self._at_work(payer.account, dispatcher, dispatcher.run)
+
+    async def _at_work(self, account: str, dispatcher: Dispatcher, work: Callable[[], Awaitable[None]]) -> None:
+        """Let a dispatcher work, within reach of whoever wants it to stop. The account's wire is held meanwhile."""
+        self._dispatchers[account] = dispatcher
         try:
-            await dispatcher.run()
+            await work()
         except JournalError as error:
             self._fail(error)
         finally:
-            del self._dispatchers[payer.account]
+            del self._dispatchers[account]
         self._stops += [stop for stop in dispatcher.stops if stop.brake is not Brake.ASKED]
+        dispatcher.stops.clear()
+
+    def _asking_again(self, payer: Payer, lanes: Sequence[Lane], tasks: TaskGroup) -> AskAgain | None:
+        """Return how to ask by sending again, or None where that would not be a way of asking."""
+        if not self._send or not may_ask_again(payer.provider.traits):
+            return None
+        asking = AskingAgain(
+            self._journal,
+            payer.provider,
+            self._run_id,
+            payer.account,
+            lanes,
+            payer.pace,
+            self._publish,
+            self._tell,
+        )
+
+        async def ask_again(before: float) -> tuple[int, int]:
+            landed = anyio.Event()
+            # A task of its own: when the following ends, what is on the wire lands all the same.
+            tasks.start_soon(self._ask_again, asking, before, landed)
+            try:
+                await landed.wait()
+            finally:
+                if not landed.is_set():
+                    asking.end()
+            return asking.asked, asking.changed
+
+        return ask_again
+
+    async def _ask_again(self, asking: AskingAgain, before: float, landed: anyio.Event) -> None:
+        """Give it a round, unless something is being sent: together they could exceed what may be on the wire."""
+        asking.asked = asking.changed = 0
+        wire = self._wires[asking.account]
+        if self._may_speak(asking.account) and not wire.locked():
+            async with wire:
+                stopped = {stop.lane for stop in self._stops}
+                asking.lanes = [lane for lane in asking.lanes if lane not in stopped]
+                if self._may_speak(asking.account):
+                    await self._at_work(asking.account, asking, partial(asking.round, before))
+        landed.set()
 
     async def _follow(self, follower: Follower) -> None:
         """Follow beside the dispatcher, then for the time that is allowed, unless a person asks to stop."""

@@ -4,7 +4,8 @@ Whatever the engine believes, `Bank.transfers` is what became of the money. Requ
 on the wire when its sender dies, is cancelled or loses patience may be carried out all the same, much later. The bank
 is slow to show what it took in, shows it out of order and more than once, runs out of funds, answers in words nobody
 documented. But it does not lie about final matters: what it calls failed is never paid, and where its `Traits` say when
-an absence is final, it keeps to that. `simulation.py` calls it, and tests that plant faults in the engine.
+an absence is final, or how long a key pays once, it keeps to that, and not a moment longer. `simulation.py` calls it,
+and tests that plant faults in the engine.
 """
 
 from __future__ import annotations
@@ -241,8 +242,8 @@ class Bank:
     def _take(self, key: str, payout: Payout, lane_name: str) -> Receipt:
         """Take in one payout, or refuse it before processing, and answer for it."""
         at = anyio.current_time()
-        known = [transfer for transfer in self.transfers if transfer.key == key]
-        if known and self.traits.key_promise is KeyPromise.IDEMPOTENT:
+        known = [transfer for transfer in self.transfers if transfer.key == key and self._remembers(transfer, at)]
+        if known:
             return self._answer(known[0], at)
         if payout.amount_minor > self.balances_minor.get(lane_name, 0):
             return Receipt(State.READY, "insufficient_funds", "The balance is too low.")
@@ -261,6 +262,13 @@ class Bank:
             transfer.reversed_at = transfer.settles_at + self.between(0.0, SETTLING_SECONDS_MAX)
         self.transfers.append(transfer)
         return self._answer(transfer, at)
+
+    def _remembers(self, transfer: Transfer, at: float) -> bool:
+        """Whether the key of a transfer is known here, so that it pays only once."""
+        if self.traits.key_promise is not KeyPromise.IDEMPOTENT:
+            return False
+        lifetime_seconds = self.traits.key_lifetime_seconds
+        return lifetime_seconds is None or at < transfer.taken_at + lifetime_seconds
 
     def _answer(self, transfer: Transfer, at: float) -> Receipt:
         number = transfer.number if self._names_transfers else ""

@@ -21,7 +21,19 @@ from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
 from payout_engine.ports import HasBalances, Journal, Provider, Traits
 
 READS = frozenset(
-    {"ready", "ready_amounts", "open_queries", "runs", "find", "find_digest", "tally", "notes", "requests", "trace"}
+    {
+        "ready",
+        "ready_amounts",
+        "unanswered",
+        "open_queries",
+        "runs",
+        "find",
+        "find_digest",
+        "tally",
+        "notes",
+        "requests",
+        "trace",
+    }
 )
 """Calls that a full disk does not refuse."""
 

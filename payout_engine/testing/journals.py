@@ -19,6 +19,7 @@ from payout_engine.lifecycle import State
 from payout_engine.model import (
     Receipt,
 )
+from payout_engine.testing.journal_asking import AskingSuite
 from payout_engine.testing.journal_intake import IntakeSuite
 from payout_engine.testing.journal_lines import (
     ORANGE,
@@ -33,7 +34,7 @@ from payout_engine.testing.journal_people import PeopleSuite
 from payout_engine.testing.journal_steering import SteeringSuite
 
 
-class JournalSuite(IntakeSuite, PaymentSuite, PeopleSuite, SteeringSuite):
+class JournalSuite(IntakeSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite):
     """The promises of `ports.Journal`."""
 
     # ------------------------------------------------------------------------------------------------------- people

@@ -21,7 +21,7 @@ from payout_engine.testing.random_file import RandomFile, long_file, random_file
 STEPS: Mapping[str, int] = {
     **dict.fromkeys(["begin", "add", "hold", "discard", "find_digest", "balances", "ready", "tally"], 1),
     **dict.fromkeys(["open_queries", "finish", "lease", "outcomes", "repeats", "look_up"], 1),
-    **dict.fromkeys(["seal", "approve", "recover", "apply"], 4),
+    **dict.fromkeys(["seal", "approve", "recover", "apply", "ask_again"], 4),
     **dict.fromkeys(["intend", "send", "record"], 14),
 }
 """Steps at which a life may end, and how often each is chosen."""
@@ -138,15 +138,20 @@ def _with_many_failures(plan: Plan, chance: random.Random) -> Plan:
 
 
 def _draw_traits(chance: random.Random) -> Traits:
-    look_up = chance.choices([LookUpKind.SWEEP, LookUpKind.EACH, LookUpKind.NONE], [5, 4, 1])[0]
+    look_up = chance.choices([LookUpKind.SWEEP, LookUpKind.EACH, LookUpKind.NONE], [5, 4, 2])[0]
     proves_absence = look_up is not LookUpKind.NONE and chance.random() < 0.5
+    # A repetition finds most where nothing else does.
+    pays_once = chance.random() < (0.7 if look_up is LookUpKind.NONE else 0.4)
+    key_promise = KeyPromise.IDEMPOTENT if pays_once else KeyPromise.NONE
+    # More than twice the time that a call may lie at the bank.
+    key_lifetime_seconds = chance.choice([None, None, 30.0, 60.0, 240.0])
     return Traits(
         pays_out=True,
         batch_limit=chance.choice([2, 3, 5, 5, 10, 100]),
         calls_per_second=chance.choice([None, 0.5, 2.0, 5.0, 20.0]),
         concurrency=chance.choice([1, 2, 4, 8]),
-        key_promise=chance.choice([KeyPromise.NONE, KeyPromise.NONE, KeyPromise.IDEMPOTENT]),
-        key_lifetime_seconds=None,
+        key_promise=key_promise,
+        key_lifetime_seconds=key_lifetime_seconds if key_promise is KeyPromise.IDEMPOTENT else None,
         look_up=look_up,
         absence_final_seconds=ABSENCE_FINAL_SECONDS if proves_absence else None,
         recipients=("phone",),

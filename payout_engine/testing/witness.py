@@ -79,11 +79,11 @@ class Witness:
 
     async def _look(self, name: str, arguments: Sequence[Any], result: Any) -> str | None:
         """Check what can be checked of a call; return what to tell of it, None for its name alone."""
-        if name == "ready":
+        if name in ("ready", "unanswered"):
             self._run_of |= {chunk.chunk_id: arguments[0] for chunk in result}
-        elif name == "intend":
+        elif name in ("intend", "ask_again"):
             await self._intended(arguments[0], result)
-            return f"intend lines {_lines(result)}"
+            return f"{name} lines {_lines(result)}"
         elif name == "record":
             receipts: Sequence[Receipt] = arguments[1]
             return f"record lines {_lines(arguments[0])}: {' '.join(receipt.state for receipt in receipts)}"

@@ -1,0 +1,595 @@
+"""Asking again: what is unknown is sent once more under its key, where the provider promises that a key pays once.
+
+The rules are shown one by one on a scripted provider, and all together in a simulated world where little else happens;
+faults planted in the engine, or in what it believes of the provider, are seen there by their damage.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from burkina import traits as burkina_traits
+
+from payout_engine import clock
+from payout_engine.errors import AmbiguousError, Brake, NotSentError, RefusedError
+from payout_engine.journal import MemoryJournal, asking_again
+from payout_engine.journal.rows import each
+from payout_engine.lifecycle import State
+from payout_engine.model import Dispatch, Outcome, Query, Receipt, Request, RequestKind, Sighting
+from payout_engine.pipeline import payment
+from payout_engine.pipeline.asking_again import AskingAgain
+from payout_engine.pipeline.dispatch import Dispatcher
+from payout_engine.pipeline.follow import FollowPolicy
+from payout_engine.pipeline.payment import Ending, Payer, Payment
+from payout_engine.ports import KeyPromise, LookUpKind, Traits
+from payout_engine.testing import simulation, virtual_time
+from payout_engine.testing.bank import Bank, Fault, SimulatedProvider
+from payout_engine.testing.journal_lines import MOOV, approved, chunk, sent, states
+from payout_engine.testing.plans import Plan, draw_plan
+from payout_engine.testing.simulation import STARTED_AT, Report, Simulation, explain
+from payout_engine.throttle import Pace
+
+POLICY = FollowPolicy(unknown_patience_seconds=300.0)
+LOST = AmbiguousError("timeout", "No answer came in time.")
+SAFE = burkina_traits(key_promise=KeyPromise.IDEMPOTENT, look_up=LookUpKind.NONE, calls_per_second=None)
+
+Answer = Sequence[Receipt] | Exception | State
+"""What a scripted provider says to a call: receipts, a failure, or one state for every payout."""
+
+
+class Scripted:
+    """A provider that answers call by call, the last answer for ever, and shows nothing unless told to.
+
+    Attributes:
+        calls: when each call came, and the keys it held.
+        shows: what a look-up shows, by key.
+        most_at_once: how many calls were on the wire together.
+    """
+
+    def __init__(self, traits: Traits, *answers: Answer, takes_seconds: float = 0.2) -> None:
+        self.traits = traits
+        self.calls: list[tuple[float, tuple[str, ...]]] = []
+        self.looked_up_at: list[float] = []
+        self.shows: dict[str, Receipt] = {}
+        self.most_at_once = 0
+        self.heard: Callable[[Dispatch], object] = lambda dispatch: None
+        self._answers = list(answers)
+        self._takes_seconds = takes_seconds
+        self._on_the_wire = 0
+
+    async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
+        """Answer as scripted."""
+        self.calls.append((anyio.current_time(), tuple(dispatch.keys)))
+        self.heard(dispatch)
+        self._on_the_wire += 1
+        self.most_at_once = max(self.most_at_once, self._on_the_wire)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        try:
+            await anyio.sleep(self._takes_seconds)
+        finally:
+            self._on_the_wire -= 1
+        if isinstance(answer, Exception):
+            raise answer
+        return [Receipt(answer)] * len(dispatch.keys) if isinstance(answer, State) else answer
+
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+        """Show what is to be shown."""
+        self.looked_up_at.append(anyio.current_time())
+        yield [Sighting(query.key, self.shows[query.key]) for query in queries if query.key in self.shows]
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class Scene:
+    """One approved run of a few payouts, paid by one account."""
+
+    def __init__(self, provider: Scripted, lines: int = 1) -> None:
+        self.journal = MemoryJournal()
+        self.provider = provider
+        self.told: list[Any] = []
+        self.payment: Payment | None = None
+        self._lines = lines
+
+    async def prepare(self) -> None:
+        """Approve the run."""
+        await approved(self.journal, "run", chunk(range(1, self._lines + 1)))
+
+    async def pay(self, policy: FollowPolicy = POLICY, **changes: Any) -> Ending:
+        """Pay the run once, or go on with it."""
+        options: dict[str, Any] = {"follow_for_seconds": 3600.0, "send": True, "resumed": False, **changes}
+        payers = {"bf": Payer("bf", self.provider, Pace(self.provider.traits.calls_per_second))}
+        self.payment = Payment(
+            self.journal, "run", payers, policy, publish=self._listen, tell=self.told.append, **options
+        )
+        ending = await self.payment.run()
+        assert (await self.journal.verify("run")).findings == []
+        return ending
+
+    async def states(self) -> list[State]:
+        """Return where the payouts stand, in order."""
+        return list((await states(self.journal, "run")).values())
+
+    async def _listen(self, outcomes: Sequence[Outcome]) -> None:
+        """Hear of outcomes."""
+
+
+def live(scene: Scene, *lives: Callable[[], Any]) -> list[State]:
+    """Let things happen one after another in simulated time, and return where the payouts stand at the end."""
+
+    async def main() -> list[State]:
+        with clock.replaced(lambda: STARTED_AT + anyio.current_time()):
+            await scene.prepare()
+            for life in lives:
+                await life()
+            return await scene.states()
+
+    return virtual_time.run(main())
+
+
+# -------------------------------------------------------------------------------------------------- what it is good for
+
+
+@pytest.mark.parametrize("verdict", [State.PAID, State.FAILED, State.ACCEPTED, State.REVERSED])
+def test_a_lost_answer_is_asked_for_and_believed(verdict: State) -> None:
+    """The same payouts go out once more under the same keys, and the answer is the verdict."""
+    scene = Scene(Scripted(SAFE, LOST, verdict), lines=3)
+    assert live(scene, scene.pay) == [verdict] * 3
+    (_, first), (_, second) = scene.provider.calls
+    assert first == second
+
+
+def test_what_a_look_up_shows_is_not_asked_about_again() -> None:
+    """A look-up comes first, and only what a whole one did not show is sent again."""
+    provider = Scripted(msgspec.structs.replace(SAFE, look_up=LookUpKind.EACH), LOST, State.PAID)
+    scene = Scene(provider, lines=3)
+    provider.heard = lambda dispatch: provider.shows.setdefault(dispatch.keys[1], Receipt(State.PAID))
+    assert live(scene, scene.pay) == [State.PAID] * 3
+    (_, first), (again_at, second) = provider.calls
+    assert second == (first[0], first[2])
+    assert provider.looked_up_at[0] < again_at
+
+
+def test_what_the_provider_gave_a_reference_is_only_looked_up() -> None:
+    """The provider knows it: a look-up will say more. Where there is no look-up, it is asked about all the same."""
+    odd = [Receipt(State.UNKNOWN, "ody", provider_reference="T1")]
+    for look_up, calls in ((LookUpKind.EACH, 1), (LookUpKind.NONE, 2)):
+        provider = Scripted(msgspec.structs.replace(SAFE, look_up=look_up), odd, State.PAID)
+        scene = Scene(provider)
+        live(scene, scene.pay)
+        assert len(provider.calls) == calls
+
+
+def test_it_is_in_the_journal_before_it_leaves() -> None:
+    """Whoever dies with the call on the wire has written down that it went out, and under which promise."""
+    scene = Scene(Scripted(SAFE, LOST, State.PAID))
+    seen: list[list[str]] = []
+
+    def heard(dispatch: Dispatch) -> None:
+        (line,) = scene.journal._runs["run"].lines.values()
+        seen.append([step.kind for step in line.steps])
+
+    scene.provider.heard = heard
+    live(scene, scene.pay)
+    assert seen == [["intent"], ["intent", "receipts", "asked_again"]]
+
+
+def test_it_is_asked_at_growing_intervals_until_patience_ends() -> None:
+    """Each repetition is a paying call: they come more and more rarely, and a person is asked in the end."""
+    scene = Scene(Scripted(SAFE, LOST, [Receipt(State.UNKNOWN, "ody")]))
+    assert live(scene, scene.pay) == [State.UNKNOWN]
+    at = [when for when, _ in scene.provider.calls]
+    gaps = [later - earlier for earlier, later in pairwise(at[1:])]
+    assert 8 < len(at) < 16 and gaps == sorted(gaps) and gaps[-1] < 61
+    assert at[-1] > 240
+
+
+def test_other_payouts_that_settle_do_not_make_it_impatient() -> None:
+    """News of others shortens the intervals between look-ups, not those between paying calls."""
+    first = [Receipt(State.UNKNOWN), *[Receipt(State.ACCEPTED)] * 99]
+    provider = Scripted(msgspec.structs.replace(SAFE, look_up=LookUpKind.EACH), first, State.UNKNOWN)
+    scene = Scene(provider, lines=100)
+
+    async def settle() -> None:
+        for key in provider.calls[0][1][1:]:
+            await anyio.sleep(1.0)
+            provider.shows[key] = Receipt(State.PAID)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            provider.heard = lambda dispatch: tasks.start_soon(settle) if len(provider.calls) == 1 else None
+            await scene.pay()
+
+    assert live(scene, main) == [State.UNKNOWN, *[State.PAID] * 99]
+    assert len([at for at in provider.looked_up_at if at < 100.0]) > 50
+    assert len([at for at, _ in provider.calls if at < 100.0]) < 12
+
+
+# -------------------------------------------------------------------------------------------------- what proves nothing
+
+NOTHING_SAID: Mapping[str, Answer] = {
+    "not sent": NotSentError("connect_failed", "The provider cannot be reached."),
+    "lost": LOST,
+    "too fast": RefusedError("rate_limited", "Too many calls.", too_fast=True),
+    "final": RefusedError("invalid_request", "The call is not understood.", brake=Brake.LIMIT, final=True),
+    "limit": RefusedError("invalid_request", "The call is not understood.", brake=Brake.LIMIT),
+    "funds": RefusedError("insufficient_funds", "The balance is too low.", brake=Brake.FUNDS),
+    "credentials": RefusedError("unauthorized", "The key is not accepted.", brake=Brake.CREDENTIALS),
+    "nothing processed": State.READY,
+    "an unknown word": State.UNKNOWN,
+    "a fault of the adapter": KeyError("a fault"),
+    "a miscount": [Receipt(State.FAILED, "declined")] * 5,
+}
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+@pytest.mark.parametrize("answer", NOTHING_SAID.values(), ids=NOTHING_SAID.keys())
+def test_what_becomes_of_the_repetition_says_nothing_of_the_first_call(answer: Answer, lines: int) -> None:
+    """A refusal, however final, a receipt `ready`, or no answer leaves the payouts unknown."""
+    scene = Scene(Scripted(SAFE, LOST, answer), lines=lines)
+    assert live(scene, scene.pay) == [State.UNKNOWN] * lines
+    assert len(scene.provider.calls) > 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "brake"),
+    [("limit", Brake.LIMIT), ("credentials", Brake.CREDENTIALS), ("funds", Brake.FUNDS), ("lost", Brake.PROVIDER_DOWN)],
+)
+def test_a_brake_ends_the_asking(answer: str, brake: Brake) -> None:
+    """The account, or the lane, stops as it does for any call, and whoever looks is told."""
+    scene = Scene(Scripted(SAFE, LOST, NOTHING_SAID[answer]))
+    endings: list[Ending] = []
+
+    async def main() -> None:
+        endings.append(await scene.pay())
+
+    assert live(scene, main) == [State.UNKNOWN]
+    assert [stop.brake for stop in endings[0].stops] == [brake]
+    assert len(scene.provider.calls) == (6 if brake is Brake.PROVIDER_DOWN else 2)
+
+
+def test_a_second_transfer_reaches_a_person() -> None:
+    """Another provider reference than the one that is known is a contradiction, whatever the answer says else."""
+    first = [Receipt(State.UNKNOWN, "ody", provider_reference="T1")]
+    scene = Scene(Scripted(SAFE, first, [Receipt(State.PAID, provider_reference="T2")]))
+    assert live(scene, scene.pay) == [State.HELD]
+
+
+# ------------------------------------------------------------------------------------------------- where it is not done
+
+
+@pytest.mark.parametrize("look_up", [LookUpKind.NONE, LookUpKind.EACH, LookUpKind.SWEEP])
+def test_without_a_promise_nothing_is_sent_again(look_up: LookUpKind) -> None:
+    """A key that is only repeated back pays as often as it is sent."""
+    none = msgspec.structs.replace(SAFE, key_promise=KeyPromise.NONE, look_up=look_up)
+    scene = Scene(Scripted(none, LOST, State.PAID))
+    assert live(scene, scene.pay, scene.pay) == [State.UNKNOWN]
+    assert len(scene.provider.calls) == 1
+
+
+def test_following_alone_never_sends() -> None:
+    """`follow` asks in every way but by sending."""
+    scene = Scene(Scripted(SAFE, LOST, State.PAID))
+
+    async def send_only() -> None:
+        await scene.pay(follow_for_seconds=0.0)
+
+    async def follow_only() -> None:
+        await scene.pay(send=False)
+
+    assert live(scene, send_only, follow_only) == [State.UNKNOWN]
+    assert len(scene.provider.calls) == 1
+    scene = Scene(Scripted(SAFE, LOST, State.PAID))
+    assert live(scene, send_only, scene.pay) == [State.PAID]
+
+
+@pytest.mark.parametrize("kind", RequestKind)
+def test_a_person_who_paused_or_cancelled_is_obeyed(kind: RequestKind) -> None:
+    """Nothing is sent again of a run that somebody paused, nor ever of one that somebody cancelled."""
+    scene = Scene(Scripted(SAFE, LOST, State.PAID))
+
+    async def send_only() -> None:
+        await scene.pay(follow_for_seconds=0.0)
+        await scene.journal.ask("run", Request(kind, "awa", "the bank called"))
+
+    async def lifted() -> None:
+        await scene.journal.answer("run", kind, True)
+        await scene.pay()
+
+    assert live(scene, send_only, scene.pay) == [State.UNKNOWN]
+    scene = Scene(Scripted(SAFE, LOST, State.PAID))
+    wanted = State.PAID if kind is RequestKind.PAUSE else State.UNKNOWN
+    assert live(scene, send_only, lifted) == [wanted]
+
+
+@pytest.mark.parametrize("how", ["pause", "cancel", "stop", "time"])
+def test_what_is_on_the_wire_lands_and_nothing_follows(how: str) -> None:
+    """Whoever stops it, or if the time to follow ends: the answer still counts, and no other call is made."""
+    provider = Scripted(SAFE, LOST, LOST, LOST, State.PAID, takes_seconds=3.0)
+    provider.traits = msgspec.structs.replace(SAFE, batch_limit=1, concurrency=1)
+    scene = Scene(provider, lines=3)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(interrupt)
+            await scene.pay(follow_for_seconds=2.0 if how == "time" else 3600.0)
+
+    async def interrupt() -> None:
+        while len(provider.calls) < 4:
+            await anyio.sleep(0.1)
+        if how == "stop":
+            assert scene.payment is not None
+            scene.payment.stop()
+        elif how != "time":
+            await scene.journal.ask("run", Request(RequestKind(how), "awa"))
+
+    assert live(scene, main) == [State.PAID, State.UNKNOWN, State.UNKNOWN]
+    assert len(provider.calls) == 4
+
+
+def test_a_key_is_used_only_for_half_its_life() -> None:
+    """After that a provider may have forgotten it by the time the call is carried out."""
+    for age_seconds, wanted in ((40.0, State.PAID), (60.0, State.UNKNOWN)):
+        scene = Scene(Scripted(msgspec.structs.replace(SAFE, key_lifetime_seconds=100.0), LOST, State.PAID))
+
+        async def send_only(scene: Scene = scene, age_seconds: float = age_seconds) -> None:
+            await scene.pay(follow_for_seconds=0.0)
+            await anyio.sleep(age_seconds)
+
+        assert live(scene, send_only, scene.pay) == [wanted]
+
+
+@pytest.mark.parametrize("later_seconds", [0.0, 2 * 3600.0])
+@pytest.mark.parametrize(("lifetime_seconds", "wanted"), [(1_000_000.0, State.UNKNOWN), (None, State.PAID)])
+def test_a_clock_that_was_set_back_makes_no_key_younger(
+    later_seconds: float, lifetime_seconds: float | None, wanted: State
+) -> None:
+    """Whether the log holds a later time than now, or did once: how old the key is is not known, and it is said so."""
+    traits = msgspec.structs.replace(SAFE, key_lifetime_seconds=lifetime_seconds)
+    scene = Scene(Scripted(traits, LOST, State.PAID))
+
+    async def send_only() -> None:
+        await scene.pay(follow_for_seconds=0.0)
+        await anyio.sleep(2 * 3600)
+        await scene.journal.note("run", "remark", "Before the clock is set back by an hour.")
+
+    async def set_back() -> None:
+        with clock.replaced(lambda: STARTED_AT + anyio.current_time() - 3600):
+            await scene.journal.note("run", "remark", "After it was set back.")
+            await anyio.sleep(later_seconds)
+            await scene.pay()
+
+    assert live(scene, send_only, set_back) == [wanted]
+    assert any("set back" in getattr(event, "message", "") for event in scene.told) is (wanted is State.UNKNOWN)
+
+
+def test_nothing_is_sent_again_while_anything_is_being_sent() -> None:
+    """Together they would be more calls on the wire than the provider allows."""
+    traits = msgspec.structs.replace(SAFE, batch_limit=1, concurrency=2)
+    doubts: list[Answer] = [LOST, State.PAID] * 10
+    provider = Scripted(traits, *doubts, State.PAID, takes_seconds=2.0)
+    scene = Scene(provider, lines=20)
+    assert live(scene, scene.pay) == [State.PAID] * 20
+    keys = [key for _, of_call in provider.calls for key in of_call]
+    assert len(set(keys[:20])) == 20 and len(keys) == 30
+    assert provider.most_at_once == 2
+
+
+def test_calls_keep_their_size_and_their_distance() -> None:
+    """What was sent in one call may have to be asked about in several, and each takes its turn."""
+    provider = Scripted(SAFE, LOST, State.PAID)
+    scene = Scene(provider, lines=30)
+
+    async def smaller() -> None:
+        provider.traits = msgspec.structs.replace(SAFE, batch_limit=4, calls_per_second=1.0)
+        await scene.pay()
+
+    async def send_only() -> None:
+        await scene.pay(follow_for_seconds=0.0)
+
+    assert live(scene, send_only, smaller) == [State.PAID] * 30
+    at = [when for when, _ in provider.calls[1:]]
+    assert [len(keys) for _, keys in provider.calls[1:]] == [4] * 7 + [2]
+    assert all(later - earlier >= 1.0 for earlier, later in pairwise(at))
+
+
+def test_the_canary_may_be_asked_about_before_the_rest_is_sent() -> None:
+    """A lost answer to the first payout need not stop its lane."""
+    scene = Scene(Scripted(msgspec.structs.replace(SAFE, batch_limit=5), LOST, State.PAID), lines=5)
+
+    async def with_canary() -> None:
+        await scene.pay(canary=1)
+
+    assert live(scene, with_canary) == [State.PAID] * 5
+    assert [len(keys) for _, keys in scene.provider.calls] == [1, 1, 4]
+
+
+def test_absence_counts_from_the_last_repetition() -> None:
+    """A payout that was sent again to ask may have been heard then, so older proof of absence is no proof any more."""
+
+    async def main() -> None:
+        journal = MemoryJournal()
+        with clock.replaced(lambda: STARTED_AT + anyio.current_time()):
+            await approved(journal, "run", chunk([1], MOOV))
+            await sent(journal, "run", Receipt(State.UNKNOWN), MOOV)
+            await anyio.sleep(100.0)
+            (doubtful,) = await journal.unanswered("run", MOOV, SAFE, clock.now(), 0, 1)
+            await journal.ask_again(doubtful, SAFE)
+            (query,), _ = await journal.open_queries("run", "bf", 1)
+            assert query.sent_at == clock.now()
+
+    virtual_time.run(main())
+
+
+# ---------------------------------------------------------------------------------------------------- a simulated world
+
+SEEDS = 60
+SEEDS_FOR_A_PLANTED_FAULT = 100
+
+
+def doubtful_world(chance: random.Random) -> Plan:
+    """Draw a world of lost answers and refused calls, of keys that pay once (most for a while), and of pauses."""
+    plan = draw_plan(chance)
+
+    def traits(drawn: Traits) -> Traits:
+        return msgspec.structs.replace(
+            drawn,
+            key_promise=KeyPromise.IDEMPOTENT,
+            key_lifetime_seconds=chance.choice([None, 30.0, 60.0, 240.0]),
+            look_up=chance.choice([LookUpKind.NONE, LookUpKind.EACH, LookUpKind.SWEEP]),
+            absence_final_seconds=None,
+        )
+
+    common = {Fault.UNANSWERED: 0.3, Fault.HIDDEN: 0.5, Fault.LATE: 0.2, Fault.TOO_FAST: 0.2, Fault.REFUSED: 0.3}
+    return msgspec.structs.replace(
+        plan,
+        traits={account: traits(drawn) for account, drawn in plan.traits.items()},
+        faults={account: {**faults, **common} for account, faults in plan.faults.items()},
+        lives=[
+            msgspec.structs.replace(life, downtime_seconds=chance.choice([5.0, 60.0, 300.0])) for life in plan.lives
+        ],
+    )
+
+
+def simulate(seed: int, folder: Path) -> Report:
+    """Simulate one seed of the doubtful world; the journal must be proven at the end as well."""
+    world = Simulation(seed, folder / str(seed))
+    (folder / str(seed)).mkdir()
+
+    async def main() -> None:
+        await world.run()
+        for run in await world._journal.runs():
+            world.report.violations += [found.what for found in (await world._journal.verify(run.run_id)).findings]
+
+    virtual_time.run(main())
+    return world.report
+
+
+@pytest.fixture
+def doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let simulations be drawn from the doubtful world."""
+    monkeypatch.setattr(simulation, "draw_plan", doubtful_world)
+
+
+@pytest.mark.usefixtures("doubtful")
+def test_nobody_is_paid_twice_by_being_asked_about(tmp_path: Path) -> None:
+    """Whatever is lost, late or refused, and whenever the engine dies; and asking does help."""
+    asked = paid = 0
+    for seed in range(SEEDS):
+        report = simulate(seed, tmp_path)
+        assert not report.violations, explain(report)
+        asked += sum("journal: ask_again" in line for line in report.trace)
+        paid += report.counts[State.PAID]
+    assert asked > 2 * SEEDS and paid > 10 * SEEDS
+
+
+@pytest.mark.usefixtures("doubtful")
+def test_where_a_key_never_dies_nothing_stays_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the provider answers again, every unknown payout has its way out."""
+
+    def for_ever(chance: random.Random) -> Plan:
+        plan = doubtful_world(chance)
+        traits = {
+            account: msgspec.structs.replace(drawn, key_lifetime_seconds=None) for account, drawn in plan.traits.items()
+        }
+        faults = {
+            account: {fault: share for fault, share in drawn.items() if fault is not Fault.WORDS}
+            for account, drawn in plan.faults.items()
+        }
+        return msgspec.structs.replace(plan, traits=traits, faults=faults)
+
+    monkeypatch.setattr(simulation, "draw_plan", for_ever)
+    for seed in range(30):
+        report = simulate(seed, tmp_path)
+        assert not report.violations and not report.counts[State.UNKNOWN], explain(report)
+
+
+class TakesRefusalsForAbsence(AskingAgain):
+    """Releases a payout because its repetition was refused, or never left."""
+
+    def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
+        return msgspec.structs.replace(super()._refused(dispatch, error), state=State.READY)
+
+    async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+        said = each(receipts, len(dispatch.keys))
+        return (await self._journal.apply(list(map(Sighting, dispatch.keys, said)))).outcomes
+
+
+class TakesRefusalsForFailures(AskingAgain):
+    """Calls a payout failed because its repetition was refused for good."""
+
+    def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
+        return Dispatcher._refused(self, dispatch, error)
+
+    async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+        return await super()._write(dispatch, each(receipts, len(dispatch.keys)))
+
+
+def believe(monkeypatch: pytest.MonkeyPatch, **beliefs: Any) -> None:
+    """Let the adapter promise more than the bank keeps."""
+    original = SimulatedProvider.__init__
+
+    def believing(provider: SimulatedProvider, bank: Bank, sending: Callable[[Dispatch], None]) -> None:
+        original(provider, bank, sending)
+        provider.traits = msgspec.structs.replace(bank.traits, **beliefs)
+
+    monkeypatch.setattr(SimulatedProvider, "__init__", believing)
+
+
+def asks_without_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send again where nothing is promised."""
+    believe(monkeypatch, key_promise=KeyPromise.IDEMPOTENT, key_lifetime_seconds=None)
+
+    def without(chance: random.Random) -> Plan:
+        plan = doubtful_world(chance)
+        nothing = {"key_promise": KeyPromise.NONE, "key_lifetime_seconds": None}
+        traits = {account: msgspec.structs.replace(drawn, **nothing) for account, drawn in plan.traits.items()}
+        return msgspec.structs.replace(plan, traits=traits)
+
+    monkeypatch.setattr(simulation, "draw_plan", without)
+
+
+def asks_after_the_life_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send again however old the key is."""
+    monkeypatch.setattr(asking_again, "KEY_LIFE_SHARE", 1_000.0)
+
+
+def takes_refusals_for_absence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Release what was refused."""
+    monkeypatch.setattr(payment, "AskingAgain", TakesRefusalsForAbsence)
+
+
+def takes_refusals_for_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail what was refused for good."""
+    monkeypatch.setattr(payment, "AskingAgain", TakesRefusalsForFailures)
+
+
+@pytest.mark.usefixtures("doubtful")
+@pytest.mark.parametrize(
+    ("plant", "damage"),
+    [
+        (asks_without_a_promise, "PAID TWICE"),
+        (asks_after_the_life_of_the_key, "PAID TWICE"),
+        (takes_refusals_for_absence, "PAID TWICE"),
+        (takes_refusals_for_failures, "is failed, and the bank paid it"),
+    ],
+    ids=lambda case: getattr(case, "__name__", ""),
+)
+def test_a_planted_fault_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fault is seen within a hundred seeds, by its damage."""
+    plant(monkeypatch)
+    for seed in range(SEEDS_FOR_A_PLANTED_FAULT):
+        report = simulate(seed, tmp_path)
+        if any(damage in violation for violation in report.violations):
+            print(f"found by seed {seed}: {report.violations}")
+            return
+    pytest.fail(f"{plant.__name__} went unseen")
