@@ -2,7 +2,8 @@
 
 This module decides nothing about providers or files. It says which moves exist, so that every other part (and the
 journal's own SQL guard, which is generated from the same table) refuses the moves that could pay twice. `ready ->
-sending` is the only arrow that opens a dispatch, and nothing leads back to `ready` without proof or a person.
+sending` is the only arrow that opens a dispatch, and nothing leads back to `ready` without proof or a person. Sending
+an `unknown` payout again under a key that pays once is a way of asking, and no arrow: it stays `unknown` meanwhile.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ EDGES: tuple[Edge, ...] = (
     Edge(State.ACCEPTED, State.PAID, "the provider states it paid"),
     Edge(State.ACCEPTED, State.FAILED, "the provider states it did not pay"),
     Edge(State.ACCEPTED, State.HELD, "the provider contradicts itself"),
-    Edge(State.UNKNOWN, State.ACCEPTED, "a look-up found it"),
-    Edge(State.UNKNOWN, State.PAID, "a look-up found it paid"),
-    Edge(State.UNKNOWN, State.FAILED, "a look-up found it failed"),
+    Edge(State.UNKNOWN, State.ACCEPTED, "a look-up, or asking again, found it"),
+    Edge(State.UNKNOWN, State.PAID, "a look-up, or asking again, found it paid"),
+    Edge(State.UNKNOWN, State.FAILED, "a look-up, or asking again, found it failed"),
     Edge(State.UNKNOWN, State.HELD, "the provider contradicts itself"),
     Edge(State.UNKNOWN, State.READY, "final evidence that the provider never received it"),
     Edge(State.HELD, State.READY, "a person released it"),

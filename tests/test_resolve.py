@@ -11,9 +11,12 @@ import orjson
 import pytest
 from processes import call, rows
 
+from payout_engine.cli.deciding import _of_provider
 from payout_engine.journal import SqliteJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import Problem, Receipt
+from payout_engine.ports import Traits
+from payout_engine.testing.journal_asking import LIVES_AN_HOUR, PAYS_ONCE, PROMISES_NOTHING
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, chunk, dispatched, every, run, states
 
 CONFIG = '[accounts.bf]\nprovider = "senfenico"\napi_key = "sk_test_resolve"\nbase_url = "http://127.0.0.1:9"\n'
@@ -98,6 +101,19 @@ async def test_the_list_tells_what_is_known(folder: Path) -> None:
     assert [step["kind"] for step in listed[0]["steps"]] == ["intent", "receipts"]
     assert listed[-1]["amounts_minor"]["unknown"] == {"XOF": 1002}
     assert all("22670000002" not in str(event) for event in listed)
+
+
+@pytest.mark.parametrize(
+    ("traits", "words"),
+    [
+        (PROMISES_NOTHING, "does not promise that one key pays once"),
+        (PAYS_ONCE, "sending again is a way of asking."),
+        (LIVES_AN_HOUR, "only within 1 h after it was first sent: later it may be paid a second time"),
+    ],
+)
+def test_a_person_is_told_what_the_key_is_worth(traits: Traits, words: str) -> None:
+    """Whoever decides to send again knows whether that can pay twice, and from when on."""
+    assert words in _of_provider(traits)
 
 
 async def test_decisions_are_recorded_with_who_and_why(folder: Path) -> None:

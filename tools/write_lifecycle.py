@@ -21,7 +21,7 @@ MEANINGS: Mapping[State, str] = {
     "`unknown`, never `ready`.",
     State.ACCEPTED: "The provider acknowledged it and will say later what became of it.",
     State.UNKNOWN: "It was sent, or may have been, and no answer says what became of it. Nobody sends it again without "
-    "proof or a person's word.",
+    "proof or a person's word; where the provider promises that a key pays once, it may be sent again under it to ask.",
     State.HELD: "Only a person can say. Who decided, what and why is recorded.",
     State.PAID: "The provider states that the money moved.",
     State.FAILED: "The provider states that it did not pay: it is safe to pay again, as a new payout.",

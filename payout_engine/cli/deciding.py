@@ -13,6 +13,7 @@ from payout_engine.cli.console import data, emit, fail, plain, say
 from payout_engine.engine import Engine, Waiting
 from payout_engine.errors import UserError
 from payout_engine.journal.deciding import PROBLEMS_SHOWN, refused
+from payout_engine.journal.log import INTENT
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Decision, Entry, Finding, Run, Step, mask, masked
 from payout_engine.money import format_amount
@@ -111,7 +112,7 @@ def _told(line: Waiting) -> Iterator[str]:
 def _step(step: Step) -> str:
     receipt = step.receipt
     if receipt is None:
-        return "sent"
+        return "sent" if step.kind == INTENT else "sent again under the same key, to ask"
     heads = {"receipts": "answered", "sighting": "look-up", "recover": "interrupted", "decision": "decided"}
     said = ": ".join(part for part in (receipt.reason, receipt.message) if part)
     number = f" [transfer {receipt.provider_reference}]" if receipt.provider_reference else ""
@@ -166,7 +167,11 @@ def _advice(engine: Engine, run: Run, accounts: Sequence[str], options: str, cou
 def _of_provider(traits: Traits) -> str:
     asked = "" if traits.look_up is not LookUpKind.NONE else " It cannot be asked what became of a payout."
     if traits.key_promise is KeyPromise.IDEMPOTENT:
-        return f"the provider documents that one key pays once, so sending again is a way of asking.{asked}"
+        within = ""
+        if traits.key_lifetime_seconds is not None:
+            hours = traits.key_lifetime_seconds / 3600
+            within = f", but only within {hours:g} h after it was first sent: later it may be paid a second time"
+        return f"the provider documents that one key pays once, so sending again is a way of asking{within}.{asked}"
     return (
         "the provider does not promise that one key pays once. Ask it for a transfer with the key shown before a "
         "payout that was sent is sent again: it goes out under the same key, so a late first transfer will show as a "
