@@ -21,7 +21,7 @@ from payout_engine.testing.random_file import RandomFile, long_file, random_file
 STEPS: Mapping[str, int] = {
     **dict.fromkeys(["begin", "add", "hold", "discard", "find_digest", "balances", "ready", "tally"], 1),
     **dict.fromkeys(["open_queries", "finish", "lease", "outcomes", "repeats", "look_up"], 1),
-    **dict.fromkeys(["seal", "approve", "recover", "apply", "ask_again"], 4),
+    **dict.fromkeys(["seal", "approve", "recover", "apply", "ask_again"], 5),
     **dict.fromkeys(["intend", "send", "record"], 14),
 }
 """Steps at which a life may end, and how often each is chosen."""
