@@ -31,8 +31,9 @@ from payout_engine.pipeline.payment import Ending, Payer, Payment
 from payout_engine.ports import KeyPromise, LookUpKind, Traits
 from payout_engine.testing import simulation, virtual_time
 from payout_engine.testing.bank import Bank, Fault, SimulatedProvider
+from payout_engine.testing.crashing import Step
 from payout_engine.testing.journal_lines import MOOV, approved, chunk, sent, states
-from payout_engine.testing.plans import Plan, draw_plan
+from payout_engine.testing.plans import Life, Plan, draw_plan
 from payout_engine.testing.simulation import STARTED_AT, Report, Simulation, explain
 from payout_engine.throttle import Pace
 
@@ -497,20 +498,26 @@ def doubtful_world(chance: random.Random) -> Plan:
         return msgspec.structs.replace(
             drawn,
             key_promise=KeyPromise.IDEMPOTENT,
-            key_lifetime_seconds=chance.choice([None, 30.0, 60.0, 240.0]),
-            look_up=chance.choice([LookUpKind.NONE, LookUpKind.EACH, LookUpKind.SWEEP]),
+            key_lifetime_seconds=chance.choice([None, 60.0, 120.0, 240.0]),
+            look_up=chance.choice([LookUpKind.NONE, LookUpKind.NONE, LookUpKind.EACH, LookUpKind.SWEEP]),
             absence_final_seconds=None,
         )
 
-    common = {Fault.UNANSWERED: 0.3, Fault.HIDDEN: 0.5, Fault.LATE: 0.2, Fault.TOO_FAST: 0.2, Fault.REFUSED: 0.3}
+    common = {Fault.UNANSWERED: 0.4, Fault.HIDDEN: 0.5, Fault.TOO_FAST: 0.2, Fault.REFUSED: 0.3}
     return msgspec.structs.replace(
         plan,
         traits={account: traits(drawn) for account, drawn in plan.traits.items()},
         faults={account: {**faults, **common} for account, faults in plan.faults.items()},
-        lives=[
-            msgspec.structs.replace(life, downtime_seconds=chance.choice([5.0, 60.0, 300.0])) for life in plan.lives
-        ],
+        lives=[doubtful_life(chance, life) for life in plan.lives],
     )
+
+
+def doubtful_life(chance: random.Random, drawn: Life) -> Life:
+    """Let a life end now and then just when it asks again, and let the next one wait."""
+    changes: dict[str, Any] = {"downtime_seconds": chance.choice([5.0, 150.0, 300.0])}
+    if chance.random() < 0.2:
+        changes["step"] = Step(chance.choice([1, 1, 2, 3]), chance.random() < 0.5, "ask_again")
+    return msgspec.structs.replace(drawn, **changes)
 
 
 def simulate(seed: int, folder: Path) -> Report:
@@ -537,12 +544,15 @@ def doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nobody_is_paid_twice_by_being_asked_about(tmp_path: Path) -> None:
     """Whatever is lost, late or refused, and whenever the engine dies; and asking does help."""
     asked = paid = 0
+    crashed_at: set[str] = set()
     for seed in range(SEEDS):
         report = simulate(seed, tmp_path)
         assert not report.violations, explain(report)
+        crashed_at |= {line.split("CRASH ")[1] for line in report.trace if "CRASH " in line}
         asked += sum("journal: ask_again" in line for line in report.trace)
         paid += report.counts[State.PAID]
     assert asked > SEEDS and paid > 5 * SEEDS
+    assert {"before ask_again", "after ask_again"} <= crashed_at
 
 
 @pytest.mark.usefixtures("doubtful")
