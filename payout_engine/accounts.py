@@ -19,10 +19,11 @@ from payout_engine.errors import ConfigError, ProviderError
 from payout_engine.model import Balance, Lane
 from payout_engine.pipeline.payment import Payer
 from payout_engine.pipeline.route import Route, Router, Served
-from payout_engine.ports import HasBalances, Provider, Traits, Wallet
+from payout_engine.ports import HasBalances, Provider
 from payout_engine.registration import Account, Registration, SandboxServer
 from payout_engine.settings import AccountSettings, Settings, lock_folder, resolve_account
 from payout_engine.throttle import Pace
+from payout_engine.traits import Traits, Wallet
 
 SANDBOX_BALANCE_MINOR = 1_000_000_000
 """What each wallet of an embedded sandbox holds at first: enough for a demonstration, and visible when spent."""

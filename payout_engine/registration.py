@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from payout_engine.ports import Provider, Traits, Wallet
+from payout_engine.ports import Provider
+from payout_engine.traits import Traits, Wallet
 
 
 class FaultScript(Protocol):

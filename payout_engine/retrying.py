@@ -13,7 +13,8 @@ from payout_engine.errors import ConfigError
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.limits import BLOCK_ROWS
 from payout_engine.model import Block, Entry, Run, RunState
-from payout_engine.ports import Journal, LookUpKind
+from payout_engine.ports import Journal
+from payout_engine.traits import LookUpKind
 
 RETRIED = frozenset({State.FAILED, State.CANCELLED})
 """What is provably unpaid and could be paid as it is. A rejected line has to be mended first."""

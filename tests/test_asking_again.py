@@ -28,7 +28,6 @@ from payout_engine.pipeline.asking_again import AskingAgain
 from payout_engine.pipeline.dispatch import Dispatcher
 from payout_engine.pipeline.follow import FollowPolicy
 from payout_engine.pipeline.payment import Ending, Payer, Payment
-from payout_engine.ports import KeyPromise, LookUpKind, Traits
 from payout_engine.testing import simulation, virtual_time
 from payout_engine.testing.bank import Bank, Fault, SimulatedProvider
 from payout_engine.testing.crashing import Step
@@ -36,6 +35,7 @@ from payout_engine.testing.journal_lines import MOOV, approved, chunk, sent, sta
 from payout_engine.testing.plans import Life, Plan, draw_plan
 from payout_engine.testing.simulation import STARTED_AT, Report, Simulation, explain
 from payout_engine.throttle import Pace
+from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 POLICY = FollowPolicy(unknown_patience_seconds=300.0)
 LOST = AmbiguousError("timeout", "No answer came in time.")
@@ -491,7 +491,7 @@ SEEDS_FOR_A_PLANTED_FAULT = 100
 
 
 def doubtful_world(chance: random.Random) -> Plan:
-    """Draw a world of lost answers and refused calls, of keys that pay once (most for a while), and of pauses."""
+    """Draw a world of lost answers and refused calls, of keys that pay once (most for a while), and of no people."""
     plan = draw_plan(chance)
 
     def traits(drawn: Traits) -> Traits:
@@ -509,12 +509,14 @@ def doubtful_world(chance: random.Random) -> Plan:
         traits={account: traits(drawn) for account, drawn in plan.traits.items()},
         faults={account: {**faults, **common} for account, faults in plan.faults.items()},
         lives=[doubtful_life(chance, life) for life in plan.lives],
+        canary=None,
+        max_failure_share=1.0,
     )
 
 
 def doubtful_life(chance: random.Random, drawn: Life) -> Life:
-    """Let a life end now and then just when it asks again, and let the next one wait."""
-    changes: dict[str, Any] = {"downtime_seconds": chance.choice([5.0, 150.0, 300.0])}
+    """Let a life end now and then just when it asks again, and let the next one wait. Nobody comes to cancel it."""
+    changes: dict[str, Any] = {"downtime_seconds": chance.choice([5.0, 150.0, 300.0]), "visits": (), "twin": None}
     if chance.random() < 0.2:
         changes["step"] = Step(chance.choice([1, 1, 2, 3]), chance.random() < 0.5, "ask_again")
     return msgspec.structs.replace(drawn, **changes)

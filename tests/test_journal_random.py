@@ -29,9 +29,10 @@ from payout_engine.model import (
     RunState,
     Sighting,
 )
-from payout_engine.ports import Journal, KeyPromise, ReadyChunk
+from payout_engine.ports import Journal, ReadyChunk
 from payout_engine.testing.journal_asking import PAYS_ONCE
 from payout_engine.testing.journal_lines import MOOV, ORANGE, every, payout, refused, replay, run
+from payout_engine.traits import KeyPromise
 
 RUNS = ("one", "two", "three")
 SENT = (State.ACCEPTED, State.PAID, State.FAILED, State.UNKNOWN, State.READY, State.SENDING)

@@ -15,9 +15,9 @@ from payout_engine.cli.deciding import _of_provider
 from payout_engine.journal import SqliteJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import Problem, Receipt
-from payout_engine.ports import Traits
 from payout_engine.testing.journal_asking import LIVES_AN_HOUR, PAYS_ONCE, PROMISES_NOTHING
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, chunk, dispatched, every, run, states
+from payout_engine.traits import Traits
 
 CONFIG = '[accounts.bf]\nprovider = "senfenico"\napi_key = "sk_test_resolve"\nbase_url = "http://127.0.0.1:9"\n'
 WHO = ("--who", "Awa", "--why", "asked Orange")

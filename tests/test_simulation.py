@@ -27,11 +27,12 @@ from payout_engine.model import Choice, Dispatch, Lane, Outcome, Query, Receipt,
 from payout_engine.pipeline import payment
 from payout_engine.pipeline.dispatch import Dispatcher
 from payout_engine.pipeline.follow import Follower, FollowPolicy, Found
-from payout_engine.ports import LookUpKind, Provider, ReadyChunk
+from payout_engine.ports import Provider, ReadyChunk
 from payout_engine.testing import virtual_time
 from payout_engine.testing.journal_lines import approved, chunk, sent, states
 from payout_engine.testing.plans import draw_plan
 from payout_engine.testing.simulation import Report, explain, main, simulate
+from payout_engine.traits import LookUpKind
 
 REACHING = 150
 """The first seeds, of which it is also asked what they reach."""

@@ -17,9 +17,9 @@ from payout_engine.journal.log import INTENT
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Decision, Entry, Finding, Run, Step, mask, masked
 from payout_engine.money import format_amount
-from payout_engine.ports import KeyPromise, LookUpKind, Traits
 from payout_engine.sources import open_source
 from payout_engine.summary import Exit
+from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 SHOWN_MAX = 50
 """Lines shown to a person; `--json` gives all of them, and attention.csv has them."""

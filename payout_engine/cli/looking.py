@@ -16,8 +16,8 @@ from payout_engine.engine import Engine
 from payout_engine.errors import ConfigError
 from payout_engine.model import masked
 from payout_engine.money import format_amount
-from payout_engine.ports import Traits
 from payout_engine.summary import Exit, summarize
+from payout_engine.traits import Traits
 
 
 async def plan(engine: Engine, file: str, out: Path | None, sheet: str | None, *, json: bool) -> int:

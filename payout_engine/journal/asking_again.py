@@ -22,7 +22,8 @@ from payout_engine.journal.changes import run_no
 from payout_engine.journal.keys import chunk_range, provider_keys, run_no_of
 from payout_engine.lifecycle import LETTERS, State
 from payout_engine.model import Dispatch, Lane, Receipt, RequestKind
-from payout_engine.ports import KeyPromise, LookUpKind, ReadyChunk, Traits
+from payout_engine.ports import ReadyChunk
+from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 KEY_LIFE_SHARE = 0.5
 """How much of a key's documented life is used. The other half is for what no clock of ours sees: a call that lies on

@@ -61,7 +61,8 @@ from payout_engine.model import (
     Step,
     Tally,
 )
-from payout_engine.ports import Applied, ReadyChunk, Traits
+from payout_engine.ports import Applied, ReadyChunk
+from payout_engine.traits import Traits
 
 
 class MemoryJournal:

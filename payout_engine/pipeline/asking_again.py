@@ -18,8 +18,9 @@ from payout_engine.lifecycle import State
 from payout_engine.limits import READY_CHUNKS_AHEAD
 from payout_engine.model import Dispatch, Lane, Outcome, Receipt, Sighting
 from payout_engine.pipeline.dispatch import Dispatcher, Publish, parts
-from payout_engine.ports import Journal, KeyPromise, Provider, ReadyChunk, Traits
+from payout_engine.ports import Journal, Provider, ReadyChunk
 from payout_engine.throttle import Pace
+from payout_engine.traits import KeyPromise, Traits
 
 VERDICTS = frozenset({State.ACCEPTED, State.PAID, State.FAILED, State.REVERSED})
 """What the answer to a repetition may say of a payout. `ready` (refused before processing) is about the repetition."""

@@ -20,7 +20,8 @@ from payout_engine.lifecycle import State
 from payout_engine.limits import QUERIES_BATCH
 from payout_engine.model import Query, Sighting, Tally
 from payout_engine.pipeline.dispatch import Publish
-from payout_engine.ports import Journal, LookUpKind, Provider
+from payout_engine.ports import Journal, Provider
+from payout_engine.traits import LookUpKind
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from payout_engine.lifecycle import State
 from payout_engine.limits import READY_CHUNKS_AHEAD
 from payout_engine.model import Balance, Lane
 from payout_engine.pipeline.route import Router
-from payout_engine.ports import Journal, Wallet
+from payout_engine.ports import Journal
+from payout_engine.traits import Wallet
 
 
 class LaneForecast(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,8 +22,9 @@ from payout_engine.pipeline.asking_again import AskingAgain, may_ask_again
 from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, Canary, Failures, canary_of
 from payout_engine.pipeline.dispatch import Dispatcher, Publish, Stop
 from payout_engine.pipeline.follow import AskAgain, Follower, FollowPolicy
-from payout_engine.ports import Journal, LookUpKind, Provider
+from payout_engine.ports import Journal, Provider
 from payout_engine.throttle import Pace
+from payout_engine.traits import LookUpKind
 
 UNFINISHED = frozenset({State.READY, State.SENDING, State.ACCEPTED})
 """While any payout is in one of these, its run is not finished."""

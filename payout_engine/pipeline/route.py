@@ -19,8 +19,8 @@ from payout_engine.errors import ConfigError
 from payout_engine.limits import AMOUNT_MINOR_MAX
 from payout_engine.model import Lane, Problem
 from payout_engine.money import DECIMALS, currencies_named, format_amount
-from payout_engine.ports import Traits, Wallet
 from payout_engine.reasons import problem
+from payout_engine.traits import Traits, Wallet
 
 _REMEMBERED_MAX = 20_000
 """Decisions kept: more than any real file has operators and spellings, and a bound for one that is made to hurt."""

@@ -22,7 +22,7 @@ from payout_engine import clock
 from payout_engine.errors import AmbiguousError, Brake, NotSentError, ProviderError, RefusedError
 from payout_engine.lifecycle import State
 from payout_engine.model import Balance, Dispatch, Payout, Query, Receipt, Sighting
-from payout_engine.ports import KeyPromise, LookUpKind, Traits
+from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 TIMEOUT_SECONDS = 5.0
 """How long the provider waits for an answer."""

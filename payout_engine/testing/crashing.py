@@ -18,7 +18,8 @@ import msgspec
 
 from payout_engine.errors import JournalFullError
 from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
-from payout_engine.ports import HasBalances, Journal, Provider, Traits
+from payout_engine.ports import HasBalances, Journal, Provider
+from payout_engine.traits import Traits
 
 READS = frozenset(
     {

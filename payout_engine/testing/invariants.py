@@ -14,10 +14,11 @@ import msgspec
 from payout_engine.journal.verdict import CONTRADICTION
 from payout_engine.lifecycle import State
 from payout_engine.model import REJECTED_LANE, Choice, Entry, Outcome, Run, RunState
-from payout_engine.ports import Journal, LookUpKind, Traits
+from payout_engine.ports import Journal
 from payout_engine.testing.bank import Bank, Transfer
 from payout_engine.testing.random_file import RandomFile
 from payout_engine.testing.witness import Witness
+from payout_engine.traits import LookUpKind, Traits
 
 NEVER_PAID = frozenset({State.READY, State.HELD, State.FAILED, State.REJECTED, State.CANCELLED})
 """States in which the bank must not have paid. `unknown` promises nothing, and is checked for patience instead."""

@@ -9,7 +9,7 @@ from payout_engine import clock
 from payout_engine.errors import IllegalMoveError
 from payout_engine.lifecycle import State
 from payout_engine.model import Receipt, Request, RequestKind, Sighting
-from payout_engine.ports import Journal, KeyPromise, LookUpKind, ReadyChunk, Traits
+from payout_engine.ports import Journal, ReadyChunk
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -23,6 +23,7 @@ from payout_engine.testing.journal_lines import (
     sent,
     states,
 )
+from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 PAYS_ONCE = Traits(
     pays_out=True,

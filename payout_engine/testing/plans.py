@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from payout_engine.ports import KeyPromise, LookUpKind, Traits
 from payout_engine.testing.bank import ABSENCE_FINAL_SECONDS, Fault
 from payout_engine.testing.crashing import Step
 from payout_engine.testing.people import Errand, Visit
 from payout_engine.testing.random_file import RandomFile, long_file, random_files
+from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 STEPS: Mapping[str, int] = {
     **dict.fromkeys(["begin", "add", "hold", "discard", "find_digest", "balances", "ready", "tally"], 1),

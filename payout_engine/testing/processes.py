@@ -18,11 +18,12 @@ import anyio.abc
 from payout_engine.accounts import Accounts
 from payout_engine.engine import Engine
 from payout_engine.model import Dispatch, Query, Receipt, Sighting
-from payout_engine.ports import Journal, Provider, Traits, Wallet
+from payout_engine.ports import Journal, Provider
 from payout_engine.settings import Settings
 from payout_engine.testing.bank import Bank, SimulatedProvider
 from payout_engine.testing.crashing import CrashingJournal, CrashingProvider, Fuse
 from payout_engine.testing.witness import Witness
+from payout_engine.traits import Traits, Wallet
 
 WALLETS = (
     Wallet(

@@ -10,9 +10,10 @@ from payout_engine.errors import ConfigError, NotSentError
 from payout_engine.limits import CHUNK_SIZE
 from payout_engine.model import Dispatch, Lane, Payout
 from payout_engine.money import DECIMALS
-from payout_engine.ports import HasBalances, KeyPromise, Traits
+from payout_engine.ports import HasBalances
 from payout_engine.registration import Registration
 from payout_engine.testing.provider_scene import ProviderTests, account, attempt, playing, states
+from payout_engine.traits import KeyPromise, Traits
 
 TRAITS_MAX = 12
 RECIPIENTS = frozenset({"phone", "email", "account_number"})

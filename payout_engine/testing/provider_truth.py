@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from payout_engine.errors import ProviderError
 from payout_engine.lifecycle import State
 from payout_engine.model import Dispatch, Sighting
-from payout_engine.ports import HasBalances, LookUpKind
+from payout_engine.ports import HasBalances
 from payout_engine.providers._sandbox import FaultKind
 from payout_engine.registration import Registration
 from payout_engine.testing import provider_answers as answers
@@ -35,6 +35,7 @@ from payout_engine.testing.provider_scene import (
     skip_unless_played,
     states,
 )
+from payout_engine.traits import LookUpKind
 
 MOVED_STATUSES = (200, 201, 202, 204, 301, 302, 400, 404, 409, 418, 422, 500, 502, 503, 504)
 UNMOVED_STATUSES = (*MOVED_STATUSES, 401, 403, 429)

@@ -34,7 +34,6 @@ from payout_engine.journal import MemoryJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import Run
 from payout_engine.payments import PaymentStream, alone
-from payout_engine.ports import LookUpKind
 from payout_engine.settings import AccountSettings, Settings
 from payout_engine.submission import Submission
 from payout_engine.testing import virtual_time
@@ -46,6 +45,7 @@ from payout_engine.testing.plans import Life, draw_plan
 from payout_engine.testing.processes import WALLETS, open_engine
 from payout_engine.testing.random_file import RandomFile
 from payout_engine.testing.witness import Witness
+from payout_engine.traits import LookUpKind
 
 STARTED_AT = 1_800_000_000.0
 """When the simulated world begins, in seconds since 1970."""

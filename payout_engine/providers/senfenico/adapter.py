@@ -17,10 +17,10 @@ import msgspec
 from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.limits import CHUNK_SIZE, RECEIPTS_BATCH
 from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
-from payout_engine.ports import KeyPromise, LookUpKind, Traits, Wallet
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.client import BASE_URL, SenfenicoClient
 from payout_engine.registration import Account
+from payout_engine.traits import KeyPromise, LookUpKind, Traits, Wallet
 
 FETCH_QUERIES_MAX = 20
 """Up to this many payouts with known references are asked for one by one; beyond, one sweep of the list is cheaper."""
