@@ -62,6 +62,13 @@ def moment() -> Moment:
     return Moment(now(), *_up())
 
 
+def later(one: Moment, other: Moment) -> Moment:
+    """Return the later of two moments: by the uptime where both count from one start, else by the wall clock."""
+    if one.boot == other.boot:
+        return max(one, other, key=lambda each: each.up_seconds)
+    return max(one, other)
+
+
 def least_age_seconds(then: Moment) -> float:
     """Return how long ago `then` was, at least, whatever was done to the wall clock since.
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
+from payout_engine.clock import Moment, least_age_seconds
 from payout_engine.lifecycle import State
 
 
@@ -219,15 +220,20 @@ class Query(msgspec.Struct, frozen=True):
         key: our provider key.
         provider_reference: the provider's id, or empty when it never told us.
         state: `sending`, `accepted` or `unknown`.
-        sent_at: when it was last sent, also if only to ask again, in seconds since 1970.
+        sent: when it was last sent, also if only to ask again.
         payout: the payout itself.
     """
 
     key: str
     provider_reference: str
     state: State
-    sent_at: float
+    sent: Moment
     payout: Payout
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it was last sent, at least; never longer than the truth, whatever was done to the clocks."""
+        return least_age_seconds(self.sent)
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

@@ -38,8 +38,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
         key_lifetime_seconds: how long that holds, from the first call with the key; None means without end. A provider
             that documents no time must not be given None out of hope: then its key promises nothing.
         look_up: how open payouts are found again.
-        absence_final_seconds: a look-up that does not show a payout this long after it was sent proves that it was
-            never received; None means never proves anything.
+        absence_final_seconds: a look-up that does not show a payout this long after it was sent (`Query.age_seconds`)
+            proves that it was never received; None means never proves anything.
         recipients: which kinds it pays: `phone`, `email`, `account_number`.
     """
 

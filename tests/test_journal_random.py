@@ -181,7 +181,7 @@ class Player:
     async def queries(self, run_id: str, limit: int) -> object:
         asked, after = await self.journal.open_queries(run_id, "bf", limit)
         more, _ = await self.journal.open_queries(run_id, "bf", limit, after) if after else ((), 0)
-        return [(q.payout.line, q.state, q.provider_reference, q.sent_at > 0) for q in (*asked, *more)]
+        return [(q.payout.line, q.state, q.provider_reference, q.sent.at > 0) for q in (*asked, *more)]
 
     async def picture(self) -> object:
         """Return everything a person could see, without times and keys."""

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from payout_engine import providers
+from payout_engine.clock import Moment
 from payout_engine.errors import AmbiguousError, Brake, ConfigError, NotSentError, RefusedError
 from payout_engine.lifecycle import State
 from payout_engine.model import Dispatch, Lane, Payout, Query, Receipt, Sighting
@@ -199,7 +200,7 @@ async def test_sending_the_same_key_twice_pays_twice() -> None:
 def query(transfer: LedgerTransfer, reference: str | None = None) -> Query:
     payout = Payout("r", transfer.amount, "XOF", "226" + transfer.phone)
     shown = transfer.reference if reference is None else reference
-    return Query(transfer.ext_id or "", shown, State.ACCEPTED, 0.0, payout)
+    return Query(transfer.ext_id or "", shown, State.ACCEPTED, Moment(0.0, "", 0.0), payout)
 
 
 async def test_known_references_are_fetched_one_by_one() -> None:

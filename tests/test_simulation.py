@@ -117,7 +117,7 @@ class GivesUpByAge(Follower):
 
     async def look_up(self, next_in_seconds: float = 0.0) -> Found:
         queries, _ = await self._journal.open_queries(self._run_id, self.account, 100)
-        old = [query for query in queries if query.state is State.UNKNOWN and clock.now() - query.sent_at > 30.0]
+        old = [query for query in queries if query.state is State.UNKNOWN and query.age_seconds > 30.0]
         await self._journal.apply([Sighting(query.key, Receipt(State.READY, "too_old")) for query in old])
         return await super().look_up(next_in_seconds)
 

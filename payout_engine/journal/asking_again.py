@@ -134,18 +134,19 @@ def ask_again(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dispatc
     if lifetime_seconds is not None and not steady(_times(db, number), at):
         raise IllegalMoveError(SET_BACK)
     indexes = None if len(chunk.indexes) == len(states) else list(chunk.indexes)
-    entry = log.AskedAgain(promise, lifetime_seconds, indexes)
+    moment = clock.moment()
+    entry = log.AskedAgain(promise, lifetime_seconds, indexes, moment.boot, moment.up_seconds)
     log.append(db, at, number, log.ASKED_AGAIN, rows.text(entry), chunk_id)
     last = value(db, "SELECT max(dispatch_id) FROM dispatches WHERE chunk_id = ?", (chunk_id,))
     return Dispatch(last, chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
 
 
-def asked(db: apsw.Connection, chunk_id: int, count: int) -> Iterator[tuple[float, Sequence[int]]]:
+def asked(db: apsw.Connection, chunk_id: int, count: int) -> Iterator[tuple[clock.Moment, Sequence[int]]]:
     """Yield when payouts of a chunk were sent again to ask, and which."""
     query = "SELECT at, body FROM log WHERE chunk_id = ? AND kind = 'asked_again' ORDER BY seq"
     for at, body in every(db, query, (chunk_id,)):
-        indexes = _entry.decode(body).indexes
-        yield at, range(count) if indexes is None else indexes
+        entry = _entry.decode(body)
+        yield clock.Moment(at, entry.boot, entry.up_seconds), range(count) if entry.indexes is None else entry.indexes
 
 
 def _first_sent(db: apsw.Connection, chunk_id: int, count: int) -> Mapping[int, float]:

@@ -80,11 +80,15 @@ class AskedAgain(msgspec.Struct, frozen=True, omit_defaults=True):
         promise: what was relied upon: the provider's promise about the key, as in `ports.KeyPromise`.
         lifetime_seconds: how long that holds; None for without end.
         indexes: which payouts; None for the whole chunk.
+        boot: of the moment, as in `clock.Moment`.
+        up_seconds: likewise.
     """
 
     promise: str
     lifetime_seconds: float | None
     indexes: Sequence[int] | None = None
+    boot: str = ""
+    up_seconds: float = 0.0
 
 
 class Note(msgspec.Struct, frozen=True):

@@ -247,7 +247,7 @@ class MemoryJournal:
         if not lines or any(line.receipt.state is not State.READY for line in lines):
             raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
         for line in lines:
-            line.receipt, line.sent_at = Receipt(State.SENDING), at
+            line.receipt, line.sent = Receipt(State.SENDING), clock.moment()
             line.first_sent_at = at if line.first_sent_at is None else min(at, line.first_sent_at)
             line.steps.append(Step(at, log.INTENT, None))
         self._times.append(at)
@@ -301,7 +301,7 @@ class MemoryJournal:
         if lifetime_seconds is not None and not steady(self._times[run.sealed_no :], at):
             raise IllegalMoveError(SET_BACK)
         for line in lines:
-            line.sent_at = max(at, line.sent_at)
+            line.sent = clock.moment()
             line.steps.append(Step(at, log.ASKED_AGAIN, None))
         self._times.append(at)
         last = max(item.dispatch_id for item in self._dispatches if item.chunk_id == chunk.chunk_id)
@@ -342,8 +342,9 @@ class MemoryJournal:
             and position > after
         ][:limit]
         queries = [
-            Query(line.key, line.receipt.provider_reference, line.receipt.state, line.sent_at, line.payout)
+            Query(line.key, line.receipt.provider_reference, line.receipt.state, line.sent, line.payout)
             for line in open_lines
+            if line.sent is not None
         ]
         return queries, open_lines[-1].position if len(queries) == limit else 0
 
@@ -408,7 +409,7 @@ class MemoryJournal:
                 chunks.setdefault(split_position(position)[0], []).append(line)
         outcomes: list[Outcome] = []
         for chunk_id in list(chunks)[:limit]:
-            lines = [line for line in chunks[chunk_id] if withdrawn(line.receipt, sent=line.sent_at > 0)]
+            lines = [line for line in chunks[chunk_id] if withdrawn(line.receipt, sent=line.sent is not None)]
             for line in lines:
                 line.receipt = withdrawal(request, at)
             if lines:
@@ -422,7 +423,7 @@ class MemoryJournal:
         chunks = by_chunk(run.token, run.number, decisions)
         chosen = {position_of(chunk, index): told for chunk, part in chunks.items() for index, told in part.items()}
         problems = [
-            refusal(line.payout, line.receipt, told.choice, sent=line.sent_at > 0) if line else absent(told)
+            refusal(line.payout, line.receipt, told.choice, sent=line.sent is not None) if line else absent(told)
             for line, told in ((run.lines.get(position), told) for position, told in sorted(chosen.items()))
         ]
         if any(problems):

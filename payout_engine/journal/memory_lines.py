@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from payout_engine.clock import Moment
 from payout_engine.errors import IllegalMoveError
 from payout_engine.journal.asking_again import CANCEL_NOTE
 from payout_engine.journal.fresh import payee
@@ -25,7 +26,7 @@ class Line(msgspec.Struct):
     lane: Lane
     key: str
     receipt: Receipt
-    sent_at: float = 0.0
+    sent: Moment | None = None
     first_sent_at: float | None = None
     steps: list[Step] = []
 

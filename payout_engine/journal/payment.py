@@ -106,8 +106,8 @@ def intend(db: apsw.Connection, chunk: ReadyChunk) -> Dispatch:
         raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
     indexes = None if whole else list(chunk.indexes)
     db.execute(
-        "INSERT INTO dispatches (chunk_id, indexes, begun_at) VALUES (?, ?, ?)",
-        (chunk_id, None if whole else rows.text(indexes), at),
+        "INSERT INTO dispatches (chunk_id, indexes, begun_at, boot, up_seconds) VALUES (?, ?, ?, ?, ?)",
+        (chunk_id, None if whole else rows.text(indexes), at, *clock.moment()[1:]),
     )
     dispatch_id = db.last_insert_rowid()
     _set_sending(db, chunk_id, states, indexes, at)
@@ -196,20 +196,18 @@ def _queries(
     if not indexes:
         return []
     asked, receipts = rows.read_payouts(payouts), rows.read_receipts(stored, len(states))
-    sent_at: dict[int, float] = {}
-    for dispatched, begun_at in every(
-        db, "SELECT indexes, begun_at FROM dispatches WHERE chunk_id = ? ORDER BY dispatch_id", (chunk_id,)
-    ):
-        for index in rows.read_indexes(dispatched, len(states)):
-            sent_at[index] = begun_at
-    for at, again in asking_again.asked(db, chunk_id, len(states)):
-        sent_at |= {index: max(at, sent_at.get(index, at)) for index in again}
+    sent: dict[int, clock.Moment] = {}
+    query = "SELECT indexes, begun_at, boot, up_seconds FROM dispatches WHERE chunk_id = ? ORDER BY dispatch_id"
+    for dispatched, *moment in every(db, query, (chunk_id,)):
+        sent |= dict.fromkeys(rows.read_indexes(dispatched, len(states)), clock.Moment(*moment))
+    for again_at, again in asking_again.asked(db, chunk_id, len(states)):
+        sent |= {index: clock.later(again_at, sent.get(index, again_at)) for index in again}
     return [
         Query(
             key=key,
             provider_reference=rows.standing(states[index], receipts[index]).provider_reference,
             state=STATES_BY_LETTER[states[index]],
-            sent_at=sent_at[index],
+            sent=sent[index],
             payout=asked[index],
         )
         for index, key in zip(indexes, provider_keys(token, chunk_id, indexes), strict=True)

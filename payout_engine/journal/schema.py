@@ -45,8 +45,12 @@ def _first(connection: apsw.Connection) -> None:
 
 
 def _second(connection: apsw.Connection) -> None:
-    """Find what was sent again to ask without reading the whole log."""
+    """Find what was sent again to ask without reading the whole log; know ages by a clock that nobody sets."""
     connection.execute("CREATE INDEX log_asked_again ON log (chunk_id) WHERE kind = 'asked_again'")
+    connection.execute(
+        "ALTER TABLE dispatches ADD COLUMN boot TEXT NOT NULL DEFAULT '';"
+        "ALTER TABLE dispatches ADD COLUMN up_seconds REAL NOT NULL DEFAULT 0"
+    )
 
 
 MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_first, _second)

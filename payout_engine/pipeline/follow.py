@@ -225,9 +225,9 @@ class Follower:
         """
         if all(sighting.receipt.state is not State.READY for sighting in sightings):
             return sightings
-        asked = {query.key: query.sent_at for query in queries}
+        asked = {query.key: query.sent for query in queries}
         present, _ = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, start)
-        proved = {query.key for query in present if asked.get(query.key) == query.sent_at}
+        proved = {query.key for query in present if asked.get(query.key) == query.sent}
         return [
             sighting for sighting in sightings if sighting.receipt.state is not State.READY or sighting.key in proved
         ]

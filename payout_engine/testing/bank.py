@@ -18,7 +18,6 @@ import anyio
 import anyio.abc
 import msgspec
 
-from payout_engine import clock
 from payout_engine.errors import AmbiguousError, Brake, NotSentError, ProviderError, RefusedError
 from payout_engine.lifecycle import State
 from payout_engine.model import Balance, Dispatch, Payout, Query, Receipt, Sighting
@@ -382,7 +381,7 @@ class SimulatedProvider:
         return [
             Sighting(query.key, absent)
             for query in queries
-            if query.key not in visible and clock.now() - query.sent_at >= final_seconds
+            if query.key not in visible and query.age_seconds >= final_seconds
         ]
 
 

@@ -112,7 +112,7 @@ class AskingSuite:
             with clock.replaced(lambda: 1_060.0):
                 await journal.ask_again((await doubtful(journal))[0], PAYS_ONCE)
                 asked, _ = await journal.open_queries("run", "bf", 9)
-            assert [query.sent_at for query in asked] == [1_060.0, 1_000.0]
+            assert [query.sent.at for query in asked] == [1_060.0, 1_000.0]
 
     async def test_nothing_else_can_be_asked_about(self, journal_factory: JournalFactory) -> None:
         """A payout that is not unknown, or moved since it was loaded, is refused, and with it the whole chunk."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from payout_engine import clock
@@ -191,7 +193,20 @@ class PaymentSuite:
             assert asked[1].provider_reference == "T1"
             assert asked[1].key == dispatch.keys[1]
             assert (asked[0].state, asked[-1].state) == (State.ACCEPTED, State.UNKNOWN)
-            assert all(abs(query.sent_at - clock.now()) < 60 for query in asked)
+            assert all(abs(query.sent.at - clock.now()) < 60 and query.age_seconds < 60 for query in asked)
+
+    async def test_an_age_is_not_what_the_wall_clock_says(self, journal_factory: JournalFactory) -> None:
+        """A clock that is set forward makes no payout older; after a restart it is as old as that, at most."""
+        async with journal_factory() as journal:
+            with clock.replaced(lambda: 1_000.0, lambda: ("first", 500.0)):
+                await approved(journal, "run", chunk([1]))
+                await sent(journal, "run", Receipt(State.UNKNOWN))
+            ages = []
+            for boot, up_seconds in ("first", 530.0), ("second", 40.0):
+                with clock.replaced(lambda: 90_000.0, partial(_up, boot, up_seconds)):
+                    (query,), _ = await journal.open_queries("run", "bf", 1)
+                    ages.append(query.age_seconds)
+            assert ages == [30.0, 40.0]
 
     async def test_a_sighting_settles_an_open_payout(self, journal_factory: JournalFactory) -> None:
         """What a look-up shows becomes the state; showing it again changes nothing; the known reference stays."""
@@ -335,3 +350,7 @@ class PaymentSuite:
             await journal.apply([Sighting(dispatch.keys[0], Receipt(State.UNKNOWN, "odd", provider_reference="T1"))])
             found = await entry(journal, "run", 1)
             assert (found.receipt.state, found.receipt.provider_reference) == (State.ACCEPTED, "T1")
+
+
+def _up(boot: str, up_seconds: float) -> tuple[str, float]:
+    return boot, up_seconds

@@ -62,6 +62,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         visits: people with errands, each from a process of their own.
         balance_share: what the balances are topped up to, as a share of all that is to be paid.
         clock_offset_seconds: how wrong the machine's clock is.
+        restarted: the machine was started anew before it.
         downtime_seconds: until the next life.
     """
 
@@ -85,6 +86,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     visits: Sequence[Visit] = ()
     balance_share: float | None = None
     clock_offset_seconds: float = 0.0
+    restarted: bool = False
     downtime_seconds: float = 1.0
 
 
@@ -105,12 +107,11 @@ def draw_plan(chance: random.Random) -> Plan:
     """Draw a world and its lives."""
     accounts = chance.choice([("bf",), ("bf",), ("orange", "moov")])
     traits = {account: _draw_traits(chance) for account in accounts}
-    absence = any(each.absence_final_seconds is not None for each in traits.values())
     plan = Plan(
         files=random_files(chance),
         traits=traits,
         faults={account: _draw_faults(chance) for account in accounts},
-        lives=[_draw_company(chance, absence) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
+        lives=[_draw_company(chance) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
         commit_seconds=chance.choice([0.0, 0.001, 0.01]),
         patience_seconds=chance.choice([5.0, 20.0, 90.0]),
         canary=chance.choice([None, None, None, 1, 3]),
@@ -169,13 +170,13 @@ def _draw_faults(chance: random.Random) -> Mapping[Fault, float]:
     }
 
 
-def _draw_company(chance: random.Random, absence: bool) -> Life:
+def _draw_company(chance: random.Random) -> Life:
     """Draw a life, and who else is about while it lasts."""
-    life = _draw_life(chance, absence)
+    life = _draw_life(chance)
     twin = None
     if chance.random() < 0.2:
         begins_at = chance.choice([0.0, 0.0, _moment(chance)])
-        twin = msgspec.structs.replace(_draw_life(chance, absence), begins_at=begins_at, disk_full_at=None)
+        twin = msgspec.structs.replace(_draw_life(chance), begins_at=begins_at, disk_full_at=None)
     visits = [_draw_visit(chance) for _ in range(chance.choice([0, 0, 0, 1, 1, 2]))]
     return msgspec.structs.replace(life, twin=twin, visits=visits)
 
@@ -199,8 +200,8 @@ def _moment(chance: random.Random) -> float:
     return math.exp(chance.uniform(math.log(0.05), math.log(60.0)))
 
 
-def _draw_life(chance: random.Random, absence: bool) -> Life:
-    """Draw how a life goes. Where absence is proved by age the clock must be right: no provider can know better."""
+def _draw_life(chance: random.Random) -> Life:
+    """Draw how a life goes."""
     common: dict[str, Any] = {
         "follow_for_seconds": chance.choice([0.0, 5.0, 120.0, 600.0]),
         "listener_seconds": chance.choice([0.0, 0.0, 0.0, 2.0]),
@@ -210,7 +211,8 @@ def _draw_life(chance: random.Random, absence: bool) -> Life:
         "try_again_seconds": chance.choice([0.01, 0.2, 2.0]),
         "waits": chance.random() < 0.5,
         "balance_share": chance.choice([None, 0.2, 0.5, 1.0, 1.0, 1.0]),
-        "clock_offset_seconds": 0.0 if absence else chance.choice([0.0, 0.0, -3600.0]),
+        "clock_offset_seconds": chance.choice([0.0, 0.0, -3600.0, 86_400.0]),
+        "restarted": chance.random() < 0.2,
         "downtime_seconds": chance.choice([0.5, 5.0, 60.0]),
     }
     ends = {"peace": 4, "step": 4, "named": 10, "time": 4, "stop": 1, "cut_off": 1, "leave": 1, "full": 1}

@@ -277,7 +277,7 @@ async def ask(provider: Provider, sent: Dispatch, said: Said = ()) -> dict[str, 
     receipts = [] if isinstance(said, ProviderError) else said
     references = {key: receipt.provider_reference for key, receipt in zip(sent.keys, receipts, strict=False)}
     queries = [
-        Query(key, references.get(key, ""), State.UNKNOWN, clock.now(), payout)
+        Query(key, references.get(key, ""), State.UNKNOWN, clock.moment(), payout)
         for key, payout in zip(sent.keys, sent.payouts, strict=True)
     ]
     found: dict[str, Sighting] = {}

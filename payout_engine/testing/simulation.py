@@ -93,6 +93,7 @@ class Simulation:
         self._journal = MemoryJournal()
         self._banks: dict[str, Bank] = {}
         self._clock_offset_seconds = 0.0
+        self._booted_at = 0.0
         self._disk = Disk()
         self.report = Report(seed, [], [])
         self._witness = Witness(self._journal, self._tell, self._violated)
@@ -106,7 +107,7 @@ class Simulation:
 
     async def run(self) -> Report:
         """Live all lives, come to rest, and check."""
-        with clock.replaced(lambda: STARTED_AT + anyio.current_time() + self._clock_offset_seconds):
+        with clock.replaced(lambda: STARTED_AT + anyio.current_time() + self._clock_offset_seconds, self._up):
             async with anyio.create_task_group() as world:
                 self._open_banks(world)
                 for life in self._plan.lives:
@@ -117,6 +118,10 @@ class Simulation:
         self.report.seconds = anyio.current_time()
         self.report.happened.update(self._witness.happened)
         return self.report
+
+    def _up(self) -> tuple[str, float]:
+        """Return which start of the machine this is, and how long ago it was."""
+        return str(self._booted_at), anyio.current_time() - self._booted_at
 
     def _open_banks(self, world: anyio.abc.TaskGroup) -> None:
         for account, traits in self._plan.traits.items():
@@ -148,6 +153,9 @@ class Simulation:
         self.report.lives += 1
         self._tell(f"life {self.report.lives}: {life}")
         self._clock_offset_seconds = life.clock_offset_seconds
+        self._witness.clock_was_ahead |= life.clock_offset_seconds > 0
+        if life.restarted:
+            self._booted_at = anyio.current_time()
         if life.balance_share is not None:
             self._top_up(life.balance_share)
         async with anyio.create_task_group() as everybody:

@@ -33,6 +33,7 @@ class Witness:
     Attributes:
         decided: by provider key, the last word of a person on a payout.
         withdrawn: the runs that a person cancelled.
+        clock_was_ahead: whether the wall clock ever was; after a restart nobody can say then how old a payout is.
         happened: how often each verb of a person, and each brake, came to something.
 
     Args:
@@ -44,6 +45,7 @@ class Witness:
     def __init__(self, journal: Journal, tell: Callable[[str], None], violated: Callable[[str], None]) -> None:
         self.decided: dict[str, Choice] = {}
         self.withdrawn: set[str] = set()
+        self.clock_was_ahead = False
         self.happened: Counter[str] = Counter()
         self._journal = journal
         self._tell = tell
