@@ -20,8 +20,9 @@ from payout_engine.journal import log, rows
 from payout_engine.journal.ask import every, value
 from payout_engine.journal.changes import run_no
 from payout_engine.journal.keys import chunk_range, provider_keys, run_no_of
+from payout_engine.journal.steering import cancelled
 from payout_engine.lifecycle import LETTERS, State
-from payout_engine.model import Dispatch, Lane, Receipt, RequestKind
+from payout_engine.model import Dispatch, Lane, Receipt
 from payout_engine.ports import ReadyChunk
 from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
@@ -31,9 +32,6 @@ the wire or at the provider before it is carried out, a provider that tidies up 
 
 CLOCK_SLACK_SECONDS = 1.0
 """A clock that goes back by less than this was corrected, not set back; the unused half of a key's life covers it."""
-
-CANCEL_NOTE = f"asked_{RequestKind.CANCEL}"
-"""The kind of the remark that stays in the log when a person asked to cancel a run, also when that is done."""
 
 STEERED = "a person paused or cancelled this run, so nothing of it is sent again, not even to ask"
 MOVED = "a payout of this chunk is no longer unknown, so it is not sent again to ask"
@@ -168,8 +166,7 @@ def _times(db: apsw.Connection, number: int) -> Iterator[float]:
 def _steered(db: apsw.Connection, number: int) -> bool:
     """Tell whether a person paused a run, or ever asked to cancel it."""
     standing = value(db, "SELECT 1 FROM requests WHERE run_no = ?", (number,))
-    noted = "SELECT 1 FROM log WHERE run_no = ? AND kind = 'note' AND body ->> 'kind' = ? LIMIT 1"
-    return standing is not None or value(db, noted, (number, CANCEL_NOTE)) is not None
+    return standing is not None or cancelled(db, number) is not None
 
 
 _entry = msgspec.json.Decoder(log.AskedAgain)

@@ -28,11 +28,11 @@ from payout_engine.journal.keys import (
     run_no_of,
     split_position,
 )
-from payout_engine.journal.memory_lines import Line, RunLines, alike, in_chunks, outcome, require, steered
+from payout_engine.journal.memory_lines import Line, RunLines, alike, in_chunks, open_queries, outcome, require, steered
 from payout_engine.journal.rows import INTERRUPTED, each, receipt_of, stamped
 from payout_engine.journal.sightings import conflict_text
+from payout_engine.journal.steering import cancelled_by, withdrawn
 from payout_engine.journal.steering import receipt_of as withdrawal
-from payout_engine.journal.steering import withdrawn
 from payout_engine.journal.verdict import judge
 from payout_engine.lifecycle import State, move
 from payout_engine.limits import BLOCK_ROWS, REPEAT_WINDOW_SECONDS
@@ -332,21 +332,13 @@ class MemoryJournal:
             self._publish(run, [line], log.SIGHTING, at)
             if (before.state, before.provider_reference) != (receipt.state, receipt.provider_reference):
                 applied.outcomes.append(outcome(run, line))  # type: ignore[attr-defined]
+        request = cancelled_by(run.notes)
+        if request and verdict.receipts and line.receipt.state is State.READY:
+            line.receipt = withdrawal(request, at)
+            applied.outcomes.extend(self._publish(run, [line], log.DECISION, at))  # type: ignore[attr-defined]
 
     async def open_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
-        open_lines = [
-            line
-            for position, line in sorted(self._run(run_id).lines.items())
-            if line.receipt.state in (State.ACCEPTED, State.UNKNOWN)
-            and line.lane.account == account
-            and position > after
-        ][:limit]
-        queries = [
-            Query(line.key, line.receipt.provider_reference, line.receipt.state, line.sent, line.payout)
-            for line in open_lines
-            if line.sent is not None
-        ]
-        return queries, open_lines[-1].position if len(queries) == limit else 0
+        return open_queries(self._run(run_id), account, limit, after)
 
     async def finish(self, run_id: str) -> None:
         run = self._run(run_id)

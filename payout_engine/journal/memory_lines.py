@@ -8,12 +8,24 @@ import msgspec
 
 from payout_engine.clock import Moment
 from payout_engine.errors import IllegalMoveError
-from payout_engine.journal.asking_again import CANCEL_NOTE
 from payout_engine.journal.fresh import payee
 from payout_engine.journal.keys import split_position
 from payout_engine.journal.rows import outcome_of
-from payout_engine.lifecycle import UNPAID
-from payout_engine.model import Lane, Outcome, Payout, Receipt, RepeatKind, Request, RequestKind, Run, RunState, Step
+from payout_engine.journal.steering import cancelled_by
+from payout_engine.lifecycle import UNPAID, State
+from payout_engine.model import (
+    Lane,
+    Outcome,
+    Payout,
+    Query,
+    Receipt,
+    RepeatKind,
+    Request,
+    RequestKind,
+    Run,
+    RunState,
+    Step,
+)
 from payout_engine.ports import ReadyChunk
 
 
@@ -72,9 +84,24 @@ def in_chunks(lines: Iterable[Line], lane: Lane, after: int, limit: int) -> Sequ
     ]
 
 
+def open_queries(run: RunLines, account: str, limit: int, after: int) -> tuple[Sequence[Query], int]:
+    """Return what to ask about the open lines of an account; see `Journal.open_queries`."""
+    found = [
+        line
+        for position, line in sorted(run.lines.items())
+        if line.receipt.state in (State.ACCEPTED, State.UNKNOWN) and line.lane.account == account and position > after
+    ][:limit]
+    queries = [
+        Query(line.key, line.receipt.provider_reference, line.receipt.state, line.sent, line.payout)
+        for line in found
+        if line.sent is not None
+    ]
+    return queries, found[-1].position if len(queries) == limit else 0
+
+
 def steered(run: RunLines) -> bool:
     """Tell whether a person paused a run, or ever asked to cancel it."""
-    return bool(run.requests) or any(kind == CANCEL_NOTE for _, kind, _ in run.notes)
+    return bool(run.requests) or cancelled_by(run.notes) is not None
 
 
 def outcome(run: RunLines, line: Line) -> Outcome:

@@ -14,9 +14,10 @@ from payout_engine.journal import log, rows
 from payout_engine.journal.ask import row, value
 from payout_engine.journal.changes import move
 from payout_engine.journal.keys import chunk_id_of, parse_key, run_no_of, split_key
+from payout_engine.journal.steering import cancelled, receipt_of
 from payout_engine.journal.verdict import Verdict, judge
 from payout_engine.lifecycle import LETTERS, State
-from payout_engine.model import Lane, Outcome, Payout, Receipt, Sighting
+from payout_engine.model import Choice, Lane, Outcome, Payout, Receipt, Sighting
 from payout_engine.ports import Applied
 
 Sighted = tuple[int, Sighting]
@@ -79,6 +80,7 @@ class _Page:
         self._payouts: list[Payout] = []
         self._known: list[Receipt] = []
         self._pending: dict[int, Receipt] = {}
+        self._absent: set[int] = set()
 
     def apply(self, sighted: Sequence[Sighted]) -> None:
         """Judge each sighting by what is known after the one before."""
@@ -92,6 +94,8 @@ class _Page:
             for receipt in verdict.receipts:
                 self._set(index, receipt)
         self._flush()
+        if self._absent:
+            self._withdraw()
 
     def _load(self) -> None:
         self._payouts = rows.read_payouts(self._payouts_text)
@@ -113,8 +117,23 @@ class _Page:
             self._flush()
         before, self._known[index] = self._known[index], receipt
         self._pending[index] = receipt
+        if receipt.state is State.READY:
+            self._absent.add(index)
         if (before.state, before.provider_reference) != (receipt.state, receipt.provider_reference):
             self.outcomes.append(rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipt))
+
+    def _withdraw(self) -> None:
+        """Withdraw what proved absent, if a person ever cancelled its run: that was meant for good."""
+        request = cancelled(self._db, run_no_of(self._chunk_id))
+        if request is None:
+            return
+        indexes = sorted(self._absent)
+        receipt = receipt_of(request, self._at)
+        persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(indexes)
+        whole = len(indexes) == self.count
+        receipts = [receipt] * len(indexes)
+        move(self._db, self._chunk_id, receipts, None if whole else indexes, self._at, log.DECISION, persons=persons)
+        self.outcomes += [rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipt) for index in indexes]
 
     def _flush(self) -> None:
         if not self._pending:

@@ -6,7 +6,7 @@ is the pure rule that both journals obey.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import apsw
 
@@ -20,6 +20,9 @@ from payout_engine.journal.keys import chunk_range
 from payout_engine.journal.verdict import CONTRADICTION
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Lane, Outcome, Receipt, Request, RequestKind
+
+CANCEL_NOTE = f"asked_{RequestKind.CANCEL}"
+"""The kind of the remark that stays in the log when a person asked to cancel a run, also when that is done."""
 
 
 def ask(db: apsw.Connection, run_id: str, request: Request) -> None:
@@ -81,6 +84,27 @@ def cancel(db: apsw.Connection, run_id: str, request: Request, after: int, limit
             lane_of = Lane(account, lane, currency)
             outcomes += [rows.outcome_of(run_id, lane_of, payouts[index], receipt) for index in indexes]
     return outcomes, found[-1][0] if len(found) == limit else 0
+
+
+def cancelled(db: apsw.Connection, number: int) -> Request | None:
+    """Return who last asked to cancel a run, also when that is done; None if nobody ever did."""
+    query = (
+        "SELECT body ->> 'text' FROM log WHERE run_no = ? AND kind = 'note' AND body ->> 'kind' = ? ORDER BY seq DESC"
+    )
+    text = value(db, f"{query} LIMIT 1", (number, CANCEL_NOTE))
+    return None if text is None else _cancellation(text)
+
+
+def cancelled_by(notes: Iterable[tuple[float, str, str]]) -> Request | None:
+    """Return the same from the remarks on a run, oldest first."""
+    texts = [text for _, kind, text in notes if kind == CANCEL_NOTE]
+    return _cancellation(texts[-1]) if texts else None
+
+
+def _cancellation(text: str) -> Request:
+    """Read what `ask` wrote down."""
+    who, _, why = text.partition(": ")
+    return Request(RequestKind.CANCEL, who, why)
 
 
 def withdrawn(known: Receipt, *, sent: bool) -> bool:

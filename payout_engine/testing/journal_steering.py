@@ -50,6 +50,24 @@ class SteeringSuite:
             assert await journal.requests("run") == [cancel]
             assert await journal.requests("other") == []
 
+    async def test_what_proves_absent_in_a_cancelled_run_is_withdrawn(self, journal_factory: JournalFactory) -> None:
+        """A cancellation is for good: what was in doubt then and was never received is not ready but cancelled."""
+        async with journal_factory() as journal:
+            for name, lines in ("run", [1, 2]), ("other", [3]):
+                await approved(journal, name, chunk(lines))
+                dispatch = await sent(journal, name, Receipt(State.UNKNOWN))
+                if name == "run":
+                    await journal.ask(name, CANCEL)
+                    await journal.cancel(name, CANCEL, 0, 9)
+                    await journal.answer(name, RequestKind.CANCEL, True)
+                applied = await journal.apply([Sighting(dispatch.keys[0], Receipt(State.READY, "absent"))])
+                assert applied.outcomes[0].status is State.READY
+            assert await states(journal, "run") == {1: State.CANCELLED, 2: State.UNKNOWN}
+            assert await states(journal, "other") == {3: State.READY}
+            (withdrawn,) = [found for found in await every(journal.entries("run")) if found.payout.line == 1]
+            assert "awa: wrong month" in withdrawn.receipt.message
+            assert (await journal.verify("run")).proven
+
     async def test_who_asked_and_why_stays_in_the_log(self, journal_factory: JournalFactory) -> None:
         """A request that is done is still told among the remarks."""
         async with journal_factory() as journal:

@@ -111,10 +111,8 @@ class Witness:
             self._violated(f"lines {_lines(dispatch)} were meant to be sent after a pause was heard")
         if self._requests.get((run_id, RequestKind.CANCEL)):
             self._violated(f"lines {_lines(dispatch)} were meant to be sent after a cancellation was heard")
-        # What was in doubt when its run was cancelled was not withdrawn; proved absent, it may be sent again.
-        withdrawn = any(self.never_sent(key) and key not in self._released for key in dispatch.keys)
-        if withdrawn and run_id in self.withdrawn:
-            self._violated(f"lines {_lines(dispatch)} were meant to be sent for the first time in a cancelled run")
+        if run_id in self.withdrawn and any(key not in self._released for key in dispatch.keys):
+            self._violated(f"lines {_lines(dispatch)} were meant to be sent in a cancelled run")
         self._intents.update(dispatch.keys)
         await self._keeps_to_canary(run_id, dispatch.lane)
 
