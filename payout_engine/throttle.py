@@ -65,7 +65,7 @@ class Pace:
 
     def __init__(self, calls_per_second: float | None, *, used_before: bool = False) -> None:
         self.guard_seconds = GUARD_SECONDS
-        self._halted = anyio.Event()
+        self._never = anyio.Event()
         self._not_before = 0.0
         self._lock = anyio.Lock()
         self._limiter: AsyncLimiter | None = None
@@ -82,26 +82,22 @@ class Pace:
                 self._not_before = anyio.current_time() + self._window_seconds
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Turn]:
+    async def turn(self, halted: anyio.Event | None = None) -> AsyncIterator[Turn]:
         """Wait until one more call may be made. A turn that never begins gives its place back.
 
-        After `halt` turns come without waiting; whoever takes one has to see that it must not call.
+        Args:
+            halted: ends the waiting of this caller alone, who then has to see that it must not call. Others that share
+                the pace wait as before.
         """
         turn = Turn()
         if self._calls:
             async with self._lock:
-                await self._wait_for_window()
-                if self._limiter is not None and not self._halted.is_set():
-                    await self._limiter.acquire()
-                self._recent.append(turn)
+                if await self._waited(halted or self._never):
+                    self._recent.append(turn)
         try:
             yield turn
         finally:
             self._end(turn)
-
-    def halt(self) -> None:
-        """End every wait at once, now and from now on: nobody means to call any more."""
-        self._halted.set()
 
     def slow_down(self, retry_after_seconds: float | None) -> None:
         """Learn from a refusal for the rate: pause as asked, or for a window, and keep a wider margin from now on."""
@@ -109,14 +105,18 @@ class Pace:
         pause_seconds = retry_after_seconds if retry_after_seconds is not None else self._window_seconds
         self._not_before = max(self._not_before, anyio.current_time() + pause_seconds)
 
-    async def _wait_for_window(self) -> None:
-        """Wait until the call that opened the current window counts no longer."""
+    async def _waited(self, halted: anyio.Event) -> bool:
+        """Wait until the call that opened the current window counts no longer; tell whether nobody halted us."""
         self._forget()
-        if len(self._recent) >= self._calls:
+        if len(self._recent) >= self._calls and not halted.is_set():
             await self._recent[0].settled.wait()
-            await self._wait_until(self._leaves_window_at(self._recent[0]))
-            self._recent.popleft()
-        await self._wait_until(self._not_before)
+            await self._wait_until(self._leaves_window_at(self._recent[0]), halted)
+            if not halted.is_set():
+                self._recent.popleft()
+        await self._wait_until(self._not_before, halted)
+        if self._limiter is not None and not halted.is_set():
+            await self._limiter.acquire()
+        return not halted.is_set()
 
     def _forget(self) -> None:
         """Let go of calls that arrived a whole window ago at the latest, so that a high rate needs no memory."""
@@ -124,10 +124,10 @@ class Pace:
         while self._recent and self._recent[0].ended_at is not None and self._recent[0].ended_at <= past:
             self._recent.popleft()
 
-    async def _wait_until(self, at: float) -> None:
+    async def _wait_until(self, at: float, halted: anyio.Event) -> None:
         if at > anyio.current_time():
             with anyio.move_on_after(at - anyio.current_time()):
-                await self._halted.wait()
+                await halted.wait()
 
     def _leaves_window_at(self, turn: Turn) -> float:
         """Return when `turn` counts no longer, given the latest moment at which it can have arrived."""

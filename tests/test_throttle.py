@@ -91,6 +91,28 @@ def test_a_turn_that_never_begins_gives_its_place_back() -> None:
     assert virtual_time.run(main()) < 50 / 5.0
 
 
+def test_one_that_is_halted_does_not_loosen_the_pace_of_others() -> None:
+    """Two accounts with one key share a pace: a brake of one ends its waiting, and the limit holds for the other."""
+
+    async def main() -> list[float]:
+        pace, halted = Pace(5.0), anyio.Event()
+
+        async def give_up() -> None:
+            async with pace.turn(halted):
+                assert halted.is_set(), "it was not its turn yet"
+
+        arrived: list[float] = []
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                arrived += await arrivals(pace, 5, lambda: (0.02, 0.02))
+                tasks.start_soon(give_up)
+                await anyio.sleep(0.001)
+                halted.set()
+        return sorted(arrived)
+
+    assert most_in_a_second(virtual_time.run(main())) <= 5
+
+
 def test_a_refusal_slows_the_pace_for_good() -> None:
     """After a refusal for the rate the provider's pause is kept, and the margin stays wider."""
 

@@ -91,7 +91,7 @@ class AskingAgain(Dispatcher):
 
     async def _pay(self, chunk: ReadyChunk) -> None:
         """Send one chunk again and record what the answer says of its payouts."""
-        async with self._pace.turn() as turn:
+        async with self._pace.turn(self._halted) as turn:
             if self._refused_why or not self._may_send(chunk.lane):
                 return
             try:

@@ -127,7 +127,6 @@ class Dispatcher:
         """Send nothing more and wait for nothing more; what is on the wire is finished."""
         self._stopped = True
         self._halted.set()
-        self._pace.halt()
 
     async def run(self) -> None:
         """Send until nothing is ready or everything is stopped; return when nothing is on the wire.
@@ -222,7 +221,7 @@ class Dispatcher:
 
     async def _pay(self, chunk: ReadyChunk) -> None:
         """Send one chunk and record what became of it."""
-        async with self._pace.turn() as turn:
+        async with self._pace.turn(self._halted) as turn:
             if not self._may_send(chunk.lane):
                 return
             try:
