@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
+from yarl import URL
 
 from payout_engine import providers
 from payout_engine.errors import ConfigError, ProviderError
@@ -123,8 +124,8 @@ class Accounts:
             with _about(name):
                 registration = self._registration(name)
                 account = await self._account(name, registration)
-                self.keys[name] = _key(registration, account)
                 self._connections[name] = registration.connect(account)
+                self.keys[name] = key_of(registration, account)
             self._stack.push_async_callback(self._connections[name].aclose)
         return self._connections[name]
 
@@ -178,11 +179,18 @@ class Accounts:
         return providers.get(self._settings[name].provider)
 
 
-def _key(registration: Registration, account: Account) -> str:
+def key_of(registration: Registration, account: Account) -> str:
     """Return what tells one company's view of who calls from another's, without telling the secrets themselves."""
-    facts = [account.base_url or "", *(f"{name}={secret}" for name, secret in sorted(account.secrets.items()))]
+    address = _address(account.base_url or registration.base_url)
+    facts = [address, *(f"{name}={secret}" for name, secret in sorted(account.secrets.items()))]
     digest = blake2b("\0".join(facts).encode(), key=registration.name.encode(), digest_size=12)
     return f"{registration.name}-{digest.hexdigest()}"
+
+
+def _address(base_url: str) -> str:
+    """Return one spelling for all that lead to the same place: with or without the port, a last slash, capitals."""
+    url = URL(base_url)
+    return f"{url.scheme}://{url.host}:{url.port}{url.path.rstrip('/')}"
 
 
 @contextmanager

@@ -94,6 +94,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
             sandbox takes `host`, `port`, `balances` (whole units by wallet), `settle_seconds`, `calls_per_second`.
         sandbox_secrets: values that the sandbox accepts.
         summary: one sentence for `payout-engine providers`.
+        base_url: the provider's own address, or empty if every account names one.
     """
 
     name: str
@@ -105,3 +106,4 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: Callable[..., AbstractAsyncContextManager[SandboxServer]]
     sandbox_secrets: Mapping[str, str]
     summary: str
+    base_url: str = ""

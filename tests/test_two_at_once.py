@@ -21,9 +21,12 @@ import pytest
 from processes import ENVIRONMENT, Bank, call, command, rows, wait_for_payments
 
 from payout_engine import Engine, Payout, Settings
+from payout_engine.accounts import key_of
 from payout_engine.errors import ConfigError, JournalBusyError
 from payout_engine.lifecycle import State
+from payout_engine.providers import senfenico
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
+from payout_engine.registration import Account
 from payout_engine.settings import AccountSettings, RouteSettings
 
 pytestmark = pytest.mark.timeout(120)
@@ -204,6 +207,30 @@ def test_a_file_that_another_journal_has_begun_is_refused(tmp_path: Path, far: B
     assert call(tmp_path, "runs", "--json", *config, "--journal", "other.db").stdout == b""
     (tmp_path / "payouts.db").unlink()
     assert call(tmp_path, "run", "again.csv", "--yes", *config, "--journal", "other.db").returncode == 0
+
+
+@pytest.mark.parametrize("spelling", ["{}/", "HTTP{}"])
+def test_one_key_is_known_however_its_address_is_written(tmp_path: Path, far: Bank, spelling: str) -> None:
+    """A last slash or capitals in the configured address make no other account of it."""
+    a_file(tmp_path, "salaries", 0, 20)
+    assert call(tmp_path, "run", "salaries.csv", "--yes", "--config", str(far.config)).returncode == 0
+    other, written = tmp_path / "other.toml", far.config.read_text()
+    address = written.partition('base_url = "')[2].partition('"')[0]
+    other.write_text(written.replace(address, spelling.format(address).replace("HTTPhttp", "HTTP")))
+    refused = call(tmp_path, "run", "salaries.csv", "--yes", "--config", str(other), "--journal", "other.db")
+
+    assert refused.returncode == 2 and b"this file was begun as run" in refused.stderr
+    assert paid_once(far, 20)
+
+
+def test_the_providers_own_address_may_be_written_out() -> None:
+    """With it and without it, the key is the same, so a run goes on whichever way the configuration has it."""
+    registration = senfenico.REGISTRATION
+    keys = {
+        key_of(registration, Account(name="bf", secrets={"api_key": "sk_test_a"}, base_url=address))
+        for address in (None, registration.base_url, f"{registration.base_url}:443/")
+    }
+    assert len(keys) == 1
 
 
 BankMaker = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]

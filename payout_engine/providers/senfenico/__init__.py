@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from payout_engine.providers.senfenico.adapter import SenfenicoProvider, traits, wallets
+from payout_engine.providers.senfenico.client import BASE_URL
 from payout_engine.providers.senfenico.sandbox import sandbox
 from payout_engine.registration import Registration
 
@@ -19,4 +20,5 @@ REGISTRATION = Registration(
     sandbox=sandbox,
     sandbox_secrets={"api_key": "sk_test_sandbox"},
     summary="Burkina Faso in XOF: Orange Money, Moov Money and Sank Money, up to 100 transfers per call.",
+    base_url=BASE_URL,
 )
