@@ -198,7 +198,7 @@ class Engine(Judging):
             run = await self.run(stream.run_id)
             resumed = run.approved_at is not None
             if not resumed:
-                await refuse_if_paid_elsewhere(run, granted.others, terms.tell)
+                await refuse_if_paid_elsewhere(await self.journal(), run, granted.others, terms.tell)
             # The approval comes last: a run that cannot be paid now must not hold up the references of others.
             journal, run = await self.approved(stream.run_id, canary=terms.canary)
             payers = await self.accounts.payers(granted.accounts, used_before)
@@ -234,7 +234,7 @@ class Engine(Judging):
         for name in names:
             await self.accounts.connect(name)
         others = await others_of(self.accounts, names, self.settings.journal)
-        await refuse_if_paid_elsewhere(await self.run(run_id), others, observe.safe(None))
+        await refuse_if_paid_elsewhere(await self.journal(), await self.run(run_id), others, observe.safe(None))
 
     async def _granted(self, stream: PaymentStream, terms: _Terms, held: AsyncExitStack) -> Rights:
         """Hold everything that paying needs, as soon as nobody else does."""

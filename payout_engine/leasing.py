@@ -21,7 +21,7 @@ from payout_engine import observe
 from payout_engine.accounts import Accounts
 from payout_engine.clock import now, text
 from payout_engine.errors import ConfigError, JournalBusyError, JournalError
-from payout_engine.journal import find_in_file, tally_file
+from payout_engine.journal import begun_in_file, tally_file
 from payout_engine.lifecycle import OPEN, UNPAID, State
 from payout_engine.locks import describe, locked, peek
 from payout_engine.model import Holder, Run, Tally
@@ -142,27 +142,37 @@ def _without(path: Path, journals: Iterable[str]) -> Sequence[Path]:
     return [Path(other) for other in journals if other != str(path.resolve())]
 
 
-async def refuse_if_paid_elsewhere(run: Run, others: Iterable[Path], tell: observe.Watch) -> None:
+async def refuse_if_paid_elsewhere(journal: Journal, run: Run, others: Iterable[Path], tell: observe.Watch) -> None:
     """Refuse to begin a file that another journal has begun with the same keys: its lines would be paid twice.
+
+    A retry counts as its file, here and there.
 
     Raises:
         ConfigError: another journal has begun it; the message names it and says what to do.
     """
-    for path in others if run.digest else ():
+    digest = (await _origin(journal, run)).digest
+    for path in others if digest else ():
         try:
-            found = await anyio.to_thread.run_sync(find_in_file, path, run.digest) if path.exists() else None
+            begun = await anyio.to_thread.run_sync(begun_in_file, path, digest) if path.exists() else ()
         except JournalError as error:
             tell(observe.Waiting("", f"Whether the file was paid with another journal cannot be seen. {error}"))
             continue
-        if found is None:
-            continue
-        other, tallies = found
-        if other.run_id != run.run_id and {tally.state for tally in tallies if tally.count} - UNPAID:
-            raise ConfigError(
-                f"Nothing was sent: this file was begun as run {other.run_id} on {text(other.approved_at or 0)[:10]} "
-                f"with the journal {path}, from the same account. Go on with it there: --journal {path}. If these "
-                "people are really to be paid once more, give the lines new references."
-            )
+        for other, tallies in begun:
+            # A run that this journal knows too was copied with it; where its lines stand is known here.
+            if {tally.state for tally in tallies if tally.count} - UNPAID and not await journal.find(other.run_id):
+                day = text(other.approved_at or 0)[:10]
+                raise ConfigError(
+                    f"Nothing was sent: this file was begun as run {other.run_id} on {day} with the journal {path}, "
+                    f"from the same account. Go on with it there: --journal {path}. If these people are really to be "
+                    "paid once more, give the lines new references."
+                )
+
+
+async def _origin(journal: Journal, run: Run) -> Run:
+    """Return the run of the file whose lines a retry pays; another run is its own."""
+    while run.retry_of and (earlier := await journal.find(run.retry_of)) is not None:
+        run = earlier
+    return run
 
 
 # -------------------------------------------------------------------------------------------------------- the same key

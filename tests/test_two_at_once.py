@@ -272,6 +272,29 @@ async def test_the_rate_is_kept_from_one_journal_to_the_next(tmp_path: Path, ban
         assert "bulk_over_limit" not in str(server.ledger.totals())
 
 
+@pytest.mark.parametrize("first", ["the retry", "the other journal"])
+async def test_a_retry_counts_as_its_file_in_other_journals(tmp_path: Path, bank: BankMaker, first: str) -> None:
+    """A run that came to nothing may be begun anew: by its retry or by another journal, but not by both."""
+    path = a_file(tmp_path, "salaries", 0, 5)
+    async with bank() as server:
+        ours, others = (_two_names(server, tmp_path / f"{name}.db") for name in ("ours", "others"))
+        async with Engine.open(ours) as one, Engine.open(others) as two:
+            run = await one.submit(path)
+            await one.approved(run.run_id)
+            await one.cancel(run.run_id, "Awa")
+            [outcome async for outcome in one.pay(run)]
+            again = (one, await one.retry(run.run_id)), (two, await two.submit(path))
+            for engine, submission in again if first == "the retry" else reversed(again):
+                if not server.paid():
+                    [outcome async for outcome in engine.pay(submission)]
+                    continue
+                with pytest.raises(ConfigError, match="this file was begun as run"):
+                    await engine.check_accounts(submission.run_id)
+                with pytest.raises(ConfigError, match="this file was begun as run"):
+                    [outcome async for outcome in engine.pay(submission)]
+        assert Counter(count for count, _ in server.paid().values()) == {1: 5}
+
+
 async def test_a_program_is_told_at_once_unless_it_wants_to_wait(tmp_path: Path, bank: BankMaker) -> None:
     """From Python: without `wait` the second raises and names the holder; with it, it pays when the first has ended."""
     async with bank() as server:

@@ -54,12 +54,17 @@ def tally_file(path: Path, run_id: str) -> Sequence[Tally]:
         return tallies(db, run_id)
 
 
-def find_in_file(path: Path, digest: str) -> tuple[Run, Sequence[Tally]] | None:
-    """Return the approved run of a content in a journal's file, with where its lines stand; or None.
+def begun_in_file(path: Path, digest: str) -> Sequence[tuple[Run, Sequence[Tally]]]:
+    """Return the approved runs of a content in a journal's file, and their retries, with where their lines stand.
 
     Raises:
         JournalError: the file cannot be read, or is no journal.
     """
+    family: set[str] = set()
+    found: list[tuple[Run, Sequence[Tally]]] = []
     with snapshot(path) as db:
-        run = reading.find_digest(db, digest)
-        return (run, tallies(db, run.run_id)) if run is not None and run.approved_at is not None else None
+        for run in reversed(reading.runs(db)):
+            if run.approved_at is not None and (run.digest == digest or run.retry_of in family):
+                family.add(run.run_id)
+                found.append((run, tallies(db, run.run_id)))
+    return found
