@@ -199,9 +199,9 @@ class Engine(Judging):
             resumed = run.approved_at is not None
             if not resumed:
                 await refuse_if_paid_elsewhere(await self.journal(), run, granted.others, terms.tell)
+            payers = await self.accounts.payers(granted.accounts, used_before)
             # The approval comes last: a run that cannot be paid now must not hold up the references of others.
             journal, run = await self.approved(stream.run_id, canary=terms.canary)
-            payers = await self.accounts.payers(granted.accounts, used_before)
             if not self.accounts.sandbox:
                 keys = self.accounts.keys
                 await require_same_keys(journal, run, keys, granted.accounts, renewed=terms.key_renewed)
@@ -223,18 +223,21 @@ class Engine(Judging):
 
         await stream.drive(begin)
 
-    async def check_accounts(self, run_id: str) -> None:
+    async def check_accounts(self, run_id: str, watch: observe.Watch | None = None) -> None:
         """Find out before anybody is asked whether a judged run could be paid; no byte is sent by this.
+
+        Args:
+            run_id: the run.
+            watch: told of other journals that cannot be read, so that nobody knows what they have paid.
 
         Raises:
             ConfigError: an account has no key, or another journal has begun this file with the same key.
         """
-        lanes = {tally.lane for tally in await self.tally(run_id) if tally.state is State.READY}
-        names = sorted({lane.account for lane in lanes} - {""})
+        names = sorted({tally.lane.account for tally in await self.tally(run_id)} - {""})
         for name in names:
             await self.accounts.connect(name)
         others = await others_of(self.accounts, names, self.settings.journal)
-        await refuse_if_paid_elsewhere(await self.journal(), await self.run(run_id), others, observe.safe(None))
+        await refuse_if_paid_elsewhere(await self.journal(), await self.run(run_id), others, observe.safe(watch))
 
     async def _granted(self, stream: PaymentStream, terms: _Terms, held: AsyncExitStack) -> Rights:
         """Hold everything that paying needs, as soon as nobody else does."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from payout_engine import Engine, Payout
+from payout_engine import Engine, Payout, Settings
 from payout_engine.errors import ConfigError
 from payout_engine.lifecycle import State
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
+from payout_engine.settings import AccountSettings, RouteSettings
 
 BankMaker = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]
 EngineMaker = Callable[..., AbstractAsyncContextManager[Engine]]
@@ -73,3 +76,22 @@ async def test_a_key_that_was_never_accepted_is_simply_corrected(bank: BankMaker
         async with engine_for(server) as engine:
             [outcome async for outcome in engine.pay(run_id)]
             assert await statuses(engine, run_id) == {State.PAID: 5}
+
+
+async def test_a_run_without_a_key_for_all_its_accounts_is_not_begun(bank: BankMaker, tmp_path: Path) -> None:
+    """Not even where an account's lines are all held: a run that cannot be paid must not hold up others' references."""
+    async with bank() as server:
+        account = {"api_key": "sk_test_tests", "base_url": server.base_url}
+        routes = [RouteSettings("orange", wallet="orange_bf"), RouteSettings("rest")]
+        accounts = {name: AccountSettings("senfenico", account) for name in ("orange", "rest")}
+        settings = Settings(journal=tmp_path / "payouts.db", accounts=accounts, routes=routes)
+        async with Engine.open(settings) as engine:
+            [outcome async for outcome in engine.pay(await engine.submit([Payout("A", 1000, phone="70500100")]))]
+        without = AccountSettings("senfenico", account | {"api_key": {"env": "NOT_SET"}})
+        async with Engine.open(msgspec.structs.replace(settings, accounts=accounts | {"rest": without})) as engine:
+            run = await engine.submit([Payout("A", 1000, phone="70500100"), Payout("B", 1000, phone="74500100")])
+            for attempt in (engine.check_accounts(run.run_id), anext(engine.pay(run))):
+                with pytest.raises(ConfigError, match="NOT_SET is not set"):
+                    await attempt
+            assert (await engine.run(run.run_id)).approved_at is None
+        assert len(server.paid()) == 1
