@@ -233,6 +233,18 @@ def test_the_providers_own_address_may_be_written_out() -> None:
     assert len(keys) == 1
 
 
+def test_a_journal_that_cannot_be_read_is_named_before_anybody_says_yes(tmp_path: Path, far: Bank) -> None:
+    """What another journal has paid may be unknown; whoever is going to say yes is told."""
+    a_file(tmp_path, "salaries", 0, 20)
+    config = ("--config", str(far.config))
+    assert call(tmp_path, "run", "salaries.csv", "--yes", *config, "--journal", "other.db").returncode == 0
+    (tmp_path / "other.db").write_text("damaged")
+    a_file(tmp_path, "refunds", 2000, 20)
+    told = call(tmp_path, "run", "refunds.csv", "--yes", *config).stderr.decode()
+
+    assert "other.db" in told.partition("To pay:")[0], told
+
+
 BankMaker = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]
 
 
