@@ -5,14 +5,19 @@ Real processes, real journals, and a bank in a process of its own that counts ca
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -169,6 +174,35 @@ def test_waiting_can_be_ended_without_harm(tmp_path: Path, far: Bank) -> None:
     assert paid_once(far, 1500)
     assert call(tmp_path, "run", "refunds.csv", "--yes", *config).returncode == 0
     assert paid_once(far, 1510)
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x04"])
+def test_an_interrupted_question_is_a_no(tmp_path: Path, far: Bank, key: bytes) -> None:
+    """Ctrl-C and Ctrl-D at the question end the command at once, pay nobody and leave nothing to wait for."""
+    a_file(tmp_path, "salaries", 0, 5)
+    control, terminal = pty.openpty()
+    asking = subprocess.Popen(
+        command("run", "salaries.csv", "--config", str(far.config)),
+        **dict.fromkeys(("stdin", "stdout", "stderr"), terminal),  # type: ignore[call-overload]
+        preexec_fn=partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0),
+        start_new_session=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+    )
+    os.close(terminal)
+    said = b""
+    while b"now?" not in said:
+        said += os.read(control, 4096)
+    os.write(control, key)
+    with suppress(OSError):  # How the other side of a terminal says that it is closed.
+        while more := os.read(control, 4096):
+            said += more
+    os.close(control)
+
+    assert asking.wait(20) == 130
+    assert b"Nothing was sent and nothing was recorded" in said
+    assert not list(tmp_path.glob("*.lock"))
+    assert call(tmp_path, "runs", "--json", "--config", str(far.config)).stdout == b""
 
 
 # ------------------------------------------------------------------------------------------------- one account, one key

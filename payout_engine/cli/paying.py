@@ -68,7 +68,12 @@ async def pay_submission(engine: Engine, submission: Submission, out: Path, wish
     async with _forgotten_unless_approved(engine, run):
         if not submission.known:
             await engine.check_accounts(run.run_id, LineCounter(json=wishes.json).watch)
-            if not await _confirmed(engine, submission, wishes, yes=yes):
+            try:
+                confirmed = await _confirmed(engine, submission, wishes, yes=yes)
+            except typer.Abort:
+                say("\nInterrupted. Nothing was sent and nothing was recorded.")
+                return Exit.INTERRUPTED
+            if not confirmed:
                 say("Nothing was sent and nothing was recorded.")
                 return Exit.UNUSABLE
         out = wishes.out or own_folder(out, run.run_id)
@@ -138,7 +143,11 @@ def _tell_known(run: Run, wishes: Wishes) -> None:
 
 
 async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, yes: bool) -> bool:
-    """Show the plan and ask, unless there is nothing to ask."""
+    """Show the plan and ask, unless there is nothing to ask.
+
+    Raises:
+        Abort: Ctrl-C, or the end of the input, instead of an answer.
+    """
     assert submission.findings is not None
     if wishes.json:
         render.plan_json(submission)
@@ -147,7 +156,12 @@ async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, 
     if yes or submission.findings.accepted == 0:
         return True
     total = render.money(submission.forecast.totals_minor if submission.forecast else {})
-    return typer.confirm(f"Pay {submission.findings.accepted:,} payouts, {total}, now?", default=False, err=True)
+    # The event loop would keep Ctrl-C for later, and the question would go on waiting for an answer.
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return typer.confirm(f"Pay {submission.findings.accepted:,} payouts, {total}, now?", default=False, err=True)
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, send: bool) -> int:
