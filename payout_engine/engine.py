@@ -201,7 +201,7 @@ class Engine(Judging):
                 await refuse_if_paid_elsewhere(await self.journal(), run, granted.others, terms.tell)
             payers = await self.accounts.payers(granted.accounts, used_before)
             # The approval comes last: a run that cannot be paid now must not hold up the references of others.
-            journal, run = await self.approved(stream.run_id, canary=terms.canary)
+            journal, run = await self.approved(stream.run_id, canary=terms.canary, publish=publish)
             if not self.accounts.sandbox:
                 keys = self.accounts.keys
                 await require_same_keys(journal, run, keys, granted.accounts, renewed=terms.key_renewed)
@@ -249,12 +249,15 @@ class Engine(Judging):
 
         return await (patiently(enter, journal, path, terms.tell, stream.stopping) if terms.wait else enter())
 
-    async def approved(self, run_id: str, *, canary: int | None = None) -> tuple[Journal, Run]:
+    async def approved(
+        self, run_id: str, *, canary: int | None = None, publish: Publish | None = None
+    ) -> tuple[Journal, Run]:
         """Return a run that may be paid, approving it if it was only judged.
 
         Args:
             run_id: the run.
             canary: as for `pay`.
+            publish: told of lines that are held because of what happened since the run was judged.
 
         Raises:
             ConfigError: there is no such run, or its file was not read to the end.
@@ -268,14 +271,31 @@ class Engine(Judging):
             canary = canary if canary is not None else self.settings.canary
             if canary:
                 await journal.note(run_id, CANARY_SIZE_NOTE, str(canary))
-            # Limits are looked at before each try, and a try fails when another run was approved meanwhile.
-            refuse(await over_limits(journal, run, self.settings))
-            while not await journal.approve(run_id):
-                await hold_repeats(journal, run)
-                refuse(await over_limits(journal, run, self.settings))
+            late = await self._approve(journal, run)
             run = await self.run(run_id)
             await self.begun(run)
+            if late and publish is not None:
+                async for _, outcomes in journal.outcomes(run_id):
+                    await publish([outcome for outcome in outcomes if outcome.line in late])
         return journal, run
+
+    async def _approve(self, journal: Journal, run: Run) -> set[int]:
+        """Approve a judged run; return the lines that had to be held first.
+
+        Raises:
+            LimitError: the money limits forbid it by now.
+        """
+        late: set[int] = set()
+        # What another run had provably not paid when this one was judged may have come to light since, while a person
+        # was asked or another process paid.
+        again = any(other.approved_at is not None for other in await journal.runs())
+        while True:
+            if again:
+                late |= {line for line, _ in (await hold_repeats(journal, run)).held}
+            refuse(await over_limits(journal, run, self.settings))
+            if await journal.approve(run.run_id):
+                return late
+            again = True  # Another run was approved since the comparison.
 
     async def _canary(self, run_id: str) -> int:
         """Return the size of a run's canary as it was when the run was approved, or 0."""

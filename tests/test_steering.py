@@ -18,7 +18,7 @@ from test_engine import assert_paid_once, collect, paid_at_the_bank, payouts
 from payout_engine import Brake, ConfigError, Engine, Exit, Payout, Settings, State, summarize
 from payout_engine.clock import now, replaced
 from payout_engine.errors import LimitError
-from payout_engine.model import Lane, Outcome, Request, RequestKind, RunState, Tally
+from payout_engine.model import Lane, Outcome, Receipt, Request, RequestKind, RunState, Sighting, Tally
 from payout_engine.pipeline import brakes
 from payout_engine.pipeline.brakes import Canary, Failures, canary_of
 from payout_engine.pipeline.follow import FollowPolicy
@@ -454,3 +454,26 @@ async def test_a_cancelled_line_that_the_provider_shows_is_not_paid_again(
                 await engine.retry(run.run_id)
             assert await states(engine, run.run_id) == {State.HELD: 20}
         assert_paid_once(server, wanted)
+
+
+@pytest.mark.parametrize("way", ["retry", "file"])
+async def test_what_comes_to_light_before_the_approval_holds_the_line(
+    bank: Bank, engine_with: EngineWith, way: str
+) -> None:
+    """An unpaid line is judged again, then the provider shows its transfer: it is held, and the caller is told."""
+    wanted = payouts(3)
+    async with bank() as server, engine_with(server) as engine:
+        first = await engine.submit(wanted)
+        journal, _ = await engine.approved(first.run_id)
+        await engine.cancel(first.run_id, "awa")
+        keys = [entry.key async for entries in journal.entries(first.run_id) for entry in entries]
+        again = await (engine.retry(first.run_id) if way == "retry" else engine.submit(wanted))
+        assert again.findings is not None and again.findings.accepted == 3
+        await journal.apply([Sighting(keys[1], Receipt(State.PAID, "", "late", "tr_1"))])
+        outcomes = await collect(engine.pay(again))
+        assert {outcome.line: outcome.status for outcome in outcomes.values()} == {
+            1: State.PAID,
+            2: State.HELD,
+            3: State.PAID,
+        }
+        assert len(server.paid()) == 2
