@@ -197,10 +197,10 @@ async def require_same_keys(
         ConfigError: something was sent with another key. Nothing is sent with this one.
     """
     noted = dict(text.split(" ", 1)[::-1] for _, kind, text in await journal.notes(run.run_id) if kind == KEY_NOTE)
-    told = {tally.lane.account for tally in await journal.tally(run.run_id) if tally.state in _TOLD and tally.count}
+    others = {account for account in accounts if noted.get(account) not in (None, keys[account])}
+    told = await _told(journal, run) if others and not renewed else set()
     for account in accounts:
-        other = noted.get(account) not in (None, keys[account])
-        if other and account in told and not renewed:
+        if account in others & told:
             raise ConfigError(
                 f"Run {run.run_id} was begun with another key of account {account}, perhaps a test key or another "
                 "company's. Nothing was sent. Put that key back; or, if the provider gave a new key for the same "
@@ -209,6 +209,15 @@ async def require_same_keys(
             )
         if noted.get(account) != keys[account]:
             await journal.note(run.run_id, KEY_NOTE, f"{keys[account]} {account}")
+
+
+async def _told(journal: Journal, run: Run) -> set[str]:
+    """Return the accounts that were sent something of a run, and did not refuse it all."""
+    told = {tally.lane.account for tally in await journal.tally(run.run_id) if tally.state in _TOLD and tally.count}
+    # What a person released to be sent again is ready like what was never sent; only the log remembers.
+    async for _, outcomes in journal.outcomes(run.run_id):
+        told |= {outcome.account for outcome in outcomes if outcome.status in _TOLD}
+    return told
 
 
 # ------------------------------------------------------------------------------------------------------------- waiting

@@ -13,6 +13,8 @@ import pytest
 from payout_engine import Engine, Payout, Settings
 from payout_engine.errors import ConfigError
 from payout_engine.lifecycle import State
+from payout_engine.model import Choice, Decision
+from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
 from payout_engine.settings import AccountSettings, RouteSettings
 
@@ -65,6 +67,25 @@ async def test_a_person_may_say_that_the_key_was_renewed(bank: BankMaker, engine
             assert await statuses(engine, run_id) == {State.PAID: 5}
             with pytest.raises(ConfigError, match="another key"):
                 [outcome async for outcome in engine.pay(run_id)]
+
+
+async def test_what_a_person_released_goes_out_with_the_first_key(bank: BankMaker, engine_for: EngineMaker) -> None:
+    """Sent again, it is ready like what was never sent; but with another key nobody would notice the first transfer."""
+    async with bank() as server:
+        async with engine_for(server) as engine:
+            server.faults.add(Fault(FaultKind.RESET_BEFORE, server.paying_endpoint))
+            run_id = await begun(engine)
+            assert await statuses(engine, run_id) == {State.UNKNOWN: 5}
+            keys = [entry.key async for entries in (await engine.journal()).entries(run_id) for entry in entries]
+            await engine.decide(run_id, [Decision(key, Choice.SEND_AGAIN, "Awa", "ticket 7") for key in keys])
+            assert await statuses(engine, run_id) == {State.READY: 5}
+        async with engine_for(server, api_key="sk_test_another") as engine:
+            with pytest.raises(ConfigError, match="begun with another key"):
+                [outcome async for outcome in engine.pay(run_id)]
+        assert not server.paid()
+        async with engine_for(server) as engine:
+            [outcome async for outcome in engine.pay(run_id)]
+            assert await statuses(engine, run_id) == {State.PAID: 5}
 
 
 async def test_a_key_that_was_never_accepted_is_simply_corrected(bank: BankMaker, engine_for: EngineMaker) -> None:
