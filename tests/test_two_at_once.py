@@ -176,6 +176,26 @@ def test_waiting_can_be_ended_without_harm(tmp_path: Path, far: Bank) -> None:
     assert paid_once(far, 1510)
 
 
+def test_a_pause_stands_though_an_earlier_resume_comes_to_it_later(tmp_path: Path, far: Bank) -> None:
+    """`resume` of all runs pays the first; the second is paused meanwhile, and is not paid when its turn comes."""
+    config = ("--config", str(far.config))
+    for name, first, count in (("salaries", 0, 2500), ("refunds", 5000, 1500)):
+        a_file(tmp_path, name, first, count)
+        begun, before = Terminal(tmp_path, "run", f"{name}.csv", "--yes", *config), sum(far.paid().values())
+        wait_for_payments(far, before + 100)
+        begun.process.send_signal(signal.SIGINT)
+        assert begun.end() == 130, begun.said
+    refunds, _ = (orjson.loads(line) for line in call(tmp_path, "runs", "--json", *config).stdout.splitlines())
+    resumed = Terminal(tmp_path, "resume", *config)
+    resumed.hear("salaries.csv")
+    assert call(tmp_path, "pause", refunds["run_id"], "--who", "Awa", *config).returncode == 0
+
+    assert resumed.end() == 4, resumed.said
+    assert "Paused by Awa" in resumed.said
+    paid = far.paid()
+    assert set(paid.values()) == {1} and 2500 < len(paid) < 4000
+
+
 @pytest.mark.parametrize("key", [b"\x03", b"\x04"])
 def test_an_interrupted_question_is_a_no(tmp_path: Path, far: Bank, key: bytes) -> None:
     """Ctrl-C and Ctrl-D at the question end the command at once, pay nobody and leave nothing to wait for."""

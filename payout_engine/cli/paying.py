@@ -172,6 +172,9 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, sen
         runs = [run for run in reversed(await engine.runs()) if run.state is RunState.PAYING]
     if not runs:
         say("Every run is finished; there is nothing to resume.")
+    for run in runs if send else ():
+        # All at once: a pause that is asked for later, while another of them is paid or waited for, stands.
+        await engine.lift(run.run_id)
     codes: list[int] = []
     for run in runs:
         code, interrupted = await _resume(engine, run, wishes, send=send)
@@ -188,8 +191,6 @@ async def _resume(engine: Engine, run: Run, wishes: Wishes, *, send: bool) -> tu
     out = wishes.out or Path(noted[-1] if noted else f"{run.run_id}-results")
     if not wishes.json:
         say(f"Run [bold]{run.run_id}[/] ({plain(run.name)})")
-    if send:
-        await engine.lift(run.run_id)
     return await pay_and_report(engine, run, out, wishes, send=send)
 
 
