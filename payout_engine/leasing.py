@@ -115,11 +115,22 @@ def holder(task: str, path: Path | None = None, run: Run | None = None, name: st
         path: where its journal is, if it is known.
         run: the run it is about, if it is about one.
         name: else what the file is called.
+
+    Raises:
+        ConfigError: others could not read where the journal is.
     """
+    journal = str(path.resolve()) if path is not None else ""
+    try:
+        journal.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"The journal {journal} is in a folder whose name is no text. Nothing was sent; name another journal with "
+            "--journal."
+        ) from None
     return Holder(
         pid=os.getpid(),
         task=task,
-        journal=str(path.resolve()) if path is not None else "",
+        journal=journal,
         run_id=run.run_id if run is not None else "",
         name=run.name if run is not None else name,
         since=now(),
@@ -153,9 +164,13 @@ async def refuse_if_paid_elsewhere(journal: Journal, run: Run, others: Iterable[
     digest = (await _origin(journal, run)).digest
     for path in others if digest else ():
         try:
-            begun = await anyio.to_thread.run_sync(begun_in_file, path, digest) if path.exists() else ()
-        except JournalError as error:
-            tell(observe.Waiting("", f"Whether the file was paid with another journal cannot be seen. {error}"))
+            path.stat()
+            begun = await anyio.to_thread.run_sync(begun_in_file, path, digest)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (JournalError, OSError, ValueError) as error:
+            why = error if isinstance(error, JournalError) else f"{path} cannot be read."
+            tell(observe.Waiting("", f"Whether the file was paid with another journal cannot be seen. {why}"))
             continue
         for other, tallies in begun:
             # A run that this journal knows too was copied with it; where its lines stand is known here.

@@ -102,7 +102,7 @@ def _read(descriptor: int) -> Record:
     line = os.pread(descriptor, CONTENT_BYTES_MAX, 0).partition(b"\n")[0]
     try:
         return msgspec.json.decode(line, type=Record)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Record()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -394,7 +395,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     journal: str
     run_id: str = ""
     name: str = ""
-    since: float = 0.0
+    since: Annotated[float, msgspec.Meta(ge=0, lt=2**37)] = 0.0
 
 
 class Choice(StrEnum):

@@ -30,8 +30,15 @@ def lock_folder() -> Path:
     Raises:
         ConfigError: it cannot be made.
     """
-    state = os.environ.get("XDG_STATE_HOME", "")
-    folder = (Path(state) if state else Path("~/.local/state").expanduser()) / "payout_engine" / "locks"
+    # The specification has a relative path ignored; here it would give each working folder locks of its own.
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    try:
+        folder = (state if state.is_absolute() else Path("~/.local/state").expanduser()) / "payout_engine" / "locks"
+    except RuntimeError:
+        raise ConfigError(
+            "This user has no home folder, where processes see who is paying from an account. Nothing was sent; set "
+            "XDG_STATE_HOME to a folder that can be written."
+        ) from None
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -29,10 +29,11 @@ from payout_engine import Engine, Payout, Settings
 from payout_engine.accounts import key_of
 from payout_engine.errors import ConfigError, JournalBusyError
 from payout_engine.lifecycle import State
+from payout_engine.locks import describe, peek
 from payout_engine.providers import senfenico
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
 from payout_engine.registration import Account
-from payout_engine.settings import AccountSettings, RouteSettings
+from payout_engine.settings import AccountSettings, RouteSettings, lock_folder
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -429,6 +430,40 @@ while won < 150:
     except JournalBusyError:
         pass
 """
+
+
+ODD_LOCKS = {
+    "bytes": b"\x00\xff\xfe" * 100,
+    "no UTF-8": b'{"holder":{"pid":1,"task":"\xff","journal":"j"}}\n',
+    "deep": b'{"x":' + b"[" * 100_000,
+    "no date": b'{"holder":{"pid":1,"task":"paying","journal":"j","since":1e300}}\n',
+    "no path": b'{"journals":["/%b","a\\u0000b"]}\n' % (b"a" * 5000),
+}
+
+
+@pytest.mark.parametrize("content", ODD_LOCKS.values(), ids=ODD_LOCKS)
+async def test_whatever_a_lock_says_paying_goes_on(tmp_path: Path, bank: BankMaker, content: bytes) -> None:
+    """A lock's file that was damaged or written by somebody else locks nobody out, and is described without a fault."""
+    async with bank() as server:
+        async with Engine.open(_two_names(server, tmp_path / "payouts.db")) as engine:
+            run = await engine.submit(a_file(tmp_path, "salaries", 0, 5))
+            (lock,) = await engine.accounts.locks(["rest"])
+            lock.write_bytes(content)
+            assert describe(peek(lock).holder)
+            await engine.check_accounts(run.run_id)
+            [outcome async for outcome in engine.pay(run)]
+        assert len(server.paid()) == 5
+
+
+async def test_a_relative_state_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would give each working folder locks of its own; and who has no home is told what to set."""
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert lock_folder() == tmp_path / ".local" / "state" / "payout_engine" / "locks"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(ConfigError, match="no home folder"):
+        lock_folder()
 
 
 @pytest.mark.parametrize("kept", ["kept", "removed"])
