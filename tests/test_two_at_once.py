@@ -226,6 +226,31 @@ def test_an_interrupted_question_is_a_no(tmp_path: Path, far: Bank, key: bytes) 
     assert call(tmp_path, "runs", "--json", "--config", str(far.config)).stdout == b""
 
 
+@pytest.mark.parametrize("what", ["deleted", "moved"])
+def test_nobody_is_paid_from_a_journal_that_is_gone(tmp_path: Path, far: Bank, what: str) -> None:
+    """Deleted or moved while one pays and one waits: the first sends nothing more, the other nothing at all."""
+    a_file(tmp_path, "salaries", 0, 2500)
+    a_file(tmp_path, "refunds", 5000, 10)
+    config = ("--config", str(far.config))
+    first = Terminal(tmp_path, "run", "salaries.csv", "--yes", *config)
+    wait_for_payments(far, 100)
+    second = Terminal(tmp_path, "run", "refunds.csv", "--yes", *config)
+    second.hear("Waiting until it has ended")
+    (tmp_path / "elsewhere").mkdir()
+    for path in tmp_path.glob("payouts.db*"):
+        path.unlink() if what == "deleted" else path.rename(tmp_path / "elsewhere" / path.name)
+
+    assert (first.end(), second.end()) == (4, 4), first.said + second.said
+    assert "was moved, deleted or replaced" in first.said and "was moved, deleted or replaced" in second.said
+    assert len(far.paid()) < 2500
+    if what == "moved":
+        for path in (tmp_path / "elsewhere").iterdir():
+            path.rename(tmp_path / path.name)
+        codes = [call(tmp_path, "run", f"{name}.csv", "--yes", *config).returncode for name in ("salaries", "refunds")]
+        assert codes == [0, 0]
+        assert paid_once(far, 2510)
+
+
 # ------------------------------------------------------------------------------------------------- one account, one key
 
 

@@ -7,6 +7,7 @@ an account's lease sends for it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,7 @@ import anyio
 import anyio.to_thread
 
 from payout_engine import clock
+from payout_engine.errors import JournalError
 from payout_engine.journal import asking_again, deciding, intake, log, payment, reading, repeats, steering
 from payout_engine.journal import sightings as looked_up
 from payout_engine.journal.changes import run_no
@@ -58,6 +60,8 @@ class SqliteJournal:
 
     def __init__(self, path: Path, writer: Writer) -> None:
         self.path = path
+        self._real = path.resolve()
+        self._opened = self._real.stat()
         self._writer = writer
         # One search at a time: they share the temporary tables.
         self._searching = anyio.Lock()
@@ -148,6 +152,7 @@ class SqliteJournal:
         return await self._read(lambda db: payment.ready_amounts(db, run_id, lane, after, limit))
 
     async def intend(self, chunk: ReadyChunk) -> Dispatch:
+        self._require_named()
         return await self._writer.run(lambda db: payment.intend(db, chunk), Need.DURABLE)
 
     async def record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
@@ -252,7 +257,24 @@ class SqliteJournal:
     @asynccontextmanager
     async def lease(self, name: str, holder: Holder) -> AsyncIterator[None]:
         with lease(self.path, name, holder):
+            self._require_named()
             yield
+
+    def _require_named(self) -> None:
+        """Refuse to promise anything in a file that nobody would find again.
+
+        Raises:
+            JournalError: the file is no longer the one of its name.
+        """
+        try:
+            named = os.path.samestat(self._opened, self._real.stat())
+        except OSError:
+            named = False
+        if not named:
+            raise JournalError(
+                f"The journal {self.path} was moved, deleted or replaced while it was in use, so nothing more is sent. "
+                "Put it back first, with all files beside it: without it nobody knows what was sent."
+            )
 
     async def aclose(self) -> None:
         await self._writer.aclose()
