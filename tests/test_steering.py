@@ -371,6 +371,18 @@ async def test_an_unfinished_retry_has_to_be_finished_first(bank: Bank, engine_w
         assert sum(paid_at_the_bank(server).values()) == 0
 
 
+async def test_a_retry_that_nobody_approved_leaves_nothing_behind(bank: Bank, engine_with: EngineWith) -> None:
+    """A process died at the question: the next retry of the same run throws its judgement away."""
+    async with bank() as server, engine_with(server) as engine:
+        first = await engine.submit(failing(3))
+        await collect(engine.pay(first))
+        async with engine_with(server) as died:
+            await died.retry(first.run_id)
+        again = await engine.retry(first.run_id)
+        assert [run.run_id for run in await engine.runs()] == [again.run_id, first.run_id]
+        await collect(engine.pay(again))
+
+
 async def test_a_line_paid_by_another_run_since_is_held_in_a_retry(bank: Bank, engine_with: EngineWith) -> None:
     """A reference that any later run has paid is used up, whatever the retry says."""
     async with bank() as server, engine_with(server) as engine:

@@ -186,7 +186,8 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, sen
 
 async def _resume(engine: Engine, run: Run, wishes: Wishes, *, send: bool) -> tuple[int, bool]:
     if run.state in (RunState.INTAKE, RunState.JUDGED):
-        raise UserError(f"Run {run.run_id} was never approved. Run its file again: payout-engine run {run.name}")
+        again = f"retry {run.retry_of}" if run.retry_of else f"run {run.name}"
+        raise UserError(f"Run {run.run_id} was never approved. Begin it again: payout-engine {again}{wishes.options}")
     noted = [text for _, kind, text in await (await engine.journal()).notes(run.run_id) if kind == OUT_NOTE]
     out = wishes.out or Path(noted[-1] if noted else f"{run.run_id}-results")
     if not wishes.json:
