@@ -150,6 +150,7 @@ async def test_one_wrong_word_stops_all(folder: Path, arguments: tuple[str, ...]
     done = call(folder, "resolve", "run", "--send-again", "SAME", *arguments, *WHO)
 
     assert done.returncode == 2
+    assert b"\\n" not in done.stderr
     assert said in done.stderr.decode()
     assert "othing was recorded" in done.stderr.decode()
     assert list((await standing(folder)).values()) == BEFORE

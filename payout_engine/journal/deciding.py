@@ -72,9 +72,10 @@ def receipts_of(known: Receipt, decision: Decision, at: float) -> tuple[Receipt,
 
 def refused(problems: Sequence[str]) -> DecisionError:
     """Return the error that names everything that is wrong with a batch of decisions."""
-    shown = "".join(f"\n  {problem}" for problem in problems[:PROBLEMS_SHOWN])
-    more = f"\n  and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-    return DecisionError(f"Nothing was recorded, because not everything can be carried out:{shown}{more}")
+    # On one line: the screen writes line ends out, because a file's author may have put them there.
+    shown = "; ".join(problems[:PROBLEMS_SHOWN])
+    more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
+    return DecisionError(f"Nothing was recorded, because not everything can be carried out: {shown}{more}.")
 
 
 def never_approved(run_id: str) -> DecisionError:
