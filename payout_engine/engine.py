@@ -197,8 +197,10 @@ class Engine(Judging):
             used_before = granted.used_before or await self._used_before()
             run = await self.run(stream.run_id)
             resumed = run.approved_at is not None
+            if not resumed and not terms.send:
+                raise ConfigError(f"Run {run.run_id} was never approved, so there is nothing of it to follow.")
             if not resumed:
-                await refuse_if_paid_elsewhere(await self.journal(), run, granted.others, terms.tell)
+                await refuse_if_paid_elsewhere(await self.journal(), run, granted.others)
             payers = await self.accounts.payers(granted.accounts, used_before)
             # The approval comes last: a run that cannot be paid now must not hold up the references of others.
             journal, run = await self.approved(stream.run_id, canary=terms.canary, publish=publish)
@@ -223,21 +225,17 @@ class Engine(Judging):
 
         await stream.drive(begin)
 
-    async def check_accounts(self, run_id: str, watch: observe.Watch | None = None) -> None:
+    async def check_accounts(self, run_id: str) -> None:
         """Find out before anybody is asked whether a judged run could be paid; no byte is sent by this.
 
-        Args:
-            run_id: the run.
-            watch: told of other journals that cannot be read, so that nobody knows what they have paid.
-
         Raises:
-            ConfigError: an account has no key, or another journal has begun this file with the same key.
+            ConfigError: an account has no key, or another journal has begun this file with the same key or cannot say.
         """
         names = sorted({tally.lane.account for tally in await self.tally(run_id)} - {""})
         for name in names:
             await self.accounts.connect(name)
         others = await others_of(self.accounts, names, self.settings.journal)
-        await refuse_if_paid_elsewhere(await self.journal(), await self.run(run_id), others, observe.safe(watch))
+        await refuse_if_paid_elsewhere(await self.journal(), await self.run(run_id), others)
 
     async def _granted(self, stream: PaymentStream, terms: _Terms, held: AsyncExitStack) -> Rights:
         """Hold everything that paying needs, as soon as nobody else does."""

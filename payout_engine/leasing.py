@@ -23,7 +23,7 @@ from payout_engine.clock import now, text
 from payout_engine.errors import ConfigError, JournalBusyError, JournalError
 from payout_engine.journal import begun_in_file, tally_file
 from payout_engine.lifecycle import OPEN, UNPAID, State
-from payout_engine.locks import describe, locked, peek
+from payout_engine.locks import describe, locked, remember, remembered
 from payout_engine.model import Holder, Run, Tally
 from payout_engine.ports import Journal
 
@@ -95,16 +95,28 @@ async def rights(journal: Journal, accounts: Accounts, run: Run, path: Path, *, 
     async with leases(journal, run, who) as names, AsyncExitStack() as held:
         used = False
         others: list[str] = []
-        tallies = await journal.tally(run.run_id)
-        sending = {tally.lane.account for tally in tallies if tally.state in _MOVING and tally.count} if send else set()
-        for file, name in (await accounts.locks(sorted(sending))).items():
+        for file, name in (await accounts.locks(await _sending(journal, run) if send else ())).items():
             try:
-                before = held.enter_context(locked(file, f"account {name}", who, kept=True))
+                held.enter_context(locked(file, f"account {name}", who))
+                journals = remembered(_book(file))
+                remember(_book(file), who.journal)
             except OSError as error:
                 raise ConfigError(f"The lock {file} cannot be made ({error.strerror}). Nothing was sent.") from None
-            used |= before.holder is not None
-            others += before.journals
+            used |= bool(journals)
+            others += journals
         yield Rights(names, used, _without(path, others))
+
+
+async def _sending(journal: Journal, run: Run) -> Sequence[str]:
+    """Return the accounts whose keys a run may use: all when it begins, because what is held may be released."""
+    tallies = [tally for tally in await journal.tally(run.run_id) if tally.count]
+    moving = {tally.lane.account for tally in tallies if tally.state in _MOVING or run.approved_at is None}
+    return sorted(moving - {""})
+
+
+def _book(lock: Path) -> Path:
+    """Return the list of the journals that have paid with a key, beside its lock."""
+    return lock.with_suffix(".journals")
 
 
 def holder(task: str, path: Path | None = None, run: Run | None = None, name: str = "") -> Holder:
@@ -146,20 +158,20 @@ async def others_of(accounts: Accounts, names: Iterable[str], path: Path) -> Seq
     Raises:
         ConfigError: a secret is missing, or the folder for the locks cannot be made.
     """
-    return _without(path, [other for file in await accounts.locks(names) for other in peek(file).journals])
+    return _without(path, [other for file in await accounts.locks(names) for other in remembered(_book(file))])
 
 
 def _without(path: Path, journals: Iterable[str]) -> Sequence[Path]:
     return [Path(other) for other in journals if other != str(path.resolve())]
 
 
-async def refuse_if_paid_elsewhere(journal: Journal, run: Run, others: Iterable[Path], tell: observe.Watch) -> None:
+async def refuse_if_paid_elsewhere(journal: Journal, run: Run, others: Iterable[Path]) -> None:
     """Refuse to begin a file that another journal has begun with the same keys: its lines would be paid twice.
 
     A retry counts as its file, here and there.
 
     Raises:
-        ConfigError: another journal has begun it; the message names it and says what to do.
+        ConfigError: another journal has begun it, or cannot say; the message names it and says what to do.
     """
     digest = (await _origin(journal, run)).digest
     for path in others if digest else ():
@@ -170,8 +182,10 @@ async def refuse_if_paid_elsewhere(journal: Journal, run: Run, others: Iterable[
             continue
         except (JournalError, OSError, ValueError) as error:
             why = error if isinstance(error, JournalError) else f"{path} cannot be read."
-            tell(observe.Waiting("", f"Whether the file was paid with another journal cannot be seen. {why}"))
-            continue
+            raise ConfigError(
+                f"Nothing was sent, because nobody can see whether the journal {path} has paid this file from the same "
+                f"account. {why} Make it readable, or move it out of its place if it is none of a payer's."
+            ) from None
         for other, tallies in begun:
             # A run that this journal knows too was copied with it; where its lines stand is known here.
             if {tally.state for tally in tallies if tally.count} - UNPAID and not await journal.find(other.run_id):

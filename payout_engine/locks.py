@@ -1,8 +1,8 @@
 """Locks between processes: files that the operating system frees when their holder dies, and that say who holds them.
 
 A journal's leases are such files, and so is the lock of an account's key in the user's own state folder, which holds
-over all journals. Nobody has to clean up after a crash, and no clock is involved. Called by `journal/lease.py` and
-`leasing.py`.
+over all journals; beside the latter stays a list of the journals that have paid with the key. Nobody has to clean up
+after a crash, and no clock is involved. Called by `journal/lease.py` and `leasing.py`.
 """
 
 from __future__ import annotations
@@ -16,33 +16,20 @@ from pathlib import Path
 import msgspec
 
 from payout_engine.clock import text
-from payout_engine.errors import JournalBusyError
+from payout_engine.errors import ConfigError, JournalBusyError
 from payout_engine.model import Holder
 
-CONTENT_BYTES_MAX = 1024 * 1024
-
-
-class Record(msgspec.Struct, frozen=True):
-    """What a lock's file says.
-
-    Attributes:
-        holder: who holds it now, or held it last.
-        journals: the journals that have paid under this lock, in files that are kept.
-    """
-
-    holder: Holder | None = None
-    journals: Sequence[str] = ()
+CONTENT_BYTES_MAX = 64 * 1024
 
 
 @contextmanager
-def locked(path: Path, what: str, holder: Holder, *, kept: bool = False) -> Iterator[Record]:
-    """Hold the lock of a file; yields what the file said before.
+def locked(path: Path, what: str, holder: Holder) -> Iterator[None]:
+    """Hold the lock of a file, which is made for it and removed with it.
 
     Args:
         path: the file; its folder must exist.
         what: what is locked, for the message, such as `account bf`.
         holder: who we are, for whoever comes second.
-        kept: the file stays afterwards, with the journals that used it; otherwise nothing is left behind.
 
     Raises:
         JournalBusyError: somebody else holds it; the message says who and what it does.
@@ -50,25 +37,14 @@ def locked(path: Path, what: str, holder: Holder, *, kept: bool = False) -> Iter
     """
     descriptor = _grasp(path, what)
     try:
-        before = _read(descriptor)
-        journals = list(dict.fromkeys([*before.journals, holder.journal])) if kept else []
-        _write(descriptor, Record(holder, journals))
-        yield before
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, msgspec.json.encode(holder), 0)
+        yield
     finally:
-        if not kept:
-            # Under the lock: whoever opened the file before sees that it is no longer the one of this name.
-            with suppress(OSError):
-                path.unlink()
+        # Under the lock: whoever opened the file before sees that it is no longer the one of this name.
+        with suppress(OSError):
+            path.unlink()
         os.close(descriptor)
-
-
-def peek(path: Path) -> Record:
-    """Return what a lock's file says, whoever holds it; an empty record if there is none."""
-    try:
-        with path.open("rb") as file:
-            return _read(file.fileno())
-    except OSError:
-        return Record()
 
 
 def _grasp(path: Path, what: str) -> int:
@@ -80,7 +56,7 @@ def _grasp(path: Path, what: str) -> int:
             if _is_named(descriptor, path):
                 return descriptor
         except BlockingIOError:
-            holder = _read(descriptor).holder
+            holder = _read(descriptor)
             os.close(descriptor)
             raise JournalBusyError(busy(what, holder), holder) from None
         except BaseException:
@@ -97,20 +73,12 @@ def _is_named(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _read(descriptor: int) -> Record:
-    """Return what a file says. The first line counts: a crash may have left the end of an older, longer one."""
-    line = os.pread(descriptor, CONTENT_BYTES_MAX, 0).partition(b"\n")[0]
+def _read(descriptor: int) -> Holder | None:
+    """Return who holds a lock, as far as its file says so."""
     try:
-        return msgspec.json.decode(line, type=Record)
+        return msgspec.json.decode(os.pread(descriptor, CONTENT_BYTES_MAX, 0), type=Holder)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Record()
-
-
-def _write(descriptor: int, record: Record) -> None:
-    content = msgspec.json.encode(record) + b"\n"
-    os.pwrite(descriptor, content, 0)
-    os.ftruncate(descriptor, len(content))
-    os.fsync(descriptor)
+        return None
 
 
 def busy(what: str, holder: Holder | None) -> str:
@@ -125,4 +93,46 @@ def describe(holder: Holder | None) -> str:
     run = f" run {holder.run_id}" if holder.run_id else ""
     name = f" ({holder.name})" if holder.name and run else f" {holder.name}" if holder.name else ""
     journal = f" with the journal {holder.journal}" if holder.journal else ""
-    return f"Process {holder.pid} is {holder.task}{run}{name}{journal}, since {text(holder.since)[11:16]} UTC"
+    since = text(holder.since)[:16].replace("T", " ")
+    return f"Process {holder.pid} is {holder.task}{run}{name}{journal}, since {since} UTC"
+
+
+# ------------------------------------------------------------------------------------------- which journals used a key
+
+
+def remembered(path: Path) -> Sequence[str]:
+    """Return the journals in a list, which need not exist: one JSON text a line, each written whole before it counts.
+
+    Raises:
+        ConfigError: the list cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+        return [msgspec.json.decode(line, type=str) for line in lines]
+    except FileNotFoundError:
+        return []
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        raise ConfigError(
+            f"The list {path} of the journals that have paid from an account cannot be read. Nothing was sent. Mend it "
+            "(each line is the path of a journal, in quotes); if nothing else helps, remove it, and run no file that "
+            "another journal may have paid."
+        ) from None
+
+
+def remember(path: Path, journal: str) -> None:
+    """Add a journal to a list, durably, unless it is there. Called with the lock of the key held.
+
+    Raises:
+        ConfigError: the list cannot be read.
+        OSError: it cannot be written; it is as it was before, to any reader.
+    """
+    if journal in remembered(path):
+        return
+    with path.open("ab") as file:
+        os.fchmod(file.fileno(), 0o600)
+        # What a crash left of a line never counted.
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
+        file.write(msgspec.json.encode(journal) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

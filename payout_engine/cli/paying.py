@@ -67,7 +67,7 @@ async def pay_submission(engine: Engine, submission: Submission, out: Path, wish
         _tell_known(run, wishes)
     async with _forgotten_unless_approved(engine, run):
         if not submission.known:
-            await engine.check_accounts(run.run_id, LineCounter(json=wishes.json).watch)
+            await engine.check_accounts(run.run_id)
             try:
                 confirmed = await _confirmed(engine, submission, wishes, yes=yes)
             except typer.Abort:

@@ -159,8 +159,11 @@ class LineCounter:
         """Take note of an event of the engine."""
         if isinstance(event, observe.Queued):
             self._queue.watch(event)
-        elif isinstance(event, observe.Waiting):
-            say(f"[yellow]{plain(event.message)}[/]")
-        elif isinstance(event, observe.LinesRead) and self._shown and time.monotonic() - self._spoken_at >= 0.2:
+        elif isinstance(event, observe.LinesRead):
+            self._queue.end()
+            self._show(event)
+
+    def _show(self, event: observe.LinesRead) -> None:
+        if self._shown and time.monotonic() - self._spoken_at >= 0.2:
             self._spoken_at = time.monotonic()
             messages.print(f"{event.lines:,} lines judged", end="\r")

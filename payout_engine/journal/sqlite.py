@@ -164,6 +164,7 @@ class SqliteJournal:
         return await self._read(lambda db: asking_again.unanswered(db, run_id, lane, traits, before, after, limit))
 
     async def ask_again(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
+        self._require_named()
         return await self._writer.run(lambda db: asking_again.ask_again(db, chunk, traits), Need.DURABLE)
 
     async def apply(self, sightings: Sequence[Sighting]) -> Applied:
