@@ -18,7 +18,7 @@ from payout_engine import observe
 from payout_engine.accounts import Accounts
 from payout_engine.errors import ConfigError, InputError, LimitError
 from payout_engine.journal import SqliteJournal
-from payout_engine.leasing import holder, leases, patiently
+from payout_engine.leasing import holder, leases, patiently, require_same_keys
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.model import Payout, Run, RunState
 from payout_engine.pipeline.forecast import Forecast, forecast
@@ -126,7 +126,9 @@ class Judging(Steered):
             self._beginnings[_content(source.digest)] = beginning.pop_all()
         return submission
 
-    async def retry(self, run_id: str, *, watch: observe.Watch | None = None, wait: bool = False) -> Submission:
+    async def retry(
+        self, run_id: str, *, watch: observe.Watch | None = None, wait: bool = False, key_renewed: bool = False
+    ) -> Submission:
         """Judge the provably unpaid lines of a run again, by today's rules, and record them as a new run; send nothing.
 
         The lines keep their references. What a later retry has paid or has in flight is left out; what any other run
@@ -136,7 +138,8 @@ class Judging(Steered):
             The new run, ready for `pay`.
 
         Raises:
-            ConfigError: there is nothing to retry, or a retry of the run is not finished.
+            ConfigError: there is nothing to retry, or a retry of the run is not finished, or the run was paid with
+                another key: what that account knows of its lines cannot be asked. `key_renewed` as for `pay`.
             ProviderError: the provider could not say what it already has; nothing was recorded.
             LimitError: the money limits forbid it; nothing was recorded.
             JournalBusyError: another process is about to retry the same run, or pays from an account of it, and `wait`
@@ -146,7 +149,7 @@ class Judging(Steered):
         async with AsyncExitStack() as beginning:
             await self._begin(beginning, _retry(run_id), run.name, watch, wait)
             await self._clear(journal, lambda left: left.retry_of == run_id)
-            await self._look_first(journal, run, watch, wait)
+            await self._look_first(journal, run, watch, wait, key_renewed=key_renewed)
             source = await retry_source(journal, run)
             try:
                 submission = await self._judge(source, journal, watch, mapping=source.mapping, retry_of=run_id)
@@ -201,7 +204,9 @@ class Judging(Steered):
             raise
         return submission
 
-    async def _look_first(self, journal: Journal, run: Run, watch: observe.Watch | None, wait: bool) -> None:
+    async def _look_first(
+        self, journal: Journal, run: Run, watch: observe.Watch | None, wait: bool, *, key_renewed: bool
+    ) -> None:
         """Ask the providers what they have of a run, with its leases held: two look-ups at once would cross.
 
         Raises:
@@ -214,7 +219,11 @@ class Judging(Steered):
             async def enter() -> Sequence[str]:
                 return await held.enter_async_context(leases(journal, run, holder("looking after", path, run)))
 
-            await (patiently(enter, journal, path, observe.safe(watch)) if wait else enter())
+            names = await (patiently(enter, journal, path, observe.safe(watch)) if wait else enter())
+            for name in names:
+                await self.accounts.connect(name)
+            if not self.accounts.sandbox:
+                await require_same_keys(journal, run, self.accounts.keys, names, renewed=key_renewed)
             await ask_providers(journal, run, self.accounts)
 
     async def _clear(self, journal: Journal, is_left: Callable[[Run], bool]) -> None:

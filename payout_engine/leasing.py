@@ -233,8 +233,8 @@ async def require_same_keys(
             raise ConfigError(
                 f"Run {run.run_id} was begun with another key of account {account}, perhaps a test key or another "
                 "company's. Nothing was sent. Put that key back; or, if the provider gave a new key for the same "
-                f"account, say so: payout-engine resume {run.run_id} --key-renewed. To pay a file again that was paid "
-                "with a test key, use a journal of its own: --journal live.db"
+                f"account, say so: payout-engine resume {run.run_id} --key-renewed (or retry, with the same option). "
+                "To pay a file again that was paid with a test key, use a journal of its own: --journal live.db"
             )
         if noted.get(account) != keys[account]:
             await journal.note(run.run_id, KEY_NOTE, f"{keys[account]} {account}")

@@ -42,6 +42,11 @@ class PaymentStream:
         self._waiting: list[Outcome] = []
         self._send, self._receive = anyio.create_memory_object_stream[Sequence[Outcome]](BATCHES_WAITING_MAX)
 
+    @property
+    def begun(self) -> bool:
+        """Whether paying has begun: before, it may be waiting for another process."""
+        return self._payment is not None
+
     def stop(self) -> None:
         """Send nothing more; what is on the wire is finished and recorded. Safe at any moment."""
         self.stopping.set()

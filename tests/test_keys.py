@@ -116,3 +116,15 @@ async def test_a_run_without_a_key_for_all_its_accounts_is_not_begun(bank: BankM
                     await attempt
             assert (await engine.run(run.run_id)).approved_at is None
         assert len(server.paid()) == 1
+
+
+async def test_a_retry_asks_the_account_that_was_paid_from(bank: BankMaker, engine_for: EngineMaker) -> None:
+    """With another key nobody can ask what became of the lines: the retry is refused, unless the key was renewed."""
+    async with bank() as server:
+        async with engine_for(server) as engine:
+            run_id = await begun(engine)
+        async with engine_for(server, api_key="sk_test_another") as engine:
+            with pytest.raises(ConfigError, match="another key of account bf"):
+                await engine.retry(run_id)
+            with pytest.raises(ConfigError, match="No line of run"):
+                await engine.retry(run_id, key_renewed=True)

@@ -208,6 +208,7 @@ def retry(
     no_follow: NoFollow = False,
     format: Format = "csv",
     canary: CanarySize = None,
+    key_renewed: KeyRenewed = False,
 ) -> None:
     """Pay the lines of a run that are provably unpaid, as a new run; plans and asks like `run`."""
     wishes = Wishes(
@@ -217,6 +218,7 @@ def retry(
         follow_for_seconds=0.0 if no_follow else follow_for,
         options=as_given(config, journal, sandbox),
         canary=canary,
+        key_renewed=key_renewed,
     )
 
     async def main() -> int:

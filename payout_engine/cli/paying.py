@@ -266,9 +266,8 @@ async def _interruptible(stream: PaymentStream) -> AsyncIterator[None]:
                     stream.cut_off()
                     return
                 asked.append(True)
-                say(
-                    "Stopping: finishing what is on the wire, sending nothing more. Press Ctrl-C again to stop at once."
-                )
+                if stream.begun:
+                    say("Stopping: finishing what is on the wire, then no more. Press Ctrl-C again to stop at once.")
                 stream.stop()
 
     asked: list[bool] = []

@@ -53,8 +53,9 @@ async def retry(engine: Engine, run_id: str, wishes: Wishes, *, yes: bool) -> in
     if not yes and not sys.stdin.isatty():
         raise UserError("Nothing was sent: there is nobody to ask. Pay with `retry --yes`.")
     check_format(wishes.format)
+    watch = LineCounter(json=wishes.json).watch
     try:
-        submission = await engine.retry(run_id, watch=LineCounter(json=wishes.json).watch, wait=True)
+        submission = await engine.retry(run_id, watch=watch, wait=True, key_renewed=wishes.key_renewed)
     except ProviderError as error:
         raise UserError(f"Nothing was sent, because the provider could not say what it already has: {error}") from error
     out = wishes.out or Path(f"{submission.run_id}-results")
