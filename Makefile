@@ -6,8 +6,11 @@ STAMP := $(VENV)/.installed
 
 SEEDS ?= 1-2000
 KILLS ?= 200
+INPUTS ?= 2000
+# Many tests wait for banks of their own, so there are more of them at a time than cores.
+WORKERS ?= 4
 
-.PHONY: check test lint types demo simulate crash bench bench-quick clean
+.PHONY: check test lint types demo simulate crash fuzz bench bench-quick clean
 .DEFAULT_GOAL := check
 
 check: lint types test  ## what CI runs
@@ -19,7 +22,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 test: $(STAMP)  ## every test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -38,7 +41,10 @@ simulate: $(STAMP)  ## whole lives with crashes in simulated time; SEEDS=17 repl
 	$(BIN)/python -m payout_engine.testing.simulation --seeds $(SEEDS)
 
 crash: $(STAMP)  ## real processes, killed KILLS times
-	PAYOUT_ENGINE_KILLS=$(KILLS) $(BIN)/python -m pytest -q tests/test_crashes.py --timeout 7200
+	PAYOUT_ENGINE_KILLS=$(KILLS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_crashes.py --timeout 7200
+
+fuzz: $(STAMP)  ## hostile files and answers, INPUTS for each property
+	PAYOUT_ENGINE_INPUTS=$(INPUTS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_hostile.py --timeout 7200
 
 bench: $(STAMP)  ## every figure of the README; several minutes
 	$(BIN)/python -m pip install --quiet --group bench
