@@ -207,6 +207,15 @@ async def test_workbooks_of_any_shape(tmp_path: Path, rows: list[list[Any]]) -> 
     await judge(tmp_path, "fuzz.xlsx", workbook([["phone", "amount"], *rows]))
 
 
+async def test_an_archive_that_names_its_parts_in_no_encoding(tmp_path: Path) -> None:
+    """The name in front of a part is not the one in the directory, and no UTF-8 although it says so."""
+    whole = workbook([["phone", "amount"], ["70123456", 1500.0]])
+    start = whole.index(b"PK\x03\x04")
+    flags = whole[start + 6] | whole[start + 7] << 8 | 0x800
+    named = whole[: start + 6] + flags.to_bytes(2, "little") + whole[start + 8 : start + 30] + b"\x80"
+    assert not await judge(tmp_path, "fuzz.xlsx", named + whole[start + 31 :])
+
+
 @MANY
 @given(cuts=CUTS.filter(bool), kind=st.sampled_from(["xlsx", "ods", "parquet"]))
 async def test_damaged_containers(tmp_path: Path, cuts: list[tuple[int, bytes]], kind: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
@@ -125,7 +124,10 @@ def _check_size(content: Content) -> None:
             return
         try:
             _check_parts(content.name, file)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
+        except InputError:
+            raise
+        except Exception as error:
+            # The standard library's reader of archives promises no closed list of what damage makes it raise.
             raise _unusable(content, error) from error
 
 
