@@ -44,7 +44,7 @@ crash: $(STAMP)  ## real processes, killed KILLS times
 	PAYOUT_ENGINE_KILLS=$(KILLS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_crashes.py --timeout 7200
 
 fuzz: $(STAMP)  ## hostile files and answers, INPUTS for each property
-	PAYOUT_ENGINE_INPUTS=$(INPUTS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_hostile.py --timeout 7200
+	PAYOUT_ENGINE_INPUTS=$(INPUTS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_hostile.py tests/test_hostile_answers.py --timeout 7200
 
 bench: $(STAMP)  ## every figure of the README; several minutes
 	$(BIN)/python -m pip install --quiet --group bench

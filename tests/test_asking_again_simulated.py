@@ -1,0 +1,206 @@
+"""Asking again in a simulated world where little else happens: nobody is paid twice by being asked about.
+
+Faults planted in the engine, or in what it believes of the provider, are seen by their damage.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from payout_engine.errors import RefusedError
+from payout_engine.journal import asking_again
+from payout_engine.journal.rows import each
+from payout_engine.lifecycle import State
+from payout_engine.model import Dispatch, Outcome, Receipt, Sighting
+from payout_engine.pipeline import payment
+from payout_engine.pipeline.asking_again import AskingAgain
+from payout_engine.pipeline.dispatch import Dispatcher
+from payout_engine.testing import simulation, virtual_time
+from payout_engine.testing.bank import Bank, Fault, SimulatedProvider
+from payout_engine.testing.crashing import Step
+from payout_engine.testing.plans import Life, Plan, draw_plan
+from payout_engine.testing.simulation import Report, Simulation, explain
+from payout_engine.traits import KeyPromise, LookUpKind, Traits
+
+SEEDS = 60
+SEEDS_FOR_A_PLANTED_FAULT = 100
+
+
+def doubtful_world(chance: random.Random) -> Plan:
+    """Draw a world of lost answers and refused calls, of keys that pay once (most for a while), and of no people."""
+    plan = draw_plan(chance)
+
+    def traits(drawn: Traits) -> Traits:
+        return msgspec.structs.replace(
+            drawn,
+            key_promise=KeyPromise.IDEMPOTENT,
+            key_lifetime_seconds=chance.choice([None, 60.0, 120.0, 240.0]),
+            look_up=chance.choice([LookUpKind.NONE, LookUpKind.NONE, LookUpKind.EACH, LookUpKind.SWEEP]),
+            absence_final_seconds=None,
+        )
+
+    common = {Fault.UNANSWERED: 0.4, Fault.HIDDEN: 0.5, Fault.TOO_FAST: 0.2, Fault.REFUSED: 0.3}
+    return msgspec.structs.replace(
+        plan,
+        traits={account: traits(drawn) for account, drawn in plan.traits.items()},
+        faults={account: {**faults, **common} for account, faults in plan.faults.items()},
+        lives=[doubtful_life(chance, life) for life in plan.lives],
+        canary=None,
+        max_failure_share=1.0,
+    )
+
+
+def doubtful_life(chance: random.Random, drawn: Life) -> Life:
+    """Let a life end now and then just when it asks again, and let the next one wait. Nobody comes to cancel it."""
+    changes: dict[str, Any] = {"downtime_seconds": chance.choice([5.0, 150.0, 300.0]), "visits": (), "twin": None}
+    if chance.random() < 0.2:
+        changes["step"] = Step(chance.choice([1, 1, 2, 3]), chance.random() < 0.5, "ask_again")
+    return msgspec.structs.replace(drawn, **changes)
+
+
+def simulate(seed: int, folder: Path) -> Report:
+    """Simulate one seed of the doubtful world; the journal must be proven at the end as well."""
+    world = Simulation(seed, folder / str(seed))
+    (folder / str(seed)).mkdir()
+
+    async def main() -> None:
+        await world.run()
+        for run in await world._journal.runs():
+            world.report.violations += [found.what for found in (await world._journal.verify(run.run_id)).findings]
+
+    virtual_time.run(main())
+    return world.report
+
+
+@pytest.fixture
+def doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let simulations be drawn from the doubtful world."""
+    monkeypatch.setattr(simulation, "draw_plan", doubtful_world)
+
+
+@pytest.mark.usefixtures("doubtful")
+def test_nobody_is_paid_twice_by_being_asked_about(tmp_path: Path) -> None:
+    """Whatever is lost, late or refused, and whenever the engine dies; and asking does help."""
+    asked = paid = 0
+    crashed_at: set[str] = set()
+    for seed in range(SEEDS):
+        report = simulate(seed, tmp_path)
+        assert not report.violations, explain(report)
+        crashed_at |= {line.split("CRASH ")[1] for line in report.trace if "CRASH " in line}
+        asked += sum("journal: ask_again" in line for line in report.trace)
+        paid += report.counts[State.PAID]
+    assert asked > SEEDS and paid > 5 * SEEDS
+    assert {"before ask_again", "after ask_again"} <= crashed_at
+
+
+@pytest.mark.usefixtures("doubtful")
+def test_where_a_key_never_dies_nothing_stays_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the provider answers again, every unknown payout has its way out."""
+
+    def for_ever(chance: random.Random) -> Plan:
+        plan = doubtful_world(chance)
+        traits = {
+            account: msgspec.structs.replace(drawn, key_lifetime_seconds=None) for account, drawn in plan.traits.items()
+        }
+        faults = {
+            account: {fault: share for fault, share in drawn.items() if fault is not Fault.WORDS}
+            for account, drawn in plan.faults.items()
+        }
+        # What is unknown since a later hour than the clock shows, once it was set back, is asked about after that hour.
+        lives = [msgspec.structs.replace(life, clock_offset_seconds=0.0) for life in plan.lives]
+        return msgspec.structs.replace(plan, traits=traits, faults=faults, lives=lives)
+
+    monkeypatch.setattr(simulation, "draw_plan", for_ever)
+    for seed in range(30):
+        report = simulate(seed, tmp_path)
+        assert not report.violations and not report.counts[State.UNKNOWN], explain(report)
+
+
+class TakesRefusalsForAbsence(AskingAgain):
+    """Releases a payout because its repetition was refused, or never left."""
+
+    def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
+        return msgspec.structs.replace(super()._refused(dispatch, error), state=State.READY)
+
+    async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+        said = each(receipts, len(dispatch.keys))
+        return (await self._journal.apply(list(map(Sighting, dispatch.keys, said)))).outcomes
+
+
+class TakesRefusalsForFailures(AskingAgain):
+    """Calls a payout failed because its repetition was refused for good."""
+
+    def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
+        return Dispatcher._refused(self, dispatch, error)
+
+    async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+        return await super()._write(dispatch, each(receipts, len(dispatch.keys)))
+
+
+def believe(monkeypatch: pytest.MonkeyPatch, **beliefs: Any) -> None:
+    """Let the adapter promise more than the bank keeps."""
+    original = SimulatedProvider.__init__
+
+    def believing(provider: SimulatedProvider, bank: Bank, sending: Callable[[Dispatch], None]) -> None:
+        original(provider, bank, sending)
+        provider.traits = msgspec.structs.replace(bank.traits, **beliefs)
+
+    monkeypatch.setattr(SimulatedProvider, "__init__", believing)
+
+
+def asks_without_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send again where nothing is promised."""
+    believe(monkeypatch, key_promise=KeyPromise.IDEMPOTENT, key_lifetime_seconds=None)
+
+    def without(chance: random.Random) -> Plan:
+        plan = doubtful_world(chance)
+        nothing = {"key_promise": KeyPromise.NONE, "key_lifetime_seconds": None}
+        traits = {account: msgspec.structs.replace(drawn, **nothing) for account, drawn in plan.traits.items()}
+        return msgspec.structs.replace(plan, traits=traits)
+
+    monkeypatch.setattr(simulation, "draw_plan", without)
+
+
+def asks_after_the_life_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send again however old the key is."""
+    monkeypatch.setattr(asking_again, "KEY_LIFE_SHARE", 1_000.0)
+
+
+def takes_refusals_for_absence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Release what was refused."""
+    monkeypatch.setattr(payment, "AskingAgain", TakesRefusalsForAbsence)
+
+
+def takes_refusals_for_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail what was refused for good."""
+    monkeypatch.setattr(payment, "AskingAgain", TakesRefusalsForFailures)
+
+
+@pytest.mark.usefixtures("doubtful")
+@pytest.mark.parametrize(
+    ("plant", "damage"),
+    [
+        (asks_without_a_promise, "PAID TWICE"),
+        (asks_after_the_life_of_the_key, "PAID TWICE"),
+        (takes_refusals_for_absence, "PAID TWICE"),
+        (takes_refusals_for_failures, "is failed, and the bank paid it"),
+    ],
+    ids=lambda case: getattr(case, "__name__", ""),
+)
+def test_a_planted_fault_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fault is seen within a hundred seeds, by its damage."""
+    plant(monkeypatch)
+    for seed in range(SEEDS_FOR_A_PLANTED_FAULT):
+        report = simulate(seed, tmp_path)
+        if any(damage in violation for violation in report.violations):
+            print(f"found by seed {seed}: {report.violations}")
+            return
+    pytest.fail(f"{plant.__name__} went unseen")
