@@ -14,6 +14,7 @@ from payout_engine.cli.progress import LineCounter
 from payout_engine.countries import COUNTRIES, Country
 from payout_engine.engine import Engine
 from payout_engine.errors import ConfigError
+from payout_engine.leasing import KEY_NOTE
 from payout_engine.model import masked
 from payout_engine.money import format_amount
 from payout_engine.summary import Exit, summarize
@@ -86,6 +87,9 @@ async def show(engine: Engine, run_id: str, *, json: bool) -> int:
 
 def _shown(kind: str, text: str) -> str:
     """Return a remark of the journal for a screen. Folders are shown as they are called, or nobody finds them."""
+    if kind == KEY_NOTE:
+        mark, _, account = text.partition(" ")
+        return f"account {account}, its key known here by the mark {mark[-6:]}"
     return text if kind == OUT_NOTE else masked(text)
 
 
