@@ -4,7 +4,8 @@ The process is killed with SIGKILL at many moments; then the same command is giv
 bank's own ledger holds and what the results say must agree each time. Also: a full disk, a journal that cannot be
 written, and a clock that jumps back.
 
-`PAYOUT_ENGINE_KILLS` says how many scenes are tried (8 unless told). Each scene is made from its number alone.
+`PAYOUT_ENGINE_KILLS` says how many scenes are tried (8 unless told), and a quarter as many with two processes at once.
+Each scene is made from its number alone.
 """
 
 from __future__ import annotations
@@ -261,6 +262,22 @@ def test_killed_at_any_moment_every_line_has_one_fate(tmp_path: Path, bank: Bank
         process.kill()
         _, said = process.communicate()
         assert process.returncode in (-signal.SIGKILL, *DONE, 5), said.decode()
+    scene.run_until_done()
+    agree(scene)
+
+
+@pytest.mark.parametrize("number", range(KILLS // 4))
+def test_killed_beside_another_every_line_has_one_fate(tmp_path: Path, bank: Bank, number: int) -> None:
+    """Two processes with one file, one of them killed at any moment: the other ends the run, and all agree."""
+    chance = random.Random(f"two {number}")
+    scene = Scene(tmp_path, bank)
+    both = [scene.start(), scene.start()]
+    victim = both.pop(chance.randrange(2))
+    MOMENTS[number % len(MOMENTS)](scene, victim, chance)
+    victim.kill()
+    victim.communicate()
+    _, said = both[0].communicate(timeout=60)
+    assert both[0].returncode in (*DONE, 5), said.decode()
     scene.run_until_done()
     agree(scene)
 
