@@ -97,7 +97,7 @@ def paid_once(far: Bank, count: int) -> bool:
 @pytest.mark.parametrize("later_seconds", [0.0, 0.4, 0.8, 1.6])
 def test_the_same_file_from_two_terminals(tmp_path: Path, far: Bank, later_seconds: float) -> None:
     """Started together or one after the other: one run, everybody paid once, and both end well with the results."""
-    a_file(tmp_path, "salaries", 0, 700)
+    a_file(tmp_path, "salaries", 0, 1500)
     arguments = ("run", "salaries.csv", "--yes", "--config", str(far.config))
     first = Terminal(tmp_path, *arguments)
     time.sleep(later_seconds)
@@ -105,7 +105,7 @@ def test_the_same_file_from_two_terminals(tmp_path: Path, far: Bank, later_secon
     codes = (first.end(), second.end())
 
     assert codes == (0, 0), first.said + second.said
-    assert paid_once(far, 700)
+    assert paid_once(far, 1500)
     assert over_limit(far) == 0
     listed = call(tmp_path, "runs", "--json", "--config", str(far.config)).stdout.splitlines()
     assert len(listed) == 1
@@ -113,7 +113,7 @@ def test_the_same_file_from_two_terminals(tmp_path: Path, far: Bank, later_secon
     assert len(told) == 1, "one of them waited, and said so"
     assert "Traceback" not in first.said + second.said
     assert Counter(row["payout_status"] for row in rows(tmp_path / "salaries.csv-results" / "results.csv")) == {
-        "paid": 700
+        "paid": 1500
     }
 
 
@@ -139,7 +139,7 @@ def test_the_second_says_what_the_first_is_doing(tmp_path: Path, far: Bank) -> N
 
 def test_a_dead_payer_is_followed_by_the_one_that_waits(tmp_path: Path, far: Bank) -> None:
     """kill -9 while another waits: that one takes over by itself, and everybody is paid at most once."""
-    a_file(tmp_path, "salaries", 0, 1500)
+    a_file(tmp_path, "salaries", 0, 2500)
     arguments = ("run", "salaries.csv", "--yes", "--config", str(far.config))
     first = Terminal(tmp_path, *arguments)
     wait_for_payments(far, 200)
@@ -150,7 +150,7 @@ def test_a_dead_payer_is_followed_by_the_one_that_waits(tmp_path: Path, far: Ban
 
     assert second.end() in (0, 3), second.said
     statuses = Counter(row["payout_status"] for row in rows(tmp_path / "salaries.csv-results" / "results.csv"))
-    assert set(statuses) <= {"paid", "unknown"} and sum(statuses.values()) == 1500
+    assert set(statuses) <= {"paid", "unknown"} and sum(statuses.values()) == 2500
     assert statuses["paid"] == len(far.paid())
     assert set(far.paid().values()) == {1}
     assert over_limit(far) == 0
@@ -158,8 +158,8 @@ def test_a_dead_payer_is_followed_by_the_one_that_waits(tmp_path: Path, far: Ban
 
 def test_waiting_can_be_ended_without_harm(tmp_path: Path, far: Bank) -> None:
     """Ctrl-C ends the waiting alone: exit 130, no run is left behind, and the first goes on undisturbed."""
-    a_file(tmp_path, "salaries", 0, 1500)
-    a_file(tmp_path, "refunds", 2000, 10)
+    a_file(tmp_path, "salaries", 0, 2500)
+    a_file(tmp_path, "refunds", 5000, 10)
     config = ("--config", str(far.config))
     first = Terminal(tmp_path, "run", "salaries.csv", "--yes", *config)
     wait_for_payments(far, 100)
@@ -171,9 +171,9 @@ def test_waiting_can_be_ended_without_harm(tmp_path: Path, far: Bank) -> None:
     assert "Nothing was sent from here" in second.said
     assert len(call(tmp_path, "runs", "--json", *config).stdout.splitlines()) == 1
     assert first.end() == 0, first.said
-    assert paid_once(far, 1500)
+    assert paid_once(far, 2500)
     assert call(tmp_path, "run", "refunds.csv", "--yes", *config).returncode == 0
-    assert paid_once(far, 1510)
+    assert paid_once(far, 2510)
 
 
 def test_a_pause_stands_though_an_earlier_resume_comes_to_it_later(tmp_path: Path, far: Bank) -> None:
