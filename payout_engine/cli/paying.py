@@ -90,7 +90,7 @@ async def _forgotten_unless_approved(engine: Engine, run: Run) -> AsyncIterator[
     try:
         yield
     finally:
-        with suppress(JournalError):  # What it says was said before; the next submission of the file cleans up.
+        with suppress(UserError):  # What it says was said before; the next submission of the file cleans up.
             if (await engine.run(run.run_id)).approved_at is None:
                 await (await engine.journal()).discard(run.run_id)
 
