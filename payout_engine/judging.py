@@ -123,7 +123,8 @@ class Judging(Steered):
             journal = await self.journal()
             await self._clear(journal, lambda left: bool(source.digest) and left.digest == source.digest)
             submission = await self._within_limits(await self._judge(source, journal, watch))
-            self._beginnings[_content(source.digest)] = beginning.pop_all()
+            if source.digest:
+                self._beginnings[_content(source.digest)] = beginning.pop_all()
         return submission
 
     async def retry(

@@ -34,7 +34,7 @@ from payout_engine.testing.plans import draw_plan
 from payout_engine.testing.simulation import Report, explain, main, simulate
 from payout_engine.traits import LookUpKind
 
-REACHING = 150
+REACHING = 160
 """The first seeds, of which it is also asked what they reach."""
 
 BATCHES = 7
@@ -64,8 +64,7 @@ def test_the_seeds_reach_everything() -> None:
     assert sum(report.lives for report in reports) > 300
     crashed_at = {line.split("CRASH ")[1] for report in reports for line in report.trace if "CRASH " in line}
     money = {f"{when} {step}" for step in ("intend", "send", "record") for when in ("before", "after")}
-    assert money <= crashed_at
-    assert {"seal", "approve", "recover", "apply"} <= {where.split()[-1] for where in crashed_at}
+    assert money | {"before approve", "after recover", "after apply", "before seal"} <= crashed_at
     happened = set().union(*(report.happened for report in reports))
     verbs = {"asked pause", "heard pause", "lift", "asked cancel", "heard cancel", "cancel", "retry"}
     said = {f"decide {choice}" for choice in Choice}

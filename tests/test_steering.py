@@ -25,6 +25,7 @@ from payout_engine.pipeline.follow import FollowPolicy
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import FATES, SenfenicoSandbox
 from payout_engine.settings import AccountSettings
+from payout_engine.submission import Submission
 
 Bank = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]
 MOOV = Lane("bf", "moov_bf", "XOF")
@@ -407,15 +408,21 @@ async def test_a_cancelled_run_can_be_retried(bank: Bank, engine_with: EngineWit
         assert_paid_once(server, wanted)
 
 
+async def begun_without_references(engine: Engine, folder: Path) -> Submission:
+    """Begin a file of three lines, two of them alike, that has no references of its own."""
+    salaries = folder / "salaries.csv"
+    salaries.write_text("phone,amount\n70123401,500\n70123401,500\n70123402,700\n")
+    submission = await engine.submit(salaries)
+    await engine.approved(submission.run_id)
+    return submission
+
+
 async def test_a_retry_holds_the_repeats_of_a_file_without_references_again(
     bank: Bank, engine_with: EngineWith, tmp_path: Path
 ) -> None:
     """The references of such a retry are ours, and do not say that two equal lines are two payments."""
-    salaries = tmp_path / "salaries.csv"
-    salaries.write_text("phone,amount\n70123401,500\n70123401,500\n70123402,700\n")
     async with bank() as server, engine_with(server) as engine:
-        first = await engine.submit(salaries)
-        await engine.approved(first.run_id)
+        first = await begun_without_references(engine, tmp_path)
         for _ in range(2):
             await engine.cancel(first.run_id, "awa")
             retry = await engine.retry(first.run_id)
@@ -431,11 +438,8 @@ async def test_failed_lines_fed_back_hold_the_repeats_of_a_file_without_referenc
     bank: Bank, engine_with: EngineWith, tmp_path: Path
 ) -> None:
     """`failed.csv` carries the references that we filled in; they do not make two payments of two equal lines."""
-    salaries = tmp_path / "salaries.csv"
-    salaries.write_text("phone,amount\n70123401,500\n70123401,500\n70123402,700\n")
     async with bank() as server, engine_with(server) as engine:
-        first = await engine.submit(salaries)
-        await engine.approved(first.run_id)
+        first = await begun_without_references(engine, tmp_path)
         await engine.cancel(first.run_id, "awa")
         await engine.results(first.run_id, tmp_path / "results")
         again = await engine.submit(tmp_path / "results" / "failed.csv")
