@@ -11,7 +11,7 @@ what is open, and streams outcomes as they settle. Both may be called again afte
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ import msgspec
 
 from payout_engine import observe
 from payout_engine.accounts import Accounts
+from payout_engine.clearing import Clearing, accounts_to_send
 from payout_engine.errors import ConfigError
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.judging import Judging
@@ -42,6 +43,7 @@ from payout_engine.payments import PaymentStream, alone
 from payout_engine.pipeline.brakes import CANARY_SIZE_NOTE
 from payout_engine.pipeline.deliver import delivering
 from payout_engine.pipeline.dispatch import Publish
+from payout_engine.pipeline.first_look import seconds_allowed
 from payout_engine.pipeline.follow import FollowPolicy
 from payout_engine.pipeline.forecast import Forecast
 from payout_engine.pipeline.payment import Payment
@@ -195,18 +197,36 @@ class Engine(Judging):
         async def begin(publish: Publish, held: AsyncExitStack) -> Payment:
             granted = await self._granted(stream, terms, held)
             used_before = granted.used_before or await self._used_before()
-            run = await self.run(stream.run_id)
+            journal, run = await self.journal(), await self.run(stream.run_id)
             resumed = run.approved_at is not None
             if not resumed and not terms.send:
                 raise ConfigError(f"Run {run.run_id} was never approved, so there is nothing of it to follow.")
             if not resumed:
-                await refuse_if_paid_elsewhere(await self.journal(), run, granted.others)
+                await refuse_if_paid_elsewhere(journal, run, granted.others)
             payers = await self.accounts.payers(granted.accounts, used_before)
-            # The approval comes last: a run that cannot be paid now must not hold up the references of others.
-            journal, run = await self.approved(stream.run_id, canary=terms.canary, publish=publish)
-            if not self.accounts.sandbox:
-                keys = self.accounts.keys
-                await require_same_keys(journal, run, keys, granted.accounts, renewed=terms.key_renewed)
+            halted = anyio.Event()
+            clearing = Clearing(
+                journal,
+                self.accounts,
+                run,
+                granted.leased,
+                held,
+                publish,
+                terms.tell,
+                seconds=seconds_allowed(terms.follow_for_seconds),
+                halted=halted,
+            )
+            stream.when_stopped(halted.set)
+            if resumed:
+                await self._same_keys(run, granted.accounts, terms)
+                sending = await accounts_to_send(journal, run) if terms.send else ()
+                if sending:
+                    await clearing.clear(sending)
+            else:
+                # The approval comes last: a run that cannot be paid now must not hold up the references of others.
+                await self._approve(run, clearing.must_clear, terms.canary)
+                await self._same_keys(run, granted.accounts, terms)
+            await self._tell_late(journal, run, clearing.late, publish)
             if terms.events is not None:
                 await held.enter_async_context(delivering(journal, run, terms.events, terms.tell))
             return Payment(
@@ -216,7 +236,7 @@ class Engine(Judging):
                 self._policy(),
                 follow_for_seconds=terms.follow_for_seconds,
                 send=terms.send,
-                resumed=resumed,
+                uncleared=clearing.uncleared(granted.accounts),
                 publish=publish,
                 tell=terms.tell,
                 max_failure_share=self.settings.max_failure_share,
@@ -224,6 +244,11 @@ class Engine(Judging):
             )
 
         await stream.drive(begin)
+
+    async def _same_keys(self, run: Run, accounts: Sequence[str], terms: _Terms) -> None:
+        if not self.accounts.sandbox:
+            keys = self.accounts.keys
+            await require_same_keys(await self.journal(), run, keys, accounts, renewed=terms.key_renewed)
 
     async def check_accounts(self, run_id: str) -> None:
         """Find out before anybody is asked whether a judged run could be paid; no byte is sent by this.
@@ -247,10 +272,38 @@ class Engine(Judging):
 
         return await (patiently(enter, journal, path, terms.tell, stream.stopping) if terms.wait else enter())
 
+    async def _approve(self, run: Run, clear: Callable[[], Awaitable[None]], canary: int | None) -> None:
+        """Approve a judged run.
+
+        Args:
+            run: the run.
+            clear: compares it with the others once more, and does what has to be done before it is approved.
+            canary: as for `pay`.
+
+        Raises:
+            ConfigError: the run's file was not read to the end.
+            LimitError: the money limits forbid it by now.
+        """
+        journal = await self.journal()
+        if run.state is RunState.INTAKE:
+            raise ConfigError(f"Run {run.run_id} stopped while its file was being read. Run the file again.")
+        # What another run had provably not paid when this one was judged may have come to light since, while a person
+        # was asked or another process paid.
+        again = any(other.approved_at is not None for other in await journal.runs())
+        while True:
+            if again:
+                await clear()
+            refuse(await over_limits(journal, run, self.settings))
+            await self._begin_canary(run, canary)
+            if await journal.approve(run.run_id):
+                await self.begun(run)
+                return
+            again = True  # Another run was approved since the comparison.
+
     async def approved(
         self, run_id: str, *, canary: int | None = None, publish: Publish | None = None
     ) -> tuple[Journal, Run]:
-        """Return a run that may be paid, approving it if it was only judged.
+        """Return a run that may be paid, approving it if it was only judged; nobody is asked anything yet.
 
         Args:
             run_id: the run.
@@ -261,39 +314,30 @@ class Engine(Judging):
             ConfigError: there is no such run, or its file was not read to the end.
             LimitError: the money limits forbid it by now.
         """
-        journal = await self.journal()
-        run = await self.run(run_id)
-        if run.state is RunState.INTAKE:
-            raise ConfigError(f"Run {run_id} stopped while its file was being read. Run the file again.")
-        if run.state is RunState.JUDGED:
-            canary = canary if canary is not None else self.settings.canary
-            if canary:
-                await journal.note(run_id, CANARY_SIZE_NOTE, str(canary))
-            late = await self._approve(journal, run)
-            run = await self.run(run_id)
-            await self.begun(run)
-            if late and publish is not None:
-                async for _, outcomes in journal.outcomes(run_id):
-                    await publish([outcome for outcome in outcomes if outcome.line in late])
-        return journal, run
-
-    async def _approve(self, journal: Journal, run: Run) -> set[int]:
-        """Approve a judged run; return the lines that had to be held first.
-
-        Raises:
-            LimitError: the money limits forbid it by now.
-        """
+        journal, run = await self.journal(), await self.run(run_id)
+        if run.state in (RunState.PAYING, RunState.FINISHED):
+            return journal, run
         late: set[int] = set()
-        # What another run had provably not paid when this one was judged may have come to light since, while a person
-        # was asked or another process paid.
-        again = any(other.approved_at is not None for other in await journal.runs())
-        while True:
-            if again:
-                late |= {line for line, _ in (await hold_repeats(journal, run)).held}
-            refuse(await over_limits(journal, run, self.settings))
-            if await journal.approve(run.run_id):
-                return late
-            again = True  # Another run was approved since the comparison.
+
+        async def compare() -> None:
+            late.update(line for line, _ in (await hold_repeats(journal, run)).held)
+
+        await self._approve(run, compare, canary)
+        if publish is not None:
+            await self._tell_late(journal, run, late, publish)
+        return journal, await self.run(run_id)
+
+    async def _begin_canary(self, run: Run, canary: int | None) -> None:
+        """Note the size of a run's canary once, before it is approved."""
+        size = canary if canary is not None else self.settings.canary
+        if size and not await self._canary(run.run_id):
+            await (await self.journal()).note(run.run_id, CANARY_SIZE_NOTE, str(size))
+
+    async def _tell_late(self, journal: Journal, run: Run, late: set[int], publish: Publish) -> None:
+        """Tell the caller of lines that are held because of what happened since the run was judged."""
+        if late:
+            async for _, outcomes in journal.outcomes(run.run_id):
+                await publish([one for one in outcomes if one.line in late and one.status is State.HELD])
 
     async def _canary(self, run_id: str) -> int:
         """Return the size of a run's canary as it was when the run was approved, or 0."""

@@ -9,6 +9,7 @@
     |       |-- JournalFullError     `-- JournalBusyError
     |   |-- LimitError         the payer's own money limits forbid the run
     |   |-- DecisionError      a person's decision cannot be carried out; nothing of it was recorded
+    |   |-- UnansweredError    a provider could not say what it already has, so nothing was sent
     |-- ProviderError          something said, or not said, by a provider
     |   |-- NotSentError       the bytes provably never left: safe to send again
     |   |-- RefusedError       the provider documents that it refused the whole call before processing it
@@ -78,6 +79,10 @@ class DecisionError(UserError):
 
 class LimitError(UserError):
     """The payer's own money limits forbid this run; nothing was sent."""
+
+
+class UnansweredError(UserError):
+    """A provider could not say what it already has of lines that may have been sent before; nothing was sent."""
 
 
 class Brake(StrEnum):

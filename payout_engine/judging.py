@@ -141,7 +141,7 @@ class Judging(Steered):
         Raises:
             ConfigError: there is nothing to retry, or a retry of the run is not finished, or the run was paid with
                 another key: what that account knows of its lines cannot be asked. `key_renewed` as for `pay`.
-            ProviderError: the provider could not say what it already has; nothing was recorded.
+            UnansweredError: the provider could not say what it already has; nothing was recorded.
             LimitError: the money limits forbid it; nothing was recorded.
             JournalBusyError: another process is about to retry the same run, or pays from an account of it, and `wait`
                 is false.
@@ -211,7 +211,7 @@ class Judging(Steered):
         """Ask the providers what they have of a run, with its leases held: two look-ups at once would cross.
 
         Raises:
-            ProviderError: one could not say.
+            UnansweredError: one could not say.
             JournalBusyError: another process pays from one of the accounts, and `wait` is false.
         """
         path = self.settings.journal
@@ -225,7 +225,7 @@ class Judging(Steered):
                 await self.accounts.connect(name)
             if not self.accounts.sandbox:
                 await require_same_keys(journal, run, self.accounts.keys, names, renewed=key_renewed)
-            await ask_providers(journal, run, self.accounts)
+            await ask_providers(journal, run, self.accounts, observe.safe(watch))
 
     async def _clear(self, journal: Journal, is_left: Callable[[Run], bool]) -> None:
         """Throw away what an earlier submission left behind without anybody's yes."""

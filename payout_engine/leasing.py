@@ -48,11 +48,13 @@ class Rights(msgspec.Struct, frozen=True):
 
     Attributes:
         accounts: the accounts of the run.
+        leased: these, and the accounts from which earlier runs may have sent lines of this one.
         used_before: whether the keys were used before, so that earlier calls may still count against the rate.
         others: other journals that have paid with these keys.
     """
 
     accounts: Sequence[str]
+    leased: Sequence[str]
     used_before: bool = False
     others: Sequence[Path] = ()
 
@@ -93,6 +95,9 @@ async def rights(journal: Journal, accounts: Accounts, run: Run, path: Path, *, 
     """
     who = holder("paying" if send else "following", path, run)
     async with leases(journal, run, who) as names, AsyncExitStack() as held:
+        former = set(await journal.formerly(run.run_id)) - set(names) if send else ()
+        for name in sorted(former):
+            await held.enter_async_context(journal.lease(f"account {name}", who))
         used = False
         others: list[str] = []
         for file, name in (await accounts.locks(await _sending(journal, run) if send else ())).items():
@@ -104,7 +109,7 @@ async def rights(journal: Journal, accounts: Accounts, run: Run, path: Path, *, 
                 raise ConfigError(f"The lock {file} cannot be made ({error.strerror}). Nothing was sent.") from None
             used |= bool(journals)
             others += journals
-        yield Rights(names, used, _without(path, others))
+        yield Rights(names, sorted({*names, *former}), used, _without(path, others))
 
 
 async def _sending(journal: Journal, run: Run) -> Sequence[str]:

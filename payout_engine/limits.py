@@ -62,3 +62,9 @@ WORKBOOK_CELLS_MAX = 30_000_000
 
 SCAN_BYTES = 1024 * 1024
 """Bytes read at a time where a file is hashed, checked or copied."""
+
+FIRST_LOOK_SECONDS_MAX = 15 * 60.0
+"""How long the provider may take to say what it already has, before anything is sent that may have been sent before."""
+
+FIRST_LOOK_SECONDS_MIN = 30.0
+"""How long it may take at least, also for a payer who does not want to follow: without it nothing can be sent."""

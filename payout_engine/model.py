@@ -316,6 +316,8 @@ class RepeatKind(StrEnum):
     """What two payouts have in common."""
 
     REFERENCE = "reference"
+    REFERENCE_ALIKE = "reference_alike"  # but for zeros, spaces and signs, and payee and amount too
+    CELLS = "cells"  # all of a line's cells, in whatever order
     PAYEE_AMOUNT = "payee_amount"
 
 
@@ -329,6 +331,9 @@ class Repeat(msgspec.Struct, frozen=True):
         earlier_line: its line.
         earlier_state: where it stands now.
         earlier_at: when its run was approved (0 within the same run), in seconds since 1970.
+        same_run: whether both are of one run.
+        earlier_reference: the reference of the payout that came first.
+        earlier_has_references: whether its file had references of its own.
     """
 
     kind: RepeatKind
@@ -339,6 +344,8 @@ class Repeat(msgspec.Struct, frozen=True):
     earlier_state: State
     earlier_at: float
     same_run: bool
+    earlier_reference: str
+    earlier_has_references: bool
 
 
 class Balance(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 
-from payout_engine.errors import PayoutEngineError
+from payout_engine.errors import PayoutEngineError, UnansweredError
 from payout_engine.model import Outcome
 from payout_engine.pipeline.dispatch import Publish
 from payout_engine.pipeline.payment import Ending, Payment
@@ -38,6 +38,7 @@ class PaymentStream:
         # What is on the wire must land even when the caller is cancelled: only `cut_off` ends a payment at once.
         self._scope = anyio.CancelScope(shield=True)
         self._payment: Payment | None = None
+        self._at_stop: list[Callable[[], None]] = []
         self._error: BaseException | None = None
         self._waiting: list[Outcome] = []
         self._send, self._receive = anyio.create_memory_object_stream[Sequence[Outcome]](BATCHES_WAITING_MAX)
@@ -50,6 +51,8 @@ class PaymentStream:
     def stop(self) -> None:
         """Send nothing more; what is on the wire is finished and recorded. Safe at any moment."""
         self.stopping.set()
+        for tell in self._at_stop:
+            tell()
         if self._payment is not None:
             self._payment.stop()
 
@@ -76,6 +79,12 @@ class PaymentStream:
         """Stop listening, so that paying never waits for a caller who has left."""
         self._receive.close()
 
+    def when_stopped(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called as soon as somebody asks to stop; at once, if somebody has."""
+        self._at_stop.append(tell)
+        if self.stopping.is_set():
+            tell()
+
     async def drive(self, prepare: Callable[[Publish, AsyncExitStack], Awaitable[Payment]]) -> None:
         """Pay to the end. Called once, by the engine; what `prepare` leaves in the stack is let go at the end."""
         try:
@@ -84,6 +93,9 @@ class PaymentStream:
                     await self._pay(await prepare(self._publish, held))
         except Exception as error:
             self._error = alone(error)
+            if self.stopping.is_set() and isinstance(self._error, UnansweredError):
+                # Nobody waited for the answer any more, so there is nothing to be told.
+                self._error, self.ending = None, Ending(interrupted=True)
         finally:
             if self._scope.cancelled_caught:
                 self.ending = Ending(interrupted=True)

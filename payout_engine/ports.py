@@ -68,7 +68,8 @@ class Provider(Protocol):
         """Ask what became of payouts. Moves no money.
 
         Args:
-            queries: open payouts, at most `QUERIES_BATCH`. A sweeping provider may show others as well.
+            queries: open payouts, at most `QUERIES_BATCH`. A sweeping provider may show others as well, or look only
+                at these. With no queries, a sweeping provider shows everything it has.
 
         Yields:
             Batches of sightings, each of bounded size. A payout that is not shown is not proven absent.
@@ -142,14 +143,32 @@ class Journal(Protocol):
     def repeats(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
         """Compare the run's ready payouts with each other and with earlier approved runs.
 
-        References are compared if the run has references of its own; payee and amount always. Compared exactly, not by
-        hash alone. Earlier payouts that are provably unpaid (failed, rejected, cancelled, reversed) do not count, nor
-        do runs that nobody approved. Within one run, all but the lowest line are repeats.
-        Payee and amount are compared with runs approved within the last `REPEAT_WINDOW_SECONDS`. For each payout and
-        kind, at most the original of its own run and that of the latest earlier run are told.
+        References are compared if the run has references of its own, to the letter and as people mean them (then with
+        payee and amount); a line's cells, in whatever order, if one of the two lines has a reference; payee and amount
+        always, with what was, or may still be, sent within `REPEAT_WINDOW_SECONDS`. Compared exactly, not by hash
+        alone. Earlier payouts that are provably unpaid (failed, rejected, cancelled, reversed) do not count, nor do
+        runs that nobody approved. Within one run, all but the lowest line are repeats. For each payout and kind, at
+        most the original of its own run and that of the latest earlier run are told.
 
-        Raises:
-            IllegalMoveError: the run was approved.
+        Of a run that was approved, what is still ready is compared with runs approved before it, if anything of those
+        came to light since; not with itself, and nothing that a person has spoken about.
+        """
+        ...
+
+    async def formerly(self, run_id: str) -> Sequence[str]:
+        """Return the accounts that may have been sent lines of a judged run before, in earlier runs.
+
+        Known from the last comparison by `repeats`: earlier lines that count as unpaid now (failed, cancelled,
+        reversed) and are perhaps what the run pays again.
+        """
+        ...
+
+    async def former_queries(
+        self, run_id: str, account: str, limit: int, after: int = 0
+    ) -> tuple[Sequence[Query], int]:
+        """Return up to `limit` of those earlier lines of one account, by position above `after`, and the last position.
+
+        The position is 0 at the end.
         """
         ...
 
@@ -201,10 +220,13 @@ class Journal(Protocol):
         """
         ...
 
-    async def record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+    async def record(
+        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool = True
+    ) -> Sequence[Outcome]:
         """Record what became of a dispatch: one receipt per payout of it, in order.
 
-        A single receipt stands for all of them alike.
+        A single receipt stands for all of them alike. `on_wire` is False when the call provably never left this
+        machine; its payouts can only be `ready` again then.
         """
         ...
 
@@ -242,10 +264,13 @@ class Journal(Protocol):
         """
         ...
 
-    async def open_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
+    async def open_queries(
+        self, run_id: str, account: str, limit: int, after: int = 0, *, ready: bool = False
+    ) -> tuple[Sequence[Query], int]:
         """Return up to `limit` open payouts of an account, by position above `after`, and the last position.
 
-        Payouts in `sending` are left out: their dispatch is still being spoken. The position is 0 at the end.
+        Payouts in `sending` are left out: their dispatch is still being spoken. With `ready`, what waits to be sent is
+        among them: a copy of the journal may have been used to send it. The position is 0 at the end.
         """
         ...
 
@@ -305,8 +330,8 @@ class Journal(Protocol):
     async def cancel(self, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:
         """Withdraw, in up to `limit` chunks above the chunk id `after` (0: all), what was never sent.
 
-        That is what is `ready`, and what is `held` without ever having been on the wire or seen at the provider. Who
-        and why go into the log.
+        That is what is `ready` or `held` without ever having been on the wire or seen at the provider. What is `ready`
+        to be sent again becomes `held`: the provider may have it. Who and why go into the log.
 
         Returns:
             The outcomes, and the last chunk looked at, 0 at the end.

@@ -77,12 +77,21 @@ SENTENCES: Mapping[str, str] = {
     "reference, or remove it if it is a copy.",
     "reference_already_used": "The reference was already used in run {run}, line {line}, which is {state}; if "
     "this is a new payment, give it a reference of its own.",
+    "reference_alike": "The reference is that of {where} ({theirs!r}){state}, but for zeros, spaces or signs, and the "
+    "same recipient gets the same amount; if both are meant, release this line with `payout-engine resolve`.",
+    "line_repeated": "The line has the same cells as {where}{state}; if both are meant, release this line with "
+    "`payout-engine resolve`.",
     "payee_amount_repeated": "The same recipient gets the same amount in {where}{state}; if both are meant, "
     "release this line with `payout-engine resolve`.",
     "payee_amount_twice": "The same recipient gets the same amount in {where}{state}; this line will be paid too, so "
     "take it out if it is a copy.",
 }
 """The sentence of each code; `{...}` are filled in by `problem`."""
+
+REPEATED: frozenset[str] = frozenset(
+    {"reference_repeated", "reference_already_used", "reference_alike", "line_repeated", "payee_amount_repeated"}
+)
+"""The codes of lines that are held because they repeat another; whoever knows that both are meant releases them."""
 
 
 def problem(code: str, column: str = "", **facts: object) -> Problem:

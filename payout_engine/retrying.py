@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from payout_engine import observe
 from payout_engine.accounts import Accounts
-from payout_engine.errors import ConfigError
+from payout_engine.errors import ConfigError, UnansweredError
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.limits import BLOCK_ROWS
-from payout_engine.model import Block, Entry, Run, RunState
+from payout_engine.model import Block, Entry, Outcome, Run, RunState
+from payout_engine.pipeline.first_look import look_first
 from payout_engine.ports import Journal
-from payout_engine.traits import LookUpKind
 
 RETRIED = frozenset({State.FAILED, State.CANCELLED})
 """What is provably unpaid and could be paid as it is. A rejected line has to be mended first."""
@@ -82,17 +83,22 @@ class RetrySource:
         return row
 
 
-async def ask_providers(journal: Journal, run: Run, accounts: Accounts) -> None:
+async def ask_providers(journal: Journal, run: Run, accounts: Accounts, tell: observe.Watch) -> None:
     """Look before paying again: a transfer that the provider shows for an unpaid line takes that word back.
 
     Raises:
-        ProviderError: a provider could not say what it already has.
+        UnansweredError: a provider could not say what it already has.
     """
     for account in sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""}):
-        provider = await accounts.connect(account)
-        if provider.traits.look_up is LookUpKind.SWEEP:
-            async for sightings in provider.look_up(()):
-                await journal.apply(sightings)
+        looked = await look_first(journal, await accounts.connect(account), run.run_id, account, _unheard, tell)
+        if looked.problem:
+            raise UnansweredError(
+                f"Nothing was sent, because account {account} could not say what it already has: {looked.problem}"
+            )
+
+
+async def _unheard(outcomes: Sequence[Outcome]) -> None:
+    """Nobody listens to the outcomes of a run that is only about to be retried; its log keeps them."""
 
 
 async def retry_source(journal: Journal, run: Run) -> RetrySource:

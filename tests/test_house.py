@@ -24,7 +24,7 @@ FLOORS = {
     # rooms
     **dict.fromkeys(["journal", "pipeline", "providers", "sinks", "sources"], 2),
     # where rooms meet
-    **dict.fromkeys(["accounts", "engine", "judging", "leasing", "payments", "retrying"], 3),
+    **dict.fromkeys(["accounts", "clearing", "engine", "judging", "leasing", "payments", "retrying"], 3),
     **dict.fromkeys(["steering", "submission", "summary"], 3),
     # doors
     **dict.fromkeys(["__main__", "cli", "sandbox", "testing"], 4),
@@ -34,11 +34,12 @@ FLOORS = {
 ROOMS = 2
 CALLABLE_BY_ROOMS = {
     "accounts": {"pipeline", "providers"},
+    "clearing": {"pipeline"},
     "engine": {"journal", "pipeline", "sinks"},
     "judging": {"journal", "pipeline", "sinks", "sources"},
     "leasing": {"journal"},
     "payments": {"pipeline"},
-    "retrying": set(),
+    "retrying": {"pipeline"},
     "steering": {"pipeline"},
     "submission": {"pipeline"},
     "summary": {"pipeline"},

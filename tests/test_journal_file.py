@@ -121,8 +121,9 @@ async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
     with apsw.Connection(str(path)) as db:
         complete = db.execute("SELECT name FROM sqlite_schema ORDER BY name").fetchall()
         db.execute(
-            "DROP INDEX log_asked_again; ALTER TABLE dispatches DROP COLUMN boot;"
-            "ALTER TABLE dispatches DROP COLUMN up_seconds; PRAGMA user_version = 1"
+            "DROP INDEX log_asked_again; DROP INDEX progress_held; DROP INDEX log_decisions;"
+            "ALTER TABLE dispatches DROP COLUMN boot; ALTER TABLE dispatches DROP COLUMN up_seconds;"
+            "ALTER TABLE dispatches DROP COLUMN on_wire; PRAGMA user_version = 1"
         )
     with pytest.raises(JournalError, match="of an older version"):
         verify_file(path, "run")

@@ -1,4 +1,4 @@
-"""Both journals keep the promises of `ports.Journal`, and agree with each other on random work."""
+"""The journal keeps the promises of `ports.Journal`, and so does the throw-away journal of a plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from payout_engine.journal import MemoryJournal, SqliteJournal
+from payout_engine.journal import SqliteJournal
 from payout_engine.ports import Journal
 from payout_engine.testing.journal_lines import JournalFactory
 from payout_engine.testing.journals import JournalSuite
@@ -33,17 +33,5 @@ class TestScratchJournal(JournalSuite):
                 pass
             async with SqliteJournal.open(tmp_path / "plan.db", scratch_of=tmp_path / "payouts.db") as journal:
                 yield journal
-
-        return opened
-
-
-class TestMemoryJournal(JournalSuite):
-    """The reference in memory."""
-
-    @pytest.fixture
-    def journal_factory(self) -> JournalFactory:
-        @asynccontextmanager
-        async def opened() -> AsyncIterator[Journal]:
-            yield MemoryJournal()
 
         return opened

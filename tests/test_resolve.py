@@ -80,6 +80,26 @@ async def test_the_everyday_release_is_one_line(tmp_path: Path) -> None:
     assert b"Proven" in kept.stdout
 
 
+async def test_all_that_repeats_is_released_at_once(tmp_path: Path) -> None:
+    """One word for a whole file that is meant twice; without it `--yes` holds every line again, and the plan warns."""
+    first = "reference,phone,amount\n0001,70500101,1510\n0002,70500102,1610\n"
+    (tmp_path / "one.csv").write_text(first)
+    (tmp_path / "two.csv").write_text(first.replace("000", "") + "9,70500109,1200\n")
+    assert call(tmp_path, "run", "one.csv", "--sandbox", "--yes").returncode == 0
+    assert call(tmp_path, "run", "two.csv", "--sandbox", "--yes").returncode == 3
+    results = tmp_path / "two.csv-results" / "results.csv"
+    assert [row["payout_status"] for row in rows(results)] == ["held", "held", "paid"]
+    run_id = events(call(tmp_path, "runs", "--sandbox", "--json").stdout)[0]["run_id"]
+    done = call(tmp_path, "resolve", run_id, "--release-held", "--sandbox", "--who", "Awa", "--why", "thirteenth month")
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"2 decisions recorded" in done.stderr
+    assert call(tmp_path, "resume", run_id, "--sandbox").returncode == 0
+    assert [row["payout_status"] for row in rows(results)] == ["paid"] * 3
+    nothing = call(tmp_path, "resolve", run_id, "--release-held", "--sandbox", "--who", "Awa", "--why", "again")
+    assert nothing.returncode == 2
+    assert b"held because it repeats another" in nothing.stderr
+
+
 async def test_the_list_tells_what_is_known(folder: Path) -> None:
     """Each waiting line with its reference, masked phone, amount, history, key; and the money."""
     done = call(folder, "resolve", "run")

@@ -31,6 +31,7 @@ from payout_engine.cli.options import (
     Out,
     PlanOut,
     Reason,
+    ReleaseHeld,
     RunId,
     Sandbox,
     Sheet,
@@ -323,6 +324,7 @@ def resolve(
         typer.Option("--cancel", metavar="REFERENCE", help="Never send it; only for what was never sent."),
     ] = None,
     table: Decisions = None,
+    release_held: ReleaseHeld = False,
     who: Who = "",
     why: Why = "",
     accepted: Accepted = False,
@@ -338,8 +340,10 @@ def resolve(
 
     async def main() -> int:
         async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
-            if words or table is not None:
-                return await deciding.resolve(engine, run, words, table, who, why, options, json=json)
+            if words or table is not None or release_held:
+                return await deciding.resolve(
+                    engine, run, words, table, who, why, options, release_held=release_held, json=json
+                )
             return await deciding.attention(engine, run, options, accepted=accepted, json=json)
 
     _run(main)

@@ -17,6 +17,7 @@ from payout_engine.journal.log import INTENT
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Decision, Entry, Finding, Run, Step, mask, masked
 from payout_engine.money import format_amount
+from payout_engine.reasons import REPEATED
 from payout_engine.sources import open_source
 from payout_engine.summary import Exit
 from payout_engine.traits import KeyPromise, LookUpKind, Traits
@@ -160,7 +161,8 @@ def _advice(engine: Engine, run: Run, accounts: Sequence[str], options: str, cou
     command = f"payout-engine resolve {run.run_id}{plain(options)}"
     yield (
         f"Decide with: [bold]{command} --send-again REFERENCE --who NAME --why TEXT[/]  (or --paid, --failed, "
-        f"--cancel; {LINE}57 names a line; --from FILE takes a table, such as attention.csv with a column decision)"
+        f"--cancel; {LINE}57 names a line; --from FILE takes a table, such as attention.csv with a column decision; "
+        "--release-held sends every line that is held only because it repeats another)"
     )
 
 
@@ -191,6 +193,7 @@ async def resolve(
     why: str,
     options: str,
     *,
+    release_held: bool,
     json: bool,
 ) -> int:
     """Record a person's decisions, all of them or none."""
@@ -198,9 +201,15 @@ async def resolve(
         raise UserError("A decision needs a person and a reason: add --who NAME and --why TEXT. Nothing was recorded.")
     await engine.run(run_id)
     said = [*words, *([word async for word in _read(table)] if table is not None else ())]
-    if not said:
+    if not said and not release_held:
         raise UserError(f"{table} holds no decision. Write one into its column “decision”. Nothing was recorded.")
-    decisions = await _matched(engine, run_id, said, who.strip(), why.strip())
+    decisions = [*await _matched(engine, run_id, said, who.strip(), why.strip())]
+    if release_held:
+        decided = {decision.key for decision in decisions}
+        repeated = [key async for key in _repeated(engine, run_id) if key not in decided]
+        decisions += [Decision(key, Choice.SEND_AGAIN, who.strip(), why.strip()) for key in repeated]
+    if not decisions:
+        raise UserError(f"No line of run {run_id} is held because it repeats another. Nothing was recorded.")
     outcomes = await engine.decide(run_id, decisions)
     for outcome in outcomes:
         if json:
@@ -219,6 +228,15 @@ async def resolve(
         say(f"{render.counted(len(outcomes), 'decision')} recorded, by {plain(who)}.")
         say(f"{'Send it' if again else 'Write the results again'} with: [bold]{plain(follow_up)}[/]")
     return Exit.ALL_PAID
+
+
+async def _repeated(engine: Engine, run_id: str) -> AsyncIterator[str]:
+    """Yield the keys of the lines that are held only because they repeat another."""
+    async for lines in engine.waiting(run_id):
+        for line in lines:
+            receipt = line.entry.receipt
+            if receipt.state is State.HELD and receipt.reason in REPEATED:
+                yield line.entry.key
 
 
 async def _matched(engine: Engine, run_id: str, said: Sequence[Word], who: str, why: str) -> Sequence[Decision]:

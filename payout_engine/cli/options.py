@@ -75,6 +75,10 @@ Decisions = Annotated[
     Path | None,
     typer.Option("--from", metavar="FILE", help="A table of decisions: decision, and reference or line, perhaps note."),
 ]
+ReleaseHeld = Annotated[
+    bool,
+    typer.Option("--release-held", help="Send every line that is held only because it repeats another line."),
+]
 Accepted = Annotated[bool, typer.Option("--accepted", help="List also what the provider accepted and never settled.")]
 Digest = Annotated[
     str, typer.Option("--digest", metavar="DIGEST", help="One that was kept: the log must still lead through it.")

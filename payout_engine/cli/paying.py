@@ -212,6 +212,9 @@ async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *,
     _check_writable(out, wishes.format)
     try:
         ending = await _pay(engine, run, out, wishes, send=send)
+        if ending.interrupted and (await engine.run(run.run_id)).approved_at is None:
+            say("Interrupted. Nothing was sent and nothing was recorded.")
+            return Exit.INTERRUPTED, True
         return await _report(engine, run, ending, out, wishes), ending.interrupted
     except JournalBusyError:
         say("Stopped waiting. Nothing was sent from here; run the same command again to wait again.")

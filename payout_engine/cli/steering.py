@@ -11,7 +11,7 @@ from payout_engine.cli.paying import Wishes, pay_submission
 from payout_engine.cli.progress import LineCounter
 from payout_engine.cli.render import counted
 from payout_engine.engine import Engine
-from payout_engine.errors import ProviderError, UserError
+from payout_engine.errors import UserError
 from payout_engine.sinks import check_format
 from payout_engine.summary import Exit
 
@@ -54,9 +54,6 @@ async def retry(engine: Engine, run_id: str, wishes: Wishes, *, yes: bool) -> in
         raise UserError("Nothing was sent: there is nobody to ask. Pay with `retry --yes`.")
     check_format(wishes.format)
     watch = LineCounter(json=wishes.json).watch
-    try:
-        submission = await engine.retry(run_id, watch=watch, wait=True, key_renewed=wishes.key_renewed)
-    except ProviderError as error:
-        raise UserError(f"Nothing was sent, because the provider could not say what it already has: {error}") from error
+    submission = await engine.retry(run_id, watch=watch, wait=True, key_renewed=wishes.key_renewed)
     out = wishes.out or Path(f"{submission.run_id}-results")
     return await pay_submission(engine, submission, out, wishes, yes=yes)

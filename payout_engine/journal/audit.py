@@ -33,7 +33,12 @@ ARROWS: Mapping[str, Arrows] = {
     log.SIGHTING: _leaving(State.ACCEPTED, State.UNKNOWN, State.PAID, State.FAILED)
     | {(State.READY, State.HELD), *((state, state) for state in State if state is not State.SENDING)},
     log.DECISION: _leaving(State.HELD)
-    | {(State.UNKNOWN, State.HELD), (State.ACCEPTED, State.HELD), (State.READY, State.CANCELLED)},
+    | {
+        (State.UNKNOWN, State.HELD),
+        (State.ACCEPTED, State.HELD),
+        (State.READY, State.CANCELLED),
+        (State.READY, State.HELD),
+    },
 }
 """Which moves each kind of entry may make. `ready` is reached by a refusal before processing, by proof of absence, or
 by a person, and left for the wire by an intent alone: so no dispatch follows another without a proof between. What is
@@ -93,12 +98,6 @@ class SealedTotal(msgspec.Struct, frozen=True):
     amount_minor: int
 
 
-class Approval(msgspec.Struct, frozen=True):
-    """The body of an `approve` entry."""
-
-    approved_no: int
-
-
 class Story:
     """What the log says of one run as a whole, gathered while the chain is followed.
 
@@ -142,7 +141,7 @@ class Story:
         elif entry.kind == log.APPROVE:
             if self.approved:
                 self.problems.append((entry.seq, "the run is approved a second time"))
-            self.approved = msgspec.json.decode(entry.body, type=Approval).approved_no, entry.at, entry.seq
+            self.approved = msgspec.json.decode(entry.body, type=log.Approval).approved_no, entry.at, entry.seq
         elif entry.kind == log.DISCARD:
             self.problems.append((entry.seq, "the log says that the run was discarded"))
         elif entry.kind == log.ASKED_AGAIN:
@@ -211,6 +210,7 @@ class Attempt(NamedTuple):
     indexes: tuple[int, ...]
     begun_at: float
     ended_at: float | None
+    on_wire: bool = True
 
 
 class ChunkReplay:
@@ -292,14 +292,14 @@ class ChunkReplay:
         if (moved.dispatch is not None) is not (entry.kind in (log.RECEIPTS, log.RECOVER)):
             yield self._finding(entry, "an answer without a dispatch, or the other way round", indexes)
         elif moved.dispatch is not None:
-            yield from self._end(entry, moved.dispatch, indexes)
+            yield from self._end(entry, moved.dispatch, indexes, on_wire=moved.on_wire)
 
-    def _end(self, entry: LogRow, dispatch: int, indexes: tuple[int, ...]) -> Iterator[Finding]:
+    def _end(self, entry: LogRow, dispatch: int, indexes: tuple[int, ...], *, on_wire: bool) -> Iterator[Finding]:
         attempt = self._attempts.get(dispatch)
         if attempt is None or attempt.ended_at is not None or attempt.indexes != indexes:
             yield self._finding(entry, f"an answer that does not belong to dispatch {dispatch}", indexes)
         else:
-            self._attempts[dispatch] = attempt._replace(ended_at=entry.at)
+            self._attempts[dispatch] = attempt._replace(ended_at=entry.at, on_wire=on_wire)
 
     def _indexes(self, indexes: Sequence[int] | None) -> tuple[int, ...]:
         count = len(self.stored.payouts)

@@ -12,7 +12,7 @@ import apsw
 
 from payout_engine.errors import JournalError
 from payout_engine.journal import log, rows
-from payout_engine.journal.ask import only, row, value
+from payout_engine.journal.ask import every, only, row, value
 from payout_engine.journal.keys import run_no_of
 from payout_engine.lifecycle import LETTERS
 from payout_engine.model import Receipt
@@ -46,6 +46,12 @@ def judging(db: apsw.Connection, number: int, run_id: str) -> tuple[int, bytes]:
     return chunks, digest
 
 
+def once_sent(db: apsw.Connection, chunk_id: int, count: int) -> set[int]:
+    """Return which payouts of a chunk were ever on the wire: a call that provably never left was not."""
+    stored = every(db, "SELECT indexes FROM dispatches WHERE chunk_id = ? AND on_wire", (chunk_id,))
+    return {index for (indexes,) in stored for index in rows.read_indexes(indexes, count)}
+
+
 def move(
     db: apsw.Connection,
     chunk_id: int,
@@ -55,6 +61,8 @@ def move(
     kind: str,
     dispatch: int | None = None,
     persons: Sequence[log.Person] = (),
+    *,
+    on_wire: bool = True,
 ) -> None:
     """Bring payouts of a chunk to the states of their receipts, and log it.
 
@@ -67,6 +75,7 @@ def move(
         kind: the kind of the log entry; empty before the run is sealed, when nothing is logged.
         dispatch: the dispatch that ends with this, for the log.
         persons: of a decision, who decided each payout, for the log.
+        on_wire: False when the dispatch that ends provably never left this machine, for the log.
 
     Raises:
         apsw.ConstraintError: the guard refuses a move.
@@ -82,7 +91,14 @@ def move(
         (states, stored, at, chunk_id),
     )
     if kind:
-        log.append(db, at, run_no_of(chunk_id), kind, log.moved_text(encoded, indexes, dispatch, persons), chunk_id)
+        log.append(
+            db,
+            at,
+            run_no_of(chunk_id),
+            kind,
+            log.moved_text(encoded, indexes, dispatch, persons, on_wire=on_wire),
+            chunk_id,
+        )
 
 
 def _whole(db: apsw.Connection, chunk_id: int, receipts: Sequence[Receipt]) -> str:

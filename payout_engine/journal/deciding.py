@@ -13,8 +13,8 @@ import apsw
 from payout_engine import clock
 from payout_engine.errors import DecisionError
 from payout_engine.journal import log, rows
-from payout_engine.journal.ask import every, only, row
-from payout_engine.journal.changes import move, run_no
+from payout_engine.journal.ask import only, row
+from payout_engine.journal.changes import move, once_sent, run_no
 from payout_engine.journal.keys import chunk_id_of, parse_key
 from payout_engine.journal.verdict import CONTRADICTION
 from payout_engine.lifecycle import State
@@ -148,7 +148,7 @@ class _Page:
         self.problems = list(self._judge())
 
     def _judge(self) -> Iterator[str]:
-        sent = _sent(self._db, self._chunk_id, len(self._payouts))
+        sent = once_sent(self._db, self._chunk_id, len(self._payouts))
         for index, decision in self._chosen.items():
             if index >= len(self._payouts):
                 yield absent(decision)
@@ -180,9 +180,3 @@ class _Page:
 def absent(decision: Decision) -> str:
     """Return that a decision names no payout of the run."""
     return f"the run has no payout with the key {decision.key}"
-
-
-def _sent(db: apsw.Connection, chunk_id: int, count: int) -> set[int]:
-    """Return which payouts of a chunk were ever on the wire."""
-    stored = every(db, "SELECT indexes FROM dispatches WHERE chunk_id = ?", (chunk_id,))
-    return {index for (indexes,) in stored for index in rows.read_indexes(indexes, count)}

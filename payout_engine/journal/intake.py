@@ -16,7 +16,7 @@ from payout_engine.errors import IllegalMoveError, JournalError
 from payout_engine.journal import log, rows
 from payout_engine.journal.ask import every, only, value
 from payout_engine.journal.changes import judging, move, run_no
-from payout_engine.journal.fresh import hashes
+from payout_engine.journal.fresh import CELLS_KIND, hashes, own_cells
 from payout_engine.journal.keys import (
     CHUNK_PAYOUTS_MAX,
     CHUNKS_MAX,
@@ -28,7 +28,7 @@ from payout_engine.journal.keys import (
     split_position,
 )
 from payout_engine.lifecycle import LETTERS, State
-from payout_engine.model import Chunk, Problem, Run, RunState
+from payout_engine.model import Chunk, Payout, Problem, Run, RunState
 
 
 def begin(db: apsw.Connection, run: Run) -> None:
@@ -62,8 +62,11 @@ def add(db: apsw.Connection, run_id: str, chunks: Sequence[Chunk]) -> None:
     if recorded + len(chunks) > CHUNKS_MAX:
         raise JournalError(f"Run {run_id} has more than {CHUNKS_MAX} chunks. Pay the file in several parts.")
     at = clock.now()
+    kept = own_cells(rows.read_columns(value(db, "SELECT columns FROM runs WHERE run_no = ?", (number,))))
     for chunk_no, chunk in enumerate(chunks, start=recorded + 1):
         digest = _add(db, number, chunk_id_of(number, chunk_no), chunk, digest, at)
+        if not chunk.problems:
+            remember(db, chunk_id_of(number, chunk_no), chunk.payouts, chunk.rows, kept)
     db.execute("UPDATE judging SET chunks = ?, digest = ? WHERE run_no = ?", (recorded + len(chunks), digest, number))
 
 
@@ -88,7 +91,6 @@ def _add(db: apsw.Connection, number: int, chunk_id: int, chunk: Chunk, digest: 
         states, receipts = LETTERS[State.REJECTED] * count, rows.text(rows.each(refusals, count))
     else:
         states, receipts = LETTERS[State.READY] * count, None
-        _remember(db, chunk_id, chunk)
     db.execute(
         "INSERT INTO progress (chunk_id, states, receipts, updated_at) VALUES (?, ?, ?, ?)",
         (chunk_id, states, receipts, at),
@@ -116,11 +118,37 @@ def chained_payouts(
     return sealed.digest()
 
 
-def _remember(db: apsw.Connection, chunk_id: int, chunk: Chunk) -> None:
-    """Keep the payouts' hashes until the run is approved. A statement per payout costs twice as much."""
+def fingerprint(db: apsw.Connection) -> None:
+    """Fill the table of keys anew, from the payouts of all approved runs: what is hashed has changed since."""
+    db.execute("DELETE FROM keys; CREATE TEMP TABLE made (hash INTEGER NOT NULL, position INTEGER NOT NULL) STRICT")
+    for number, columns, has_references in list(
+        every(db, "SELECT run_no, columns, has_references FROM runs WHERE approved_at IS NOT NULL")
+    ):
+        kept = own_cells(rows.read_columns(columns))
+        for chunk_id, payouts, cells in every(
+            db,
+            "SELECT chunk_id, payouts, rows FROM chunks WHERE chunk_id BETWEEN ? AND ? AND account <> ''",
+            chunk_range(number),
+        ):
+            found = hashes(rows.read_payouts(payouts), rows.read_rows(cells), kept)
+            db.execute(
+                "INSERT INTO made SELECT value, ? + key / 3 FROM json_each(?) WHERE value & 3 <> ? OR ?",
+                (position_of(chunk_id, 0), rows.text(found), CELLS_KIND, has_references),
+            )
+    db.execute("INSERT INTO keys SELECT hash, position FROM made ORDER BY hash, position; DROP TABLE made")
+
+
+def remember(
+    db: apsw.Connection,
+    chunk_id: int,
+    payouts: Sequence[Payout],
+    cells: Sequence[Sequence[str]],
+    kept: Sequence[int] | None,
+) -> None:
+    """Keep the hashes of a chunk's payouts until the run is approved. A statement per payout costs twice as much."""
     db.execute(
-        "INSERT INTO fresh (hash, position) SELECT value, ? + (key >> 1) FROM json_each(?)",
-        (position_of(chunk_id, 0), rows.text(hashes(chunk.payouts))),
+        "INSERT INTO fresh (hash, position) SELECT value, ? + key / 3 FROM json_each(?)",
+        (position_of(chunk_id, 0), rows.text(hashes(payouts, cells, kept))),
     )
 
 
@@ -231,10 +259,16 @@ def discard(db: apsw.Connection, run_id: str) -> None:
     _forget(db, number)
 
 
+def _formerly(db: apsw.Connection, number: int) -> bool:
+    """Tell whether lines of a run may be those of an earlier one that counts as unpaid, by the last comparison."""
+    return value(db, "SELECT 1 FROM formerly WHERE run_no = ? LIMIT 1", (number,)) is not None
+
+
 def _forget(db: apsw.Connection, number: int) -> None:
     """Let go of what was known of a run for judging it."""
     db.execute("DELETE FROM judging WHERE run_no = ?", (number,))
     db.execute("DELETE FROM found WHERE run_no = ?", (number,))
+    db.execute("DELETE FROM formerly WHERE run_no = ?", (number,))
     if value(db, "SELECT 1 FROM judging"):
         db.execute("DELETE FROM fresh WHERE position BETWEEN ? AND ?", position_range(number))
     else:
@@ -254,12 +288,12 @@ def approve(db: apsw.Connection, run_id: str) -> bool:
     # Sorted, the keys are written page after page; in any other order every one of them would touch another page.
     db.execute(
         "INSERT INTO keys (hash, position) SELECT hash, position FROM fresh WHERE position BETWEEN ? AND ?"
-        " ORDER BY hash, position",
-        position_range(number),
+        " AND (hash & 3 <> ? OR ?) ORDER BY hash, position",
+        (*position_range(number), CELLS_KIND, value(db, "SELECT has_references FROM runs WHERE run_no = ?", (number,))),
     )
     db.execute(
         "UPDATE runs SET state = 'paying', approved_no = ?, approved_at = ? WHERE run_no = ?", (latest + 1, at, number)
     )
-    log.append(db, at, number, log.APPROVE, rows.text({"approved_no": latest + 1}))
+    log.append(db, at, number, log.APPROVE, rows.text(log.Approval(latest + 1, bool(_formerly(db, number)))))
     _forget(db, number)
     return True

@@ -58,12 +58,26 @@ class Moved(msgspec.Struct, frozen=True, omit_defaults=True):
         indexes: which payouts; None for the whole chunk.
         dispatch: the dispatch that ended with this, or None.
         persons: of a decision, who decided each payout; otherwise empty.
+        on_wire: False when the dispatch provably never left this machine.
     """
 
     receipts: Sequence[Receipt]
     indexes: Sequence[int] | None = None
     dispatch: int | None = None
     persons: Sequence[Person] = ()
+    on_wire: bool = True
+
+
+class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody said yes to a run.
+
+    Attributes:
+        approved_no: counts approvals over all runs.
+        formerly: whether lines of it may have been sent before, by earlier runs that count them as unpaid.
+    """
+
+    approved_no: int
+    formerly: bool = False
 
 
 class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,7 +113,12 @@ class Note(msgspec.Struct, frozen=True):
 
 
 def moved_text(
-    receipts: bytes, indexes: Sequence[int] | None, dispatch: int | None = None, persons: Sequence[Person] = ()
+    receipts: bytes,
+    indexes: Sequence[int] | None,
+    dispatch: int | None = None,
+    persons: Sequence[Person] = (),
+    *,
+    on_wire: bool = True,
 ) -> str:
     """Return the body of a `Moved` entry around receipts that are already encoded, since they are stored twice."""
     body: dict[str, object] = {"receipts": msgspec.Raw(receipts)}
@@ -109,6 +128,8 @@ def moved_text(
         body["dispatch"] = dispatch
     if persons:
         body["persons"] = persons
+    if not on_wire:
+        body["on_wire"] = False
     return msgspec.json.encode(body).decode()
 
 

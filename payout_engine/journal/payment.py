@@ -134,7 +134,7 @@ def _set_sending(db: apsw.Connection, chunk_id: int, states: str, indexes: Seque
     )
 
 
-def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool) -> Sequence[Outcome]:
     """Record what became of a dispatch; see `Journal.record`."""
     at, chunk_id, count = clock.now(), dispatch.chunk_id, len(dispatch.payouts)
     receipts = rows.stamped(receipts, at)
@@ -142,10 +142,13 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt])
     for state in {receipt.state for receipt in receipts}:
         if state is State.SENDING:
             raise IllegalMoveError("a receipt cannot leave a payout sending")
+        if not on_wire and state is not State.READY:
+            raise IllegalMoveError("what never left this machine can only be ready again")
         checked_move(State.SENDING, state)
-    _end(db, dispatch, at)
+    _end(db, dispatch, at, on_wire=on_wire)
     whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
-    move(db, chunk_id, receipts, None if whole else list(dispatch.indexes), at, log.RECEIPTS, dispatch.dispatch_id)
+    indexes = None if whole else list(dispatch.indexes)
+    move(db, chunk_id, receipts, indexes, at, log.RECEIPTS, dispatch.dispatch_id, on_wire=on_wire)
     run_id = value(db, "SELECT run_id FROM runs WHERE run_no = ?", (run_no_of(chunk_id),))
     return [
         rows.outcome_of(run_id, dispatch.lane, payout, receipt)
@@ -153,38 +156,43 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt])
     ]
 
 
-def _end(db: apsw.Connection, dispatch: Dispatch, at: float) -> None:
+def _end(db: apsw.Connection, dispatch: Dispatch, at: float, *, on_wire: bool) -> None:
     db.execute(
-        "UPDATE dispatches SET ended_at = ? WHERE dispatch_id = ? AND chunk_id = ? AND ended_at IS NULL",
-        (at, dispatch.dispatch_id, dispatch.chunk_id),
+        "UPDATE dispatches SET ended_at = ?, on_wire = ? WHERE dispatch_id = ? AND chunk_id = ? AND ended_at IS NULL",
+        (at, on_wire, dispatch.dispatch_id, dispatch.chunk_id),
     )
     if db.changes() != 1:
         raise IllegalMoveError("what became of this dispatch is already recorded")
 
 
-def open_queries(db: apsw.Connection, run_id: str, account: str, limit: int, after: int) -> tuple[Sequence[Query], int]:
+def open_queries(
+    db: apsw.Connection, run_id: str, account: str, limit: int, after: int, *, ready: bool = False
+) -> tuple[Sequence[Query], int]:
     """Return open payouts to ask about; see `Journal.open_queries`."""
+    letters = (*_ASKABLE, _READY) if ready else _ASKABLE
     number = run_no(db, run_id)
     token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
     first, last = chunk_range(number)
     queries: list[Query] = []
+    # In these words, SQLite answers the usual question from an index of what is open.
+    having = "(instr(states, 'a') > 0 OR instr(states, 'u') > 0)"
+    having = f"({having} OR instr(states, 'r') > 0)" if ready else having
     for chunk_id, states, receipts, payouts in every(
         db,
-        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"
-        " WHERE (instr(states, 'a') > 0 OR instr(states, 'u') > 0) AND chunk_id BETWEEN ? AND ? AND account = ?"
-        " ORDER BY chunk_id",
+        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"  # noqa: S608
+        f" WHERE {having} AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
         (max(first, split_position(after)[0]), last, account),
     ):
         start = after - position_of(chunk_id, 0) + 1
-        indexes = [index for index, letter in enumerate(states) if letter in _ASKABLE and index >= start]
+        indexes = [index for index, letter in enumerate(states) if letter in letters and index >= start]
         indexes = indexes[: limit - len(queries)]
-        queries += _queries(db, chunk_id, token, indexes, states, receipts, payouts)
+        queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
         if len(queries) == limit:
             return queries, position_of(chunk_id, indexes[-1])
     return queries, 0
 
 
-def _queries(
+def queries_of(
     db: apsw.Connection,
     chunk_id: int,
     token: str,
@@ -193,8 +201,10 @@ def _queries(
     stored: str | None,
     payouts: str,
 ) -> list[Query]:
+    """Return what to ask about payouts of a chunk. What was never sent has no age."""
     if not indexes:
         return []
+    never = clock.moment()
     asked, receipts = rows.read_payouts(payouts), rows.read_receipts(stored, len(states))
     sent: dict[int, clock.Moment] = {}
     query = "SELECT indexes, begun_at, boot, up_seconds FROM dispatches WHERE chunk_id = ? ORDER BY dispatch_id"
@@ -207,7 +217,7 @@ def _queries(
             key=key,
             provider_reference=rows.standing(states[index], receipts[index]).provider_reference,
             state=STATES_BY_LETTER[states[index]],
-            sent=sent[index],
+            sent=sent.get(index, never),
             payout=asked[index],
         )
         for index, key in zip(indexes, provider_keys(token, chunk_id, indexes), strict=True)

@@ -31,11 +31,20 @@ class _Amount(msgspec.Struct, array_like=True, gc=False):
     amount_minor: int
 
 
+class _Reference(msgspec.Struct, array_like=True, gc=False):
+    """Less still of it."""
+
+    reference: str
+
+
+_references: msgspec.json.Decoder[list[_Reference]] = msgspec.json.Decoder(list[_Reference])
 _amounts: msgspec.json.Decoder[list[_Amount]] = msgspec.json.Decoder(list[_Amount])
 _payouts: msgspec.json.Decoder[list[Payout]] = msgspec.json.Decoder(list[Payout])
 _receipts: msgspec.json.Decoder[list[Receipt | None]] = msgspec.json.Decoder(list[Receipt | None])
 _rows: msgspec.json.Decoder[list[list[str]]] = msgspec.json.Decoder(list[list[str]])
 _indexes: msgspec.json.Decoder[list[int]] = msgspec.json.Decoder(list[int])
+
+_columns: msgspec.json.Decoder[list[str]] = msgspec.json.Decoder(list[str])
 
 encode = msgspec.json.Encoder().encode
 
@@ -55,9 +64,19 @@ def read_amounts(stored: str) -> list[int]:
     return [payout.amount_minor for payout in _amounts.decode(stored)]
 
 
+def read_references(stored: str) -> list[str]:
+    """Return only the references of a chunk's payouts."""
+    return [payout.reference for payout in _references.decode(stored)]
+
+
 def read_rows(stored: str) -> list[list[str]]:
     """Return the rows of a chunk."""
     return _rows.decode(stored)
+
+
+def read_columns(stored: str) -> list[str]:
+    """Return the header of a run's input."""
+    return _columns.decode(stored)
 
 
 def read_indexes(stored: str | None, count: int) -> Sequence[int]:

@@ -16,6 +16,7 @@ import apsw
 from payout_engine.errors import JournalDamagedError, JournalError, JournalFullError, JournalNewerError
 from payout_engine.journal.ask import value
 from payout_engine.journal.faults import fault
+from payout_engine.journal.intake import fingerprint
 from payout_engine.lifecycle import BIRTHS, LETTERS, MOVES
 
 APPLICATION_ID = 0x50614F75
@@ -53,7 +54,17 @@ def _second(connection: apsw.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_first, _second)
+def _third(connection: apsw.Connection) -> None:
+    """Find repeats as people mean them, counting from the money; know which calls never left this machine."""
+    connection.execute(
+        "ALTER TABLE dispatches ADD COLUMN on_wire INTEGER NOT NULL DEFAULT 1;"
+        "CREATE INDEX progress_held ON progress (chunk_id) WHERE instr(states, 'h') > 0;"
+        "CREATE INDEX log_decisions ON log (run_no) WHERE kind = 'decision'"
+    )
+    fingerprint(connection)
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_first, _second, _third)
 """`MIGRATIONS[n]` brings a journal from version n to n + 1. They are added to and never edited."""
 
 

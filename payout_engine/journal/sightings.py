@@ -14,7 +14,7 @@ from payout_engine.journal import log, rows
 from payout_engine.journal.ask import row, value
 from payout_engine.journal.changes import move
 from payout_engine.journal.keys import chunk_id_of, parse_key, run_no_of, split_key
-from payout_engine.journal.steering import cancelled, receipt_of
+from payout_engine.journal.steering import cancelled, withdrawal
 from payout_engine.journal.verdict import Verdict, judge
 from payout_engine.lifecycle import LETTERS, State
 from payout_engine.model import Choice, Lane, Outcome, Payout, Receipt, Sighting
@@ -123,17 +123,20 @@ class _Page:
             self.outcomes.append(rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipt))
 
     def _withdraw(self) -> None:
-        """Withdraw what proved absent, if a person ever cancelled its run: that was meant for good."""
+        """Send nothing again of what proved absent, if a person ever cancelled its run: that was meant for good."""
         request = cancelled(self._db, run_no_of(self._chunk_id))
         if request is None:
             return
         indexes = sorted(self._absent)
-        receipt = receipt_of(request, self._at)
+        receipt = withdrawal(Receipt(State.READY), request, self._at, sent=True)
+        assert receipt is not None
         persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(indexes)
         whole = len(indexes) == self.count
         receipts = [receipt] * len(indexes)
         move(self._db, self._chunk_id, receipts, None if whole else indexes, self._at, log.DECISION, persons=persons)
-        self.outcomes += [rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipt) for index in indexes]
+        for index in indexes:
+            self._known[index] = receipt
+            self.outcomes.append(rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipt))
 
     def _flush(self) -> None:
         if not self._pending:

@@ -115,7 +115,9 @@ class SqliteJournal:
     async def repeats(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
         async with self._searching:
             search = await self._read(lambda db: repeats.begin(db, run_id))
-            seen: tuple[int, int] | None = (0, 0)
+            if search is None:
+                return
+            seen: tuple[int, int, int] | None = (0, 0, 0)
             while seen is not None:
                 seen = await self._read(partial(repeats.compare, search=search, after=seen))
             await self._read(lambda db: repeats.conclude(db, search))
@@ -125,6 +127,14 @@ class SqliteJournal:
             if not found:
                 return
             yield found
+
+    async def formerly(self, run_id: str) -> Sequence[str]:
+        return await self._read(lambda db: repeats.formerly(db, run_id))
+
+    async def former_queries(
+        self, run_id: str, account: str, limit: int, after: int = 0
+    ) -> tuple[Sequence[Query], int]:
+        return await self._read(lambda db: repeats.former_queries(db, run_id, account, limit, after))
 
     async def hold(self, run_id: str, reasons: Mapping[int, Problem]) -> None:
         await self._writer.run(lambda db: intake.hold(db, run_id, reasons), Need.DURABLE)
@@ -155,8 +165,11 @@ class SqliteJournal:
         self._require_named()
         return await self._writer.run(lambda db: payment.intend(db, chunk), Need.DURABLE)
 
-    async def record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
-        return await self._writer.run(lambda db: payment.record(db, dispatch, receipts), Need.DURABLE)
+    async def record(
+        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool = True
+    ) -> Sequence[Outcome]:
+        work = partial(payment.record, dispatch=dispatch, receipts=receipts, on_wire=on_wire)
+        return await self._writer.run(work, Need.DURABLE)
 
     async def unanswered(
         self, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
@@ -170,8 +183,10 @@ class SqliteJournal:
     async def apply(self, sightings: Sequence[Sighting]) -> Applied:
         return await self._writer.run(lambda db: looked_up.apply(db, sightings), Need.DURABLE)
 
-    async def open_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
-        return await self._read(lambda db: payment.open_queries(db, run_id, account, limit, after))
+    async def open_queries(
+        self, run_id: str, account: str, limit: int, after: int = 0, *, ready: bool = False
+    ) -> tuple[Sequence[Query], int]:
+        return await self._read(lambda db: payment.open_queries(db, run_id, account, limit, after, ready=ready))
 
     async def finish(self, run_id: str) -> None:
         await self._writer.run(lambda db: payment.finish(db, run_id), Need.DURABLE)

@@ -14,12 +14,19 @@ from payout_engine import clock
 from payout_engine.errors import IllegalMoveError
 from payout_engine.journal import log, rows
 from payout_engine.journal.ask import every, value
-from payout_engine.journal.changes import move, run_no
+from payout_engine.journal.changes import move, once_sent, run_no
 from payout_engine.journal.deciding import DECIDED
 from payout_engine.journal.keys import chunk_range
 from payout_engine.journal.verdict import CONTRADICTION
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Lane, Outcome, Receipt, Request, RequestKind
+
+ONCE_SENT_REASON = "sent_before"
+ONCE_SENT = (
+    "It was sent before, so the provider may have it and it cannot be withdrawn: ask the provider, then say failed or "
+    "paid."
+)
+"""What is said of a payout that waited to be sent again when its run was cancelled."""
 
 CANCEL_NOTE = f"asked_{RequestKind.CANCEL}"
 """The kind of the remark that stays in the log when a person asked to cancel a run, also when that is done."""
@@ -72,17 +79,19 @@ def cancel(db: apsw.Connection, run_id: str, request: Request, after: int, limit
     )
     outcomes: list[Outcome] = []
     for chunk_id, account, lane, currency, stored, letters, known in found:
-        payouts, sent = rows.read_payouts(stored), _sent(db, chunk_id, len(letters))
+        payouts, sent = rows.read_payouts(stored), once_sent(db, chunk_id, len(letters))
         standing = map(rows.standing, letters, rows.read_receipts(known, len(letters)))
-        indexes = [index for index, receipt in enumerate(standing) if withdrawn(receipt, sent=index in sent)]
-        if indexes:
-            receipt = receipt_of(request, at)
-            persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(indexes)
-            whole = len(indexes) == len(letters)
-            receipts = [receipt] * len(indexes)
-            move(db, chunk_id, receipts, None if whole else indexes, at, log.DECISION, persons=persons)
+        receipts = {
+            index: receipt
+            for index, standing_now in enumerate(standing)
+            if (receipt := withdrawal(standing_now, request, at, sent=index in sent)) is not None
+        }
+        if receipts:
+            persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(receipts)
+            indexes = None if len(receipts) == len(letters) else list(receipts)
+            move(db, chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
             lane_of = Lane(account, lane, currency)
-            outcomes += [rows.outcome_of(run_id, lane_of, payouts[index], receipt) for index in indexes]
+            outcomes += [rows.outcome_of(run_id, lane_of, payouts[index], one) for index, one in receipts.items()]
     return outcomes, found[-1][0] if len(found) == limit else 0
 
 
@@ -107,27 +116,21 @@ def _cancellation(text: str) -> Request:
     return Request(RequestKind.CANCEL, who, why)
 
 
-def withdrawn(known: Receipt, *, sent: bool) -> bool:
-    """Tell whether a payout can be withdrawn: no provider can have it.
+def withdrawal(known: Receipt, request: Request, at: float, *, sent: bool) -> Receipt | None:
+    """Return what becomes of a payout when its run is cancelled, or None if it stays as it is.
 
-    What is `ready` was never sent, or provably never arrived. What is `held` may be held because of what a provider
-    showed, so nothing less than never having been sent will do.
+    `cancelled` means that no provider can have it. What was ever on the wire is never withdrawn, whatever was said of
+    it since: it waits for a person, who asks the provider.
 
     Args:
         known: where it stands.
+        request: who cancels, and why.
+        at: when.
         sent: whether it was ever on the wire.
     """
-    if known.state is State.HELD:
-        return not sent and known.reason != CONTRADICTION
-    return known.state is State.READY
-
-
-def receipt_of(request: Request, at: float) -> Receipt:
-    """Return the receipt of a payout that a person withdrew."""
-    return Receipt(State.CANCELLED, DECIDED, f"Withdrawn by {request}", at=at)
-
-
-def _sent(db: apsw.Connection, chunk_id: int, count: int) -> set[int]:
-    """Return which payouts of a chunk were ever on the wire."""
-    stored = every(db, "SELECT indexes FROM dispatches WHERE chunk_id = ?", (chunk_id,))
-    return {index for (indexes,) in stored for index in rows.read_indexes(indexes, count)}
+    if known.state is State.READY and sent:
+        message = f"{ONCE_SENT} Cancelled by {request}."
+        return Receipt(State.HELD, ONCE_SENT_REASON, message, known.provider_reference, at)
+    if known.state is State.READY or (known.state is State.HELD and not sent and known.reason != CONTRADICTION):
+        return Receipt(State.CANCELLED, DECIDED, f"Withdrawn by {request}", at=at)
+    return None

@@ -287,12 +287,9 @@ def _chunks(db: apsw.Connection, number: int) -> Iterator[tuple[Any, ...]]:
 
 
 def _attempts(db: apsw.Connection, chunk_id: int, count: int) -> Iterator[Attempt]:
-    for dispatch_id, indexes, begun_at, ended_at in every(
-        db,
-        "SELECT dispatch_id, indexes, begun_at, ended_at FROM dispatches WHERE chunk_id = ? ORDER BY dispatch_id",
-        (chunk_id,),
-    ):
-        yield Attempt(dispatch_id, tuple(rows.read_indexes(indexes, count)), begun_at, ended_at)
+    query = "SELECT dispatch_id, indexes, begun_at, ended_at, on_wire FROM dispatches WHERE chunk_id = ?"
+    for dispatch_id, indexes, begun_at, ended_at, on_wire in every(db, f"{query} ORDER BY dispatch_id", (chunk_id,)):
+        yield Attempt(dispatch_id, tuple(rows.read_indexes(indexes, count)), begun_at, ended_at, bool(on_wire))
 
 
 def _text(stored: bytes | None) -> str:

@@ -108,6 +108,7 @@ class Dispatcher:
         self._troubles = 0
         self._refusals = 0
         self._contested: set[int] = set()
+        self._never_left: set[int] = set()
         self._failure: JournalError | None = None
         self._landed = anyio.Event()
         self._halted = anyio.Event()
@@ -257,7 +258,10 @@ class Dispatcher:
         return await self._write(dispatch, receipts)
 
     async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
-        return await self._journal.record(dispatch, receipts)
+        on_wire = dispatch.dispatch_id not in self._never_left
+        outcomes = await self._journal.record(dispatch, receipts, on_wire=on_wire)
+        self._never_left.discard(dispatch.dispatch_id)
+        return outcomes
 
     async def _speak(self, dispatch: Dispatch) -> Sequence[Receipt]:
         """Send, and return one receipt per payout, or one for all, whatever happens.
@@ -269,6 +273,7 @@ class Dispatcher:
             receipts = await self._provider.send(dispatch)  # The one line where money leaves.
         except NotSentError as error:
             self._trouble(error)
+            self._never_left.add(dispatch.dispatch_id)
             return [Receipt(State.READY, error.reason, str(error))]
         except RefusedError as error:
             return [self._refused(dispatch, error)]

@@ -24,7 +24,6 @@ from payout_engine.pipeline.dispatch import Dispatcher, Publish, Stop
 from payout_engine.pipeline.follow import AskAgain, Follower, FollowPolicy
 from payout_engine.ports import Journal, Provider
 from payout_engine.throttle import Pace
-from payout_engine.traits import LookUpKind
 
 UNFINISHED = frozenset({State.READY, State.SENDING, State.ACCEPTED})
 """While any payout is in one of these, its run is not finished."""
@@ -69,7 +68,7 @@ class Payment:
         policy: how to follow.
         follow_for_seconds: how long to follow after the last payout was sent; 0 does not wait, None has no end.
         send: False only follows.
-        resumed: True when the run was paid on before: the provider is asked first what it already has.
+        uncleared: accounts that must not send, since it is not known what they sent before; each with the brake.
         publish: told of every outcome as it happens.
         tell: told of what happens.
         max_failure_share: a lane stops when more than this share of its settled payouts failed.
@@ -85,7 +84,7 @@ class Payment:
         *,
         follow_for_seconds: float | None,
         send: bool,
-        resumed: bool,
+        uncleared: Mapping[str, Stop] = {},
         publish: Publish,
         tell: observe.Watch,
         max_failure_share: float = 1.0,
@@ -97,7 +96,6 @@ class Payment:
         self._policy = policy
         self._follow_for_seconds = follow_for_seconds
         self._send = send
-        self._resumed = resumed
         self._listener = publish
         self._tell = tell
         self._failures = Failures(max_failure_share)
@@ -105,6 +103,7 @@ class Payment:
         self._dispatchers: dict[str, Dispatcher] = {}
         self._wires = {account: anyio.Lock() for account in payers}
         self._stops: list[Stop] = []
+        self._uncleared = uncleared
         self._asked = anyio.Event()
         self._interrupted = False
         self._cancel: Request | None = None
@@ -140,6 +139,10 @@ class Payment:
         self._unsent = {tally.lane.account for tally in tallies if tally.state is State.READY and tally.count}
         ready = sum(tally.count for tally in tallies if tally.state is State.READY)
         self._tell(observe.Begun(ready, sum(tally.count for tally in tallies if tally.state in OPEN)))
+        for stop in self._uncleared.values():
+            # Who asked to stop meanwhile is heard below, or was already.
+            if stop.brake is not Brake.ASKED:
+                self._stop_for(stop)
         await self._heed()
         async with anyio.create_task_group() as listening:
             listening.start_soon(self._listen)
@@ -238,8 +241,6 @@ class Payment:
                 self._tell,
                 self._asking_again(payer, lanes, both),
             )
-            if self._resumed and self._may_send(payer.account):
-                await self._ask_first(payer, follower)
             both.start_soon(self._follow, follower)
             if self._may_send(payer.account) and self._canary:
                 try:
@@ -250,23 +251,6 @@ class Payment:
                 stopped = {stop.lane for stop in self._stops}
                 await self._dispatch(payer, [lane for lane in lanes if lane not in stopped])
             follower.sent.set()
-
-    async def _ask_first(self, payer: Payer, follower: Follower) -> None:
-        """Look before sending again: a journal that was restored from a copy does not know what was sent since.
-
-        A transfer that the provider shows for a payout that is `ready` here holds that payout for a person.
-        """
-        if payer.provider.traits.look_up is not LookUpKind.SWEEP:
-            return
-        try:
-            found = await follower.look_up()
-        except JournalError as error:
-            self._fail(error)
-            return
-        if found.problem:
-            brake = Brake.CREDENTIALS if follower.refused else Brake.PROVIDER_DOWN
-            message = f"Nothing was sent, because the provider could not say what it already has: {found.problem}"
-            self._stop_for(Stop(payer.account, None, brake, message))
 
     async def _send_canary(self, payer: Payer, lanes: Sequence[Lane]) -> None:
         """Send the first payouts of each lane and wait for them; a lane where one does not arrive stops."""
@@ -311,7 +295,7 @@ class Payment:
         """Whether any call that may move money is still allowed."""
         braked = any(stop.account == account and stop.lane is None for stop in self._stops)
         asked = self._asked.is_set() or self._cancel is not None or self._failure is not None
-        return self._send and not asked and not braked
+        return self._send and not asked and not braked and account not in self._uncleared
 
     def _fail(self, error: JournalError) -> None:
         """Remember that the journal failed and stop politely: what is on the wire must still be heard."""

@@ -1,17 +1,18 @@
 """Deciding about lines that repeat an earlier one: held with the earlier line named, or a warning; never dropped.
 
-A repeated reference is always held: it is the payer's own word that the two are one payment. An equal recipient and
-amount is usually right (two bonuses) when the file carries references, so it is a warning; in a file without any, a
-mended copy looks exactly like it, so it is held. So is a line whose reference we had filled in ourselves, in a retry of
-such a file or its `failed.csv`. Intake decides once; the engine again when another run was approved in between.
+A repeated reference is always held: it is the payer's own word that the two are one payment. So is a line that a
+program may have saved again: its reference is the same but for zeros, spaces and signs, with the same recipient and
+amount; or its cells are, in whatever order, and whichever of them is called the reference. An equal recipient and
+amount alone is usually right (people are paid the same every day) when both lines carry references, so it is a
+warning; where one of them had none, a mended copy looks exactly like it, so it is held. A reference that we had filled
+in ourselves, in a retry of such a file or its `failed.csv`, is none. Intake decides once; the engine again before
+anything is sent.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from payout_engine.clock import now
-from payout_engine.limits import REPEAT_WINDOW_SECONDS
 from payout_engine.model import Problem, Repeat, RepeatKind, Run
 from payout_engine.pipeline.validate import is_derived
 from payout_engine.ports import Journal
@@ -26,18 +27,19 @@ class Decided(msgspec.Struct, frozen=True):
 
 
 async def hold_repeats(journal: Journal, run: Run) -> Decided:
-    """Compare a judged run with itself and with earlier runs, and hold what may be a second payment."""
+    """Compare a run with itself and with earlier runs, and hold what may be a second payment.
+
+    A run that was approved is compared again with earlier ones alone; see `Journal.repeats`.
+    """
     decided = Decided([], [])
     positions: set[int] = set()
-    since = now() - REPEAT_WINDOW_SECONDS
     async for repeats in journal.repeats(run.run_id):
         reasons: dict[int, Problem] = {}
-        # References first: a line that repeats both ways is held for the stronger reason.
-        for repeat in sorted(repeats, key=lambda repeat: repeat.kind is not RepeatKind.REFERENCE):
-            if repeat.position in positions or not _counts(repeat, since):
+        # The strongest reason first: a line that repeats in several ways is held for that one.
+        for repeat in sorted(repeats, key=lambda repeat: STRENGTH.index(repeat.kind)):
+            if repeat.position in positions:
                 continue
-            held = repeat.kind is RepeatKind.REFERENCE or not run.has_references
-            held = held or is_derived(repeat.payout.reference)
+            held = must_hold(repeat, run)
             reason = _reason(repeat, run, held=held)
             if held:
                 positions.add(repeat.position)
@@ -51,20 +53,32 @@ async def hold_repeats(journal: Journal, run: Run) -> Decided:
     return Decided(decided.held, [warning for warning in decided.warnings if warning[0] not in lines])
 
 
-def _counts(repeat: Repeat, since: float) -> bool:
-    """A reference is used up for ever; an equal amount in another run only means something for some days."""
-    return repeat.kind is RepeatKind.REFERENCE or repeat.same_run or repeat.earlier_at >= since
+STRENGTH = (RepeatKind.REFERENCE, RepeatKind.REFERENCE_ALIKE, RepeatKind.CELLS, RepeatKind.PAYEE_AMOUNT)
+"""What two lines may have in common, what says most first."""
+
+
+def must_hold(repeat: Repeat, run: Run) -> bool:
+    """Tell whether a repeat is held: unless both lines have a reference of the payer's own, and only that differs."""
+    if repeat.kind is not RepeatKind.PAYEE_AMOUNT:
+        return True
+    own = run.has_references and not is_derived(repeat.payout.reference)
+    theirs = repeat.earlier_has_references and not is_derived(repeat.earlier_reference)
+    return not (own and theirs)
 
 
 def _reason(repeat: Repeat, run: Run, *, held: bool) -> Problem:
     """Name the earlier line, so that a person can compare."""
     line, column = repeat.earlier_line, run.dialect.get("reference_column", "")
-    if repeat.kind is RepeatKind.PAYEE_AMOUNT:
-        code = "payee_amount_repeated" if held else "payee_amount_twice"
-        if repeat.same_run:
-            return problem(code, where=f"line {line} of this file", state="")
-        where, state = f"run {repeat.earlier_run_id}, line {line}", f", which is {repeat.earlier_state}"
-        return problem(code, where=where, state=state)
+    where, state = f"run {repeat.earlier_run_id}, line {line}", f", which is {repeat.earlier_state}"
+    if repeat.same_run:
+        where, state = f"line {line} of this file", ""
+    match repeat.kind:
+        case RepeatKind.PAYEE_AMOUNT:
+            return problem("payee_amount_repeated" if held else "payee_amount_twice", where=where, state=state)
+        case RepeatKind.REFERENCE_ALIKE:
+            return problem("reference_alike", column, theirs=repeat.earlier_reference, where=where, state=state)
+        case RepeatKind.CELLS:
+            return problem("line_repeated", where=where, state=state)
     if repeat.same_run:
         return problem("reference_repeated", column, line=line)
     return problem(

@@ -15,6 +15,7 @@ from payout_engine.journal.verdict import CONTRADICTION
 from payout_engine.lifecycle import State
 from payout_engine.model import REJECTED_LANE, Choice, Entry, Outcome, Run, RunState
 from payout_engine.ports import Journal
+from payout_engine.reasons import REPEATED
 from payout_engine.testing.bank import Bank, Transfer
 from payout_engine.testing.random_file import RandomFile
 from payout_engine.testing.witness import Witness
@@ -22,9 +23,6 @@ from payout_engine.traits import LookUpKind, Traits
 
 NEVER_PAID = frozenset({State.READY, State.HELD, State.FAILED, State.REJECTED, State.CANCELLED})
 """States in which the bank must not have paid. `unknown` promises nothing, and is checked for patience instead."""
-
-REPEAT_REASONS = frozenset({"reference_repeated", "reference_already_used", "payee_amount_repeated"})
-"""The causes for which a line may be held where the bank does not contradict itself."""
 
 
 class Book(msgspec.Struct):
@@ -139,7 +137,7 @@ def _all_lines_come_out(book: Book, witness: Witness) -> Iterator[str]:
 
 
 def _held_with_cause(entry: Entry, banks: Mapping[str, Bank]) -> bool:
-    return entry.receipt.reason in REPEAT_REASONS or _contradicted(entry, banks)
+    return entry.receipt.reason in REPEATED or _contradicted(entry, banks)
 
 
 def _contradicted(entry: Entry, banks: Mapping[str, Bank]) -> bool:

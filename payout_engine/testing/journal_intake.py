@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
-from payout_engine import clock
 from payout_engine.errors import IllegalMoveError, JournalError
 from payout_engine.lifecycle import State
-from payout_engine.limits import REPEAT_WINDOW_SECONDS
 from payout_engine.model import (
     REJECTED_LANE,
-    Chunk,
     Problem,
     Receipt,
-    RepeatKind,
     RunState,
 )
 from payout_engine.testing.journal_lines import (
@@ -27,17 +22,14 @@ from payout_engine.testing.journal_lines import (
     entry,
     every,
     judged,
-    payout,
     refused,
     run,
-    said,
-    sent,
     states,
 )
 
 
 class IntakeSuite:
-    """Intake, repeats and holds."""
+    """Intake and holds."""
 
     # ------------------------------------------------------------------------------------------------------- intake
 
@@ -126,121 +118,6 @@ class IntakeSuite:
             await journal.begin(run("run"))
             with pytest.raises(JournalError, match="already has a run run"):
                 await journal.begin(run("run"))
-
-    # ------------------------------------------------------------------------------------------------------ repeats
-
-    async def test_repeats_within_a_file_name_the_lowest_line(self, journal_factory: JournalFactory) -> None:
-        """All but the lowest line are repeats of it, across lanes and whatever the order of the chunks."""
-        async with journal_factory() as journal:
-            await journal.begin(run("run"))
-            await journal.add(
-                "run", [chunk([5, 9], reference="SAME"), chunk([2], MOOV, reference="SAME"), chunk([3, 4])]
-            )
-            found = await every(journal.repeats("run"))
-            assert said(found) == {
-                (5, RepeatKind.REFERENCE, "run", 2, True),
-                (9, RepeatKind.REFERENCE, "run", 2, True),
-            }
-            assert {repeat.earlier_at for repeat in found} == {0.0}
-
-    async def test_payee_and_amount_are_compared_without_case(self, journal_factory: JournalFactory) -> None:
-        """The same recipient and amount is a repeat; another amount or currency is not."""
-        async with journal_factory() as journal:
-            await journal.begin(run("run"))
-            awa = payout(1, phone="", email="Awa@example.com", amount_minor=500)
-            changes: list[dict[str, object]] = [
-                {},
-                {"email": "awa@EXAMPLE.com"},
-                {"amount_minor": 501},
-                {"currency": "XAF"},
-            ]
-            payouts = [
-                msgspec.structs.replace(awa, line=line, reference=f"R{line}", **change)
-                for line, change in enumerate(changes, start=1)
-            ]
-            await journal.add("run", [Chunk(ORANGE, payouts, [["", ""]] * 4)])
-            assert said(await every(journal.repeats("run"))) == {(2, RepeatKind.PAYEE_AMOUNT, "run", 1, True)}
-
-    async def test_earlier_approved_runs_count(self, journal_factory: JournalFactory) -> None:
-        """A payout of an approved run is found with its run, line, state and time; of an unapproved one it is not."""
-        async with journal_factory() as journal:
-            await judged(journal, "nobody said yes", chunk([1, 2, 3]))
-            await journal.begin(run("later"))
-            await journal.add("later", [chunk([2])])
-            assert await every(journal.repeats("later")) == []
-            await journal.discard("later")
-
-            await approved(journal, "earlier", chunk([1, 2]))
-            await sent(journal, "earlier", Receipt(State.UNKNOWN, "timeout"))
-            await journal.begin(run("new"))
-            await journal.add("new", [chunk([2, 3])])
-            found = await every(journal.repeats("new"))
-            assert said(found) == {(2, kind, "earlier", 2, False) for kind in RepeatKind}
-            earlier = await journal.find("earlier")
-            assert earlier is not None
-            assert {(repeat.earlier_state, repeat.earlier_at) for repeat in found} == {
-                (State.UNKNOWN, earlier.approved_at)
-            }
-
-    async def test_what_is_provably_unpaid_does_not_count(self, journal_factory: JournalFactory) -> None:
-        """A failed payout may be paid again without being called a repeat."""
-        async with journal_factory() as journal:
-            await approved(journal, "earlier", chunk([1, 2]))
-            dispatch = await dispatched(journal, "earlier")
-            await journal.record(dispatch, [Receipt(State.FAILED), Receipt(State.PAID)])
-            await journal.begin(run("new"))
-            await journal.add("new", [chunk([1, 2])])
-            assert said(await every(journal.repeats("new"))) == {(2, kind, "earlier", 2, False) for kind in RepeatKind}
-
-    async def test_derived_references_are_not_compared(self, journal_factory: JournalFactory) -> None:
-        """A run without references of its own is compared by payee and amount alone."""
-        async with journal_factory() as journal:
-            await approved(journal, "earlier", chunk([1, 2]))
-            await journal.begin(run("new", has_references=False))
-            await journal.add("new", [chunk([1], phone="22671000000"), chunk([2], reference="other")])
-            found = said(await every(journal.repeats("new")))
-            assert found == {(2, RepeatKind.PAYEE_AMOUNT, "earlier", 2, False)}
-
-    async def test_payee_and_amount_age(self, journal_factory: JournalFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-        """After the window an equal payee and amount is next month's salary; an equal reference never ages."""
-        async with journal_factory() as journal:
-            await approved(journal, "earlier", chunk([1]))
-            later = clock.now() + REPEAT_WINDOW_SECONDS + 60
-            monkeypatch.setattr(clock, "now", lambda: later)
-            await journal.begin(run("new"))
-            await journal.add("new", [chunk([1])])
-            assert said(await every(journal.repeats("new"))) == {(1, RepeatKind.REFERENCE, "earlier", 1, False)}
-
-    async def test_the_latest_earlier_run_is_named(self, journal_factory: JournalFactory) -> None:
-        """Of several earlier runs the one approved last is named, beside the original of the file itself."""
-        async with journal_factory() as journal:
-            await approved(journal, "one", chunk([1, 2, 3]))
-            await approved(journal, "two", chunk([7], reference="SAL-00002"))
-            await journal.begin(run("new"))
-            await journal.add("new", [chunk([20, 21], reference="SAL-00002")])
-            assert said(await every(journal.repeats("new"))) == {
-                (20, RepeatKind.REFERENCE, "two", 7, False),
-                (21, RepeatKind.REFERENCE, "two", 7, False),
-                (21, RepeatKind.REFERENCE, "new", 20, True),
-            }
-
-    async def test_a_run_judged_before_another_was_approved_is_compared_again(
-        self, journal_factory: JournalFactory
-    ) -> None:
-        """Of two copies judged side by side only one is approved unseen: the other has to look again."""
-        async with journal_factory() as journal:
-            await judged(journal, "one", chunk([1, 2]))
-            await judged(journal, "two", chunk([2, 3]))
-            assert await every(journal.repeats("two")) == []
-            assert await journal.approve("one")
-            assert not await journal.approve("two")
-            assert not await journal.approve("two")
-            repeats = await every(journal.repeats("two"))
-            assert {repeat.payout.line for repeat in repeats} == {2}
-            await journal.hold("two", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
-            assert await journal.approve("two")
-            assert await states(journal, "two") == {2: State.HELD, 3: State.READY}
-            assert (await journal.ready("two", ORANGE, 0, 10))[0].payouts == [payout(3)]
 
     # --------------------------------------------------------------------------------------------------------- hold
 

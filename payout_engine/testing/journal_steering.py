@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from payout_engine.errors import IllegalMoveError
+from payout_engine.errors import DecisionError, IllegalMoveError
+from payout_engine.journal.steering import ONCE_SENT
 from payout_engine.lifecycle import State
-from payout_engine.model import Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.model import Choice, Decision, Problem, Receipt, Request, RequestKind, Sighting
 from payout_engine.testing.journal_lines import (
     MOOV,
     ORANGE,
@@ -50,8 +51,8 @@ class SteeringSuite:
             assert await journal.requests("run") == [cancel]
             assert await journal.requests("other") == []
 
-    async def test_what_proves_absent_in_a_cancelled_run_is_withdrawn(self, journal_factory: JournalFactory) -> None:
-        """A cancellation is for good: what was in doubt then and was never received is not ready but cancelled."""
+    async def test_what_proves_absent_in_a_cancelled_run_is_not_sent(self, journal_factory: JournalFactory) -> None:
+        """A cancellation is for good: what was in doubt then and was never received is not ready. It was sent: held."""
         async with journal_factory() as journal:
             for name, lines in ("run", [1, 2]), ("other", [3]):
                 await approved(journal, name, chunk(lines))
@@ -62,10 +63,11 @@ class SteeringSuite:
                     await journal.answer(name, RequestKind.CANCEL, True)
                 applied = await journal.apply([Sighting(dispatch.keys[0], Receipt(State.READY, "absent"))])
                 assert applied.outcomes[0].status is State.READY
-            assert await states(journal, "run") == {1: State.CANCELLED, 2: State.UNKNOWN}
+            assert await states(journal, "run") == {1: State.HELD, 2: State.UNKNOWN}
             assert await states(journal, "other") == {3: State.READY}
-            (withdrawn,) = [found for found in await every(journal.entries("run")) if found.payout.line == 1]
-            assert "awa: wrong month" in withdrawn.receipt.message
+            (held,) = [found for found in await every(journal.entries("run")) if found.payout.line == 1]
+            assert "awa: wrong month" in held.receipt.message
+            assert await journal.ready("run", ORANGE, 0, 9) == []
             assert (await journal.verify("run")).proven
 
     async def test_who_asked_and_why_stays_in_the_log(self, journal_factory: JournalFactory) -> None:
@@ -77,7 +79,7 @@ class SteeringSuite:
             assert [note[1:] for note in await journal.notes("run")] == [("asked_cancel", "awa: wrong month")]
 
     async def test_what_was_never_sent_is_withdrawn_and_nothing_else(self, journal_factory: JournalFactory) -> None:
-        """Ready lines and lines held before sending are cancelled; whatever a provider may have stays as it is."""
+        """Ready lines and lines held before sending are cancelled; whatever a provider may have waits for a person."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]), chunk([3, 4], MOOV), chunk([5, 6]), refused([7]))
             positions = {r.payouts[0].line: r.chunk_id << 10 for r in await journal.ready("run", ORANGE, 0, 9)}
@@ -89,18 +91,48 @@ class SteeringSuite:
             outcomes, after = await journal.cancel("run", CANCEL, 0, 9)
             assert after == 0
             assert [(o.line, o.status, o.message) for o in outcomes] == [
-                (line, State.CANCELLED, "Withdrawn by awa: wrong month") for line in (4, 5, 6)
+                (4, State.HELD, f"{ONCE_SENT} Cancelled by awa: wrong month."),
+                *((line, State.CANCELLED, "Withdrawn by awa: wrong month") for line in (5, 6)),
             ]
             assert await states(journal, "run") == {
                 1: State.ACCEPTED,
                 2: State.ACCEPTED,
                 3: State.UNKNOWN,
-                **dict.fromkeys((4, 5, 6), State.CANCELLED),
+                4: State.HELD,
+                **dict.fromkeys((5, 6), State.CANCELLED),
                 7: State.REJECTED,
             }
-            assert [o.line for o in await replay(journal, "run") if o.status is State.CANCELLED] == [4, 5, 6]
+            assert [o.line for o in await replay(journal, "run") if o.status is State.CANCELLED] == [5, 6]
             assert await journal.ready("run", ORANGE, 0, 9) == []
             assert await journal.cancel("run", CANCEL, 0, 9) == ([], 0)
+            assert (await journal.verify("run")).proven
+
+    async def test_what_a_person_released_is_not_withdrawn(self, journal_factory: JournalFactory) -> None:
+        """`cancelled` means never sent: what was in doubt and waits to be sent again may be at the provider."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            dispatch = await sent(journal, "run", Receipt(State.UNKNOWN, "timeout"))
+            words = [Decision(key, Choice.SEND_AGAIN, "awa", "asked them") for key in dispatch.keys]
+            await journal.decide("run", words)
+            outcomes, _ = await journal.cancel("run", CANCEL, 0, 9)
+            assert {(outcome.line, outcome.status) for outcome in outcomes} == {(1, State.HELD), (2, State.HELD)}
+            assert await journal.ready("run", ORANGE, 0, 9) == []
+            with pytest.raises(DecisionError, match="cannot be withdrawn"):
+                await journal.decide("run", [Decision(dispatch.keys[0], Choice.CANCEL, "awa", "never mind")])
+            await journal.decide("run", [Decision(dispatch.keys[0], Choice.FAILED, "awa", "they say so")])
+            assert (await journal.verify("run")).proven
+
+    async def test_what_never_left_this_machine_is_withdrawn(self, journal_factory: JournalFactory) -> None:
+        """A call that provably never left is no sending: its payouts were never on the wire."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            dispatch = await dispatched(journal, "run")
+            with pytest.raises(IllegalMoveError, match="never left"):
+                await journal.record(dispatch, [Receipt(State.UNKNOWN)], on_wire=False)
+            await journal.record(dispatch, [Receipt(State.READY, "connection_refused")], on_wire=False)
+            outcomes, _ = await journal.cancel("run", CANCEL, 0, 9)
+            assert [outcome.status for outcome in outcomes] == [State.CANCELLED] * 2
+            assert (await journal.verify("run")).proven
 
     async def test_what_a_provider_showed_is_not_withdrawn(self, journal_factory: JournalFactory) -> None:
         """A line held because of what the provider shows may have been paid, though it was never sent from here."""

@@ -31,10 +31,11 @@ from payout_engine.testing.journal_lines import (
 )
 from payout_engine.testing.journal_payment import PaymentSuite
 from payout_engine.testing.journal_people import PeopleSuite
+from payout_engine.testing.journal_repeats import RepeatsSuite
 from payout_engine.testing.journal_steering import SteeringSuite
 
 
-class JournalSuite(IntakeSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite):
+class JournalSuite(IntakeSuite, RepeatsSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite):
     """The promises of `ports.Journal`."""
 
     # ------------------------------------------------------------------------------------------------------- people

@@ -10,19 +10,28 @@ CREATE TEMP TABLE judging (
 ) STRICT;
 
 -- The hashes of their payouts, as `keys` will hold them. Unindexed: it is written once and sorted when it is needed.
+-- For the time of a search also those of an approved run's payouts that still wait.
 CREATE TEMP TABLE fresh (
     hash INTEGER NOT NULL,
     position INTEGER NOT NULL
 ) STRICT;
 
--- The search for repeats, in the order it goes through them: hashes that occur more than once, the payouts that have
--- them, what those payouts really say, the first of each kind, and what is reported.
+-- The search for repeats, in the order it goes through them: earlier runs of which something was, or may still be, sent
+-- lately; hashes that occur more than once; the payouts that have them, by the kind of hash; what those payouts really
+-- say; the first of each kind; and what is reported.
+CREATE TEMP TABLE recent (
+    source INTEGER NOT NULL,          -- 0 this journal, 1 the one attached as `earlier`
+    run_no INTEGER NOT NULL,
+    PRIMARY KEY (source, run_no)
+) STRICT, WITHOUT ROWID;
+
 CREATE TEMP TABLE doubtful (hash INTEGER PRIMARY KEY) STRICT;
 
 CREATE TEMP TABLE suspects (
-    source INTEGER NOT NULL,          -- 0 this journal, 1 the one attached as `earlier`
+    source INTEGER NOT NULL,
     position INTEGER NOT NULL,
-    PRIMARY KEY (source, position)
+    kind INTEGER NOT NULL,            -- of the hash; see fresh.py
+    PRIMARY KEY (source, position, kind)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TEMP TABLE faces (
@@ -55,4 +64,12 @@ CREATE TEMP TABLE found (
     earlier_position INTEGER NOT NULL,
     source INTEGER NOT NULL,
     PRIMARY KEY (run_no, position, kind, same_run)
+) STRICT, WITHOUT ROWID;
+
+-- Earlier payouts that count as unpaid and may be what a run pays again: the provider is asked about them first.
+CREATE TEMP TABLE formerly (
+    run_no INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (run_no, source, position)
 ) STRICT, WITHOUT ROWID;
