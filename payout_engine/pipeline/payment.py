@@ -19,7 +19,7 @@ from payout_engine.errors import Brake, JournalError
 from payout_engine.lifecycle import OPEN, State
 from payout_engine.model import REJECTED_LANE, Lane, Outcome, Request, RequestKind
 from payout_engine.pipeline.asking_again import AskingAgain, may_ask_again
-from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, Canary, Failures, canary_of
+from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, Canary, Failures, canary_of, may_go_on
 from payout_engine.pipeline.dispatch import Dispatcher, Publish, Stop
 from payout_engine.pipeline.follow import AskAgain, Follower, FollowPolicy
 from payout_engine.ports import Journal, Provider
@@ -270,8 +270,8 @@ class Payment:
 
     async def _send_canary(self, payer: Payer, lanes: Sequence[Lane]) -> None:
         """Send the first payouts of each lane and wait for them; a lane where one does not arrive stops."""
-        passed = await self._passed()
-        waiting = [lane for lane in lanes if _lane_text(lane) not in passed]
+        free = may_go_on(await self._journal.notes(self._run_id))
+        waiting = [lane for lane in lanes if _lane_text(lane) not in free]
         tallies = await self._journal.tally(self._run_id)
         quota = {lane: canary_of(lane, tallies, self._canary)[1] for lane in waiting}
         await self._dispatch(payer, waiting, quota)
@@ -295,14 +295,9 @@ class Payment:
                 await self._journal.note(self._run_id, CANARY_PASSED_NOTE, _lane_text(lane))
             elif canary is Canary.DEAD:
                 self._stop_for(Stop(lane.account, lane, Brake.CANARY, _NOT_WELL))
-            elif not left or all(stop.lane != lane for stop in self._stops):
+            elif canary is Canary.SINGING and (not left or all(stop.lane != lane for stop in self._stops)):
                 waiting.append(lane)
         return waiting
-
-    async def _passed(self) -> set[str]:
-        """Return the lanes whose canary is done with."""
-        notes = await self._journal.notes(self._run_id)
-        return {text for _, kind, text in notes if kind == CANARY_PASSED_NOTE}
 
     def _may_send(self, account: str) -> bool:
         return account in self._unsent and self._may_speak(account)
