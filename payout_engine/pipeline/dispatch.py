@@ -108,7 +108,7 @@ class Dispatcher:
         self._troubles = 0
         self._refusals = 0
         self._contested: set[int] = set()
-        self._failure: JournalError | None = None
+        self._failure: Exception | None = None
         self._landed = anyio.Event()
         self._halted = anyio.Event()
 
@@ -132,7 +132,7 @@ class Dispatcher:
         """Send until nothing is ready or everything is stopped; return when nothing is on the wire.
 
         Raises:
-            JournalError: the journal failed; what was on the wire has landed all the same.
+            JournalError: the journal failed; what was on the wire has landed all the same, as after any other error.
         """
         lock = anyio.Lock()
         chunks = self._chunks()
@@ -147,19 +147,19 @@ class Dispatcher:
             try:
                 async with lock:
                     chunk = await anext(chunks, None)
-            except JournalError as error:
+            except Exception as error:
                 return self._fail(error)
             if chunk is None:
                 return None
             try:
                 await self._pay(chunk)
-            except JournalError as error:
+            except Exception as error:
                 self._fail(error)
             finally:
                 self._in_hand -= Counter([chunk.chunk_id])
                 self._landed.set()
 
-    def _fail(self, error: JournalError) -> None:
+    def _fail(self, error: Exception) -> None:
         """Send nothing more, but let the other calls land: each that is cut off is a chunk in doubt."""
         self._failure = self._failure or error
         self._halt()

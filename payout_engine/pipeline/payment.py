@@ -109,7 +109,7 @@ class Payment:
         self._interrupted = False
         self._cancel: Request | None = None
         self._timed_out = False
-        self._failure: JournalError | None = None
+        self._failure: Exception | None = None
         self._unsent: set[str] = set()
 
     def stop(self) -> None:
@@ -146,7 +146,7 @@ class Payment:
             async with anyio.create_task_group() as accounts:
                 for name in sorted({lane.account for lane in lanes}):
                     of_account = [lane for lane in lanes if lane.account == name]
-                    accounts.start_soon(self._account, self._payers[name], of_account)
+                    accounts.start_soon(self._safely, partial(self._account, self._payers[name], of_account))
             listening.cancel_scope.cancel()
         await self._withdraw()
         return await self._end()
@@ -176,7 +176,7 @@ class Payment:
             try:
                 await self._heed()
                 await self._withdraw()
-            except JournalError as error:
+            except Exception as error:
                 self._fail(error)
                 return
 
@@ -242,10 +242,7 @@ class Payment:
                 await self._ask_first(payer, follower)
             both.start_soon(self._follow, follower)
             if self._may_send(payer.account) and self._canary:
-                try:
-                    await self._send_canary(payer, lanes)
-                except JournalError as error:
-                    self._fail(error)
+                await self._safely(partial(self._send_canary, payer, lanes))
             if self._may_send(payer.account):
                 stopped = {stop.lane for stop in self._stops}
                 await self._dispatch(payer, [lane for lane in lanes if lane not in stopped])
@@ -308,10 +305,17 @@ class Payment:
         asked = self._asked.is_set() or self._cancel is not None or self._failure is not None
         return self._send and not asked and not braked
 
-    def _fail(self, error: JournalError) -> None:
-        """Remember that the journal failed and stop politely: what is on the wire must still be heard."""
+    def _fail(self, error: Exception) -> None:
+        """Remember what failed and stop politely: what is on the wire must still be heard, whatever it was."""
         self._failure = self._failure or error
         self._quiet()
+
+    async def _safely(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do what runs beside calls on the wire: an error that left it would cut them off."""
+        try:
+            await work()
+        except Exception as error:
+            self._fail(error)
 
     async def _dispatch(self, payer: Payer, lanes: Sequence[Lane], quota: Mapping[Lane, int] | None = None) -> None:
         """Send what is ready in these lanes, or as much of it as `quota` allows."""
@@ -334,9 +338,7 @@ class Payment:
         """Let a dispatcher work, within reach of whoever wants it to stop. The account's wire is held meanwhile."""
         self._dispatchers[account] = dispatcher
         try:
-            await work()
-        except JournalError as error:
-            self._fail(error)
+            await self._safely(work)
         finally:
             del self._dispatchers[account]
         self._stops += [stop for stop in dispatcher.stops if stop.brake is not Brake.ASKED]
@@ -386,10 +388,7 @@ class Payment:
         """Follow beside the dispatcher, then for the time that is allowed, unless a person asks to stop."""
         async with anyio.create_task_group() as waiting:
             waiting.start_soon(self._limit, follower, waiting.cancel_scope)
-            try:
-                await follower.run()
-            except JournalError as error:
-                self._fail(error)
+            await self._safely(follower.run)
             waiting.cancel_scope.cancel()
         if follower.refused and all(stop.account != follower.account for stop in self._stops):
             self._stops.append(Stop(follower.account, None, Brake.CREDENTIALS, follower.refused))
