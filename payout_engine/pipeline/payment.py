@@ -50,7 +50,7 @@ class Ending(msgspec.Struct, frozen=True):
 
     Attributes:
         stops: the brakes that stopped lanes or accounts.
-        timed_out: True when the follow-up time ended with payouts still open.
+        timed_out: True when the follow-up time, or the patience with failing look-ups, ended with payouts still open.
         interrupted: True when the process was asked to stop, by a signal or by its caller.
     """
 
@@ -390,6 +390,7 @@ class Payment:
             waiting.start_soon(self._limit, follower, waiting.cancel_scope)
             await self._safely(follower.run)
             waiting.cancel_scope.cancel()
+        self._timed_out = self._timed_out or follower.gave_up
         if follower.refused and all(stop.account != follower.account for stop in self._stops):
             self._stops.append(Stop(follower.account, None, Brake.CREDENTIALS, follower.refused))
 
