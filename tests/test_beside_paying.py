@@ -6,7 +6,7 @@ The real engine over real HTTP with a real journal file. Failures are raised by 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import msgspec
 import pytest
 from test_engine import assert_paid_once, collect, payouts
 
-from payout_engine import Engine, JournalError, State
+from payout_engine import Engine, JournalError, Outcome, State, payments
 from payout_engine.observe import Event, Waiting
+from payout_engine.ports import Journal
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
 
@@ -159,3 +160,101 @@ async def test_a_watcher_that_wants_to_leave_lets_the_wire_land(bank: Bank, engi
         await collect(engine.pay(run, watch=leave))
         assert await states(engine, run.run_id) == {State.PAID: 300}
         assert_paid_once(server, wanted)
+
+
+# ------------------------------------------------------------------------------------------------ callers and outcomes
+
+
+async def in_order(journal: Journal, run_id: str, heard: Sequence[Outcome]) -> None:
+    """Fail unless a caller heard exactly what the log tells: each outcome once, those of one payout in order."""
+    told = [outcome async for _, outcomes in journal.outcomes(run_id) for outcome in outcomes]
+    assert Counter(heard) == Counter(told)
+    for reference in {outcome.reference for outcome in told}:
+        assert [one for one in heard if one.reference == reference] == [
+            one for one in told if one.reference == reference
+        ]
+
+
+async def test_paying_does_not_wait_for_a_caller_who_reads_nothing(bank: Bank, engine_for: EngineFor) -> None:
+    """Waiting for the end without reading pays everything; reading afterwards still gives every outcome once."""
+    wanted = payouts(2500)
+    async with bank() as server, engine_for(server) as engine:
+        run = await engine.submit(wanted)
+        stream = engine.pay(run)
+        with anyio.fail_after(40):
+            await stream.done.wait()
+        assert await states(engine, run.run_id) == {State.PAID: 2500}
+        assert_paid_once(server, wanted)
+        await in_order(await engine.journal(), run.run_id, [outcome async for outcome in stream])
+
+
+async def test_breaking_off_and_waiting_for_the_end_pays_everything(bank: Bank, engine_for: EngineFor) -> None:
+    """`break` stops the reading and nothing else; what is left can be read later."""
+    wanted = payouts(2500)
+    async with bank() as server, engine_for(server) as engine:
+        run = await engine.submit(wanted)
+        heard, stream = list[Outcome](), engine.pay(run)
+        async for outcome in stream:
+            heard.append(outcome)
+            break
+        with anyio.fail_after(40):
+            await stream.done.wait()
+        assert await states(engine, run.run_id) == {State.PAID: 2500}
+        heard += [outcome async for outcome in stream]
+        await in_order(await engine.journal(), run.run_id, heard)
+
+
+@pytest.mark.parametrize("waiting_max", [1, 150, 10_000])
+async def test_a_slow_caller_hears_each_outcome_once_and_holds_nothing_up(
+    bank: Bank, engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch, waiting_max: int
+) -> None:
+    """However few outcomes may wait, whenever the caller pauses: paying ends first, and each is told exactly once."""
+    monkeypatch.setattr(payments, "OUTCOMES_WAITING_MAX", waiting_max)
+    wanted, heard = payouts(1000), list[Outcome]()
+    async with bank() as server, engine_for(server) as engine:
+        run = await engine.submit(wanted)
+        stream, seen_after = engine.pay(run), 0
+        async for outcome in stream:
+            heard.append(outcome)
+            if len(heard) % 100 == 1:
+                await anyio.sleep(0.05)
+            if len(heard) == 300:
+                with anyio.fail_after(40):
+                    await stream.done.wait()
+                assert await states(engine, run.run_id) == {State.PAID: 1000}
+                seen_after = len(heard)
+        assert seen_after == 300
+        await in_order(await engine.journal(), run.run_id, heard)
+
+
+async def test_a_second_payment_of_a_run_tells_only_what_is_new(
+    bank: Bank, engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier stream told is not read from the log again, also when this one's caller is slow."""
+    monkeypatch.setattr(payments, "OUTCOMES_WAITING_MAX", 1)
+    async with bank() as server, engine_for(server) as engine:
+        run = await engine.submit(payouts(1500))
+        first, heard = engine.pay(run), list[Outcome]()
+        async for outcome in first:
+            heard.append(outcome)
+            first.stop()
+        second = engine.pay(run)
+        await second.done.wait()
+        rest = [outcome async for outcome in second]
+        assert heard and rest
+        await in_order(await engine.journal(), run.run_id, heard + rest)
+
+
+async def test_a_log_that_cannot_be_read_holds_the_reader_up_and_not_the_payment(
+    bank: Bank, engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller's reading is tried again while paying goes on; when it is over, the failure is raised."""
+    monkeypatch.setattr(payments, "OUTCOMES_WAITING_MAX", 1)
+    failing = Failing(monkeypatch, THE_LOG)
+    async with bank(faults=slow(4)) as server, engine_for(server) as engine:
+        run = await engine.submit(payouts(900))
+        stream = engine.pay(run)
+        with pytest.raises(JournalError):
+            await collect(stream)
+        assert stream.done.is_set() and failing.failed > 1
+        assert await states(engine, run.run_id) == {State.PAID: 900}

@@ -55,7 +55,7 @@ def move(
     kind: str,
     dispatch: int | None = None,
     persons: Sequence[log.Person] = (),
-) -> None:
+) -> int:
     """Bring payouts of a chunk to the states of their receipts, and log it.
 
     Args:
@@ -67,6 +67,9 @@ def move(
         kind: the kind of the log entry; empty before the run is sealed, when nothing is logged.
         dispatch: the dispatch that ends with this, for the log.
         persons: of a decision, who decided each payout, for the log.
+
+    Returns:
+        The number of the log entry, 0 when nothing is logged.
 
     Raises:
         apsw.ConstraintError: the guard refuses a move.
@@ -81,8 +84,9 @@ def move(
         "UPDATE progress SET states = ?, receipts = ?, updated_at = ? WHERE chunk_id = ?",
         (states, stored, at, chunk_id),
     )
-    if kind:
-        log.append(db, at, run_no_of(chunk_id), kind, log.moved_text(encoded, indexes, dispatch, persons), chunk_id)
+    if not kind:
+        return 0
+    return log.append(db, at, run_no_of(chunk_id), kind, log.moved_text(encoded, indexes, dispatch, persons), chunk_id)
 
 
 def _whole(db: apsw.Connection, chunk_id: int, receipts: Sequence[Receipt]) -> str:

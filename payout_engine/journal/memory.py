@@ -91,8 +91,8 @@ class MemoryJournal:
 
     def _publish(self, run: RunLines, lines: Sequence[Line], kind: str, at: float) -> Sequence[Outcome]:
         """Write down where these lines stand now, and tell it."""
-        outcomes = [outcome(run, line) for line in lines]
         self._sequence += 1
+        outcomes = [outcome(run, line, self._sequence) for line in lines]
         self._times.append(at)
         run.events.append((self._sequence, outcomes))
         for line in lines:
@@ -329,9 +329,9 @@ class MemoryJournal:
         for receipt in verdict.receipts:
             before, line.receipt = line.receipt, receipt
             move(before.state, receipt.state)
-            self._publish(run, [line], log.SIGHTING, at)
+            told = self._publish(run, [line], log.SIGHTING, at)
             if (before.state, before.provider_reference) != (receipt.state, receipt.provider_reference):
-                applied.outcomes.append(outcome(run, line))  # type: ignore[attr-defined]
+                applied.outcomes.extend(told)  # type: ignore[attr-defined]
         request = cancelled_by(run.notes)
         if request and verdict.receipts and line.receipt.state is State.READY:
             line.receipt = withdrawal(request, at)
@@ -420,16 +420,16 @@ class MemoryJournal:
         ]
         if any(problems):
             raise refused([problem for problem in problems if problem])
+        outcomes: dict[int, Outcome] = {}
         for position, told in chosen.items():
             line = run.lines[position]
             for receipt in receipts_of(line.receipt, told, at):
                 move(line.receipt.state, receipt.state)
                 line.receipt = receipt
-                self._publish(run, [line], log.DECISION, at)
+                outcomes[position] = self._publish(run, [line], log.DECISION, at)[0]
         if any(told.choice is Choice.SEND_AGAIN for told in decisions):
             run.run = msgspec.structs.replace(run.run, state=RunState.PAYING, finished_at=None)
-        outcomes = [outcome(run, run.lines[position]) for position in chosen]
-        return sorted(outcomes, key=lambda outcome: outcome.line)
+        return sorted(outcomes.values(), key=lambda outcome: outcome.line)
 
     async def trace(self, run_id: str, keys: Collection[str]) -> Mapping[str, Sequence[Step]]:
         return {line.key: list(line.steps) for line in self._run(run_id).lines.values() if line.key in keys}

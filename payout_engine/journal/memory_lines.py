@@ -104,9 +104,9 @@ def steered(run: RunLines) -> bool:
     return bool(run.requests) or cancelled_by(run.notes) is not None
 
 
-def outcome(run: RunLines, line: Line) -> Outcome:
+def outcome(run: RunLines, line: Line, seq: int) -> Outcome:
     """Return what to tell the caller about a line."""
-    return outcome_of(run.run.run_id, line.lane, line.payout, line.receipt)
+    return outcome_of(run.run.run_id, line.lane, line.payout, line.receipt, seq)
 
 
 def alike(run: RunLines, line: Line, kind: RepeatKind) -> list[Line]:

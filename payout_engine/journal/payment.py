@@ -42,9 +42,9 @@ def recover(db: apsw.Connection, run_id: str) -> Sequence[Outcome]:
         paid_to = rows.read_payouts(payouts)
         indexes = None if stored is None else rows.read_indexes(stored, len(paid_to))
         db.execute("UPDATE dispatches SET ended_at = ? WHERE dispatch_id = ?", (at, dispatch_id))
-        move(db, chunk_id, receipts, indexes, at, log.RECOVER, dispatch_id)
+        seq = move(db, chunk_id, receipts, indexes, at, log.RECOVER, dispatch_id)
         outcomes += [
-            rows.outcome_of(run_id, Lane(account, lane, currency), paid_to[index], receipts[0])
+            rows.outcome_of(run_id, Lane(account, lane, currency), paid_to[index], receipts[0], seq)
             for index in rows.read_indexes(stored, len(paid_to))
         ]
     return outcomes
@@ -145,10 +145,11 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt])
         checked_move(State.SENDING, state)
     _end(db, dispatch, at)
     whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
-    move(db, chunk_id, receipts, None if whole else list(dispatch.indexes), at, log.RECEIPTS, dispatch.dispatch_id)
+    indexes = None if whole else list(dispatch.indexes)
+    seq = move(db, chunk_id, receipts, indexes, at, log.RECEIPTS, dispatch.dispatch_id)
     run_id = value(db, "SELECT run_id FROM runs WHERE run_no = ?", (run_no_of(chunk_id),))
     return [
-        rows.outcome_of(run_id, dispatch.lane, payout, receipt)
+        rows.outcome_of(run_id, dispatch.lane, payout, receipt, seq)
         for payout, receipt in zip(dispatch.payouts, everyone, strict=True)
     ]
 

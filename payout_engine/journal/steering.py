@@ -80,9 +80,9 @@ def cancel(db: apsw.Connection, run_id: str, request: Request, after: int, limit
             persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(indexes)
             whole = len(indexes) == len(letters)
             receipts = [receipt] * len(indexes)
-            move(db, chunk_id, receipts, None if whole else indexes, at, log.DECISION, persons=persons)
+            seq = move(db, chunk_id, receipts, None if whole else indexes, at, log.DECISION, persons=persons)
             lane_of = Lane(account, lane, currency)
-            outcomes += [rows.outcome_of(run_id, lane_of, payouts[index], receipt) for index in indexes]
+            outcomes += [rows.outcome_of(run_id, lane_of, payouts[index], receipt, seq) for index in indexes]
     return outcomes, found[-1][0] if len(found) == limit else 0
 
 

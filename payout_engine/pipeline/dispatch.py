@@ -50,7 +50,7 @@ INSUFFICIENT_FUNDS = "insufficient_funds"
 """The reason of a receipt that sends a payout back to `ready` because the lane's balance is too low."""
 
 Publish = Callable[[Sequence[Outcome]], Awaitable[None]]
-"""Told of outcomes after they are durable. A slow listener slows the engine down; it cannot make it forget."""
+"""Told of outcomes after they are durable. One that waits slows the engine down; it cannot make it forget."""
 
 
 class Stop(msgspec.Struct, frozen=True):
