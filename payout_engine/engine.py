@@ -181,11 +181,13 @@ class Engine(Judging):
                 accounts, a person says.
 
         Returns:
-            An async iterator of outcomes. Its `ending` says how paying ended. It raises JournalBusyError if another
-            process pays and `wait` is false, or was ended; and ConfigError if the run was begun with other keys.
+            An async iterator of outcomes, each told once. Paying goes on whether or not anybody iterates, and `done`
+            is set at its end; leaving the engine's block stops it. Its `ending` says how paying ended. It raises
+            JournalBusyError if another process pays and `wait` is false, or was ended; and ConfigError if the run was
+            begun with other keys.
         """
         run_id = run if isinstance(run, str) else run.run_id
-        stream = PaymentStream(run_id)
+        stream = PaymentStream(run_id, self.journal)
         self._streams.append(stream)
         terms = _Terms(follow_for_seconds, send, events, observe.safe(watch), canary, wait, key_renewed)
         self._tasks.start_soon(self._pay, stream, terms)

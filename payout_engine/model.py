@@ -238,7 +238,11 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What we tell the caller about one payout."""
+    """What we tell the caller about one payout.
+
+    Attributes:
+        seq: the entry of the journal's log that tells it; 0 when it comes from no journal.
+    """
 
     run_id: str
     line: int
@@ -252,6 +256,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     message: str = ""
     provider_reference: str = ""
     at: float = 0.0
+    seq: int = 0
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -90,7 +90,8 @@ def safe(watch: Watch | None) -> Watch:
             return
         try:
             watch(event)
-        except Exception:
+        except (Exception, SystemExit):
+            # One that wants to leave may not cut off what is on the wire either.
             logger.exception("a watcher failed on %s", type(event).__name__)
 
     return tell

@@ -17,7 +17,7 @@ from payout_engine.leasing import holder, leases
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.model import Request, RequestKind, Run, RunState
 from payout_engine.money import SCALES, format_amount
-from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE
+from payout_engine.pipeline.brakes import CANARY_OVERRULED_NOTE, may_go_on, overruling
 from payout_engine.pipeline.payment import CANCEL_CHUNKS, REQUESTS_SECONDS
 from payout_engine.ports import Journal
 from payout_engine.settings import Settings
@@ -154,14 +154,13 @@ async def cancel(journal: Journal, run: Run, who: str, why: str) -> Withdrawal:
     return Withdrawal(counts.get(State.CANCELLED, 0) - before, others)
 
 
-async def lift(journal: Journal, run: Run) -> None:
+async def lift(journal: Journal, run: Run, who: str = "") -> None:
     """Let a run go on that a person paused, or whose canary a person has looked at."""
     await journal.answer(run.run_id, RequestKind.PAUSE, True)
     notes = await journal.notes(run.run_id)
-    stopped = [text.partition(":")[0] for _, kind, text in notes if kind == CANARY_BRAKE_NOTE]
-    passed = {text for _, kind, text in notes if kind == CANARY_PASSED_NOTE}
-    for lane in sorted(set(stopped) - passed):
-        await journal.note(run.run_id, CANARY_PASSED_NOTE, lane)
+    stopped = {text.partition(": ")[0] for _, kind, text in notes if kind == CANARY_BRAKE_NOTE}
+    for lane in sorted(stopped - may_go_on(notes)):
+        await journal.note(run.run_id, CANARY_OVERRULED_NOTE, overruling(lane, who))
 
 
 def _require_begun(run: Run) -> None:
@@ -243,6 +242,9 @@ class Steered:
         """
         return await cancel(await self.journal(), await self.run(run_id), who, why)
 
-    async def lift(self, run_id: str) -> None:
-        """Let a run go on that a person paused, or whose canary a person has looked at. `pay` pays it then."""
-        await lift(await self.journal(), await self.run(run_id))
+    async def lift(self, run_id: str, who: str = "") -> None:
+        """Let a run go on that a person paused, or whose canary a person has looked at. `pay` pays it then.
+
+        The journal remembers `who` overruled a canary that did not pass.
+        """
+        await lift(await self.journal(), await self.run(run_id), who)

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from payout_engine import (
@@ -29,6 +30,7 @@ from payout_engine import (
 )
 from payout_engine.model import RunState
 from payout_engine.pipeline import dispatch
+from payout_engine.pipeline.follow import FollowPolicy
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
 from payout_engine.settings import AccountSettings
@@ -431,13 +433,30 @@ async def test_endless_refusals_for_the_rate_are_a_brake(
 
 
 async def test_unknowns_nobody_could_look_for_are_not_given_up(bank: Bank, engine_for: EngineFor) -> None:
-    """While every look-up fails, patience does not run out; only the follow-up time ends, and the run stays open."""
+    """A look-up that fails has looked for nobody: patience lasts longer, and the run stays open when the time ends."""
     faults = [Fault(FaultKind.RESET_AFTER, "bulk"), Fault(FaultKind.STATUS_BEFORE, "list", times=99)]
     async with bank(faults=faults) as server, engine_for(server) as engine:
         run = await engine.submit(payouts(10))
         stream = engine.pay(run, follow_for_seconds=4.0)
         await collect(stream)
         assert stream.ending.timed_out
+        assert (await engine.run(run.run_id)).state is RunState.PAYING
+        server.faults.clear()
+        await collect(engine.pay(run))
+        assert {tally.state for tally in await engine.tally(run.run_id)} == {State.PAID}
+
+
+async def test_looking_for_unknowns_ends_however_many_look_ups_fail(bank: Bank, engine_for: EngineFor) -> None:
+    """With no end to the follow-up time, failing look-ups stretch patience only so far; the run stays open."""
+    faults = [Fault(FaultKind.RESET_AFTER, "bulk"), Fault(FaultKind.STATUS_BEFORE, "list", times=10**6)]
+    async with bank(faults=faults) as server, engine_for(server) as engine:
+        engine.settings = msgspec.structs.replace(engine.settings, unknown_patience_seconds=0.5)
+        run = await engine.submit(payouts(10))
+        began_at, stream = anyio.current_time(), engine.pay(run, follow_for_seconds=None)
+        with anyio.fail_after(30):
+            await collect(stream)
+        assert anyio.current_time() - began_at >= 0.5 * FollowPolicy().patiences_max
+        assert await exit_of(engine, run.run_id, stream) == Exit.NEEDS_A_PERSON
         assert (await engine.run(run.run_id)).state is RunState.PAYING
         server.faults.clear()
         await collect(engine.pay(run))

@@ -20,14 +20,15 @@ import anyio
 import msgspec
 import pytest
 
-from payout_engine import clock, retrying
+from payout_engine import clock, retrying, steering
 from payout_engine.journal import MemoryJournal
 from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Dispatch, Lane, Outcome, Query, Receipt, Request, Sighting
+from payout_engine.model import Choice, Dispatch, Lane, Outcome, Query, Receipt, Request, RequestKind, Run, Sighting
 from payout_engine.pipeline import payment
+from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE
 from payout_engine.pipeline.dispatch import Dispatcher
 from payout_engine.pipeline.follow import Follower, FollowPolicy, Found
-from payout_engine.ports import Provider, ReadyChunk
+from payout_engine.ports import Journal, Provider, ReadyChunk
 from payout_engine.testing import virtual_time
 from payout_engine.testing.journal_lines import approved, chunk, sent, states
 from payout_engine.testing.plans import draw_plan
@@ -68,7 +69,7 @@ def test_the_seeds_reach_everything() -> None:
     happened = set().union(*(report.happened for report in reports))
     verbs = {"asked pause", "heard pause", "lift", "asked cancel", "heard cancel", "cancel", "retry"}
     said = {f"decide {choice}" for choice in Choice}
-    brakes = {"brake_asked", "brake_funds", "brake_canary", "canary_passed", "brake_failures"}
+    brakes = {"brake_asked", "brake_funds", "brake_canary", "canary_passed", "canary_overruled", "brake_failures"}
     assert verbs | said | brakes | {"two processes met", "a person's process died"} <= happened
 
 
@@ -150,6 +151,14 @@ async def send_no_canary(paying: payment.Payment, payer: payment.Payer, lanes: S
     """Go on to the rest at once."""
 
 
+async def say_it_passed(journal: Journal, run: Run, who: str = "") -> None:
+    """Let a run go on, and remember a canary that stopped it as one that passed."""
+    await journal.answer(run.run_id, RequestKind.PAUSE, True)
+    for _, kind, text in await journal.notes(run.run_id):
+        if kind == steering.CANARY_BRAKE_NOTE:
+            await journal.note(run.run_id, CANARY_PASSED_NOTE, text.partition(": ")[0])
+
+
 async def heed_nobody(paying: payment.Payment) -> None:
     """Take up what people ask, and go on."""
     for request in await paying._journal.requests(paying._run_id):
@@ -174,10 +183,11 @@ def test_a_planted_fault_is_found(planted: type, monkeypatch: pytest.MonkeyPatch
         (MemoryJournal, "cancel", withdraw_what_is_unknown, "is cancelled, and the bank paid it"),
         (MemoryJournal, "lease", share_the_lease, "two processes send for account .* at once"),
         (payment.Payment, "_send_canary", send_no_canary, "are out, and its canary of . was not well yet"),
+        (steering, "lift", say_it_passed, "was told to have passed, and it had not"),
         (payment.Payment, "_heed", heed_nobody, NOT_HEEDED),
         (retrying, "RETRIED", retrying.RETRIED | {State.UNKNOWN, State.ACCEPTED}, "was paid again as a retry"),
     ],
-    ids=["cancel", "lease", "canary", "requests", "retry"],
+    ids=["cancel", "lease", "canary", "overruled", "requests", "retry"],
 )
 def test_a_planted_breach_of_a_persons_will_is_found(
     owner: object, name: str, planted: object, damage: str, monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,7 @@ from payout_engine.clock import now, replaced
 from payout_engine.errors import LimitError
 from payout_engine.model import Lane, Outcome, Receipt, Request, RequestKind, RunState, Sighting, Tally
 from payout_engine.pipeline import brakes
-from payout_engine.pipeline.brakes import Canary, Failures, canary_of
+from payout_engine.pipeline.brakes import Canary, Failures, canary_of, may_go_on, overruling
 from payout_engine.pipeline.follow import FollowPolicy
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import FATES, SenfenicoSandbox
@@ -273,7 +273,7 @@ def test_a_canary_is_judged_by_what_the_journal_counts() -> None:
     assert judge(ready=7, paid=2, unknown=1) == (Canary.SINGING, 0)
     assert judge(ready=7, paid=3) == (Canary.WELL, 0)
     assert judge(ready=7, paid=2, failed=1) == (Canary.DEAD, 0)
-    assert judge(paid=2, failed=1) == (Canary.WELL, 0)
+    assert judge(paid=2, failed=1) == (Canary.MOOT, 0)
 
 
 async def test_a_canary_that_arrives_lets_the_rest_go(bank: Bank, engine_with: EngineWith) -> None:
@@ -308,11 +308,32 @@ async def test_a_canary_that_dies_keeps_the_rest_back_until_a_person_has_looked(
         await collect(again)
         assert [stop.brake for stop in again.ending.stops] == [Brake.CANARY]
         assert (await states(engine, run.run_id))[State.READY] == 146
-        await engine.lift(run.run_id)
+        await engine.lift(run.run_id, "Awa")
         last = engine.pay(run)
         await collect(last)
         assert not last.ending.stops
         assert (await states(engine, run.run_id)) == {State.FAILED: 1, State.PAID: 200}
+
+
+async def test_only_a_canary_that_arrived_is_said_to_have_passed(bank: Bank, engine_with: EngineWith) -> None:
+    """What a person let go on is remembered as overruled, once and by whom; a lane with nothing left says nothing."""
+    good = payouts(50, phone="7612", tag="orange")
+    async with bank() as server, engine_with(server) as engine:
+        run = await engine.submit(failing(1) + payouts(150) + good)
+        await collect(engine.pay(run, canary=5))
+        for _ in range(2):
+            await engine.lift(run.run_id, "Awa")
+            await collect(engine.pay(run))
+        alone = await engine.submit(failing(3, tag="all"))
+        await collect(engine.pay(alone, canary=5))
+        notes = await (await engine.journal()).notes(run.run_id)
+        told = [(kind, text) for _, kind, text in notes if kind.startswith("canary_")]
+        assert told == [
+            ("canary_passed", "bf/orange_bf"),
+            ("canary_overruled", overruling("bf/moov_bf", "Awa")),
+        ]
+        assert may_go_on(notes) == {"bf/orange_bf", "bf/moov_bf"}
+        assert may_go_on(await (await engine.journal()).notes(alone.run_id)) == set()
 
 
 async def test_a_canary_without_an_answer_is_a_brake(bank: Bank, engine_with: EngineWith) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import shlex
 from pathlib import Path
@@ -29,6 +30,16 @@ def as_given(config: Path | None, journal: Path | None, sandbox: bool) -> str:
     named = (("--config", config), ("--journal", journal))
     words = [f" {option} {shlex.quote(str(value))}" for option, value in named if value is not None]
     return "".join(words) + (" --sandbox" if sandbox else "")
+
+
+def asker(given: str) -> str:
+    """Return who asks: as given, or the user of this machine."""
+    if given:
+        return given
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"
 
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="CSV, JSONL, XLSX or Parquet; - is standard input.")]

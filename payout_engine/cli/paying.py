@@ -14,6 +14,7 @@ import typer
 
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, plain, say
+from payout_engine.cli.options import asker
 from payout_engine.cli.progress import LineCounter, metered
 from payout_engine.engine import Engine
 from payout_engine.errors import JournalBusyError, JournalError, SinkError, UserError
@@ -174,7 +175,7 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, sen
         say("Every run is finished; there is nothing to resume.")
     for run in runs if send else ():
         # All at once: a pause that is asked for later, while another of them is paid or waited for, stands.
-        await engine.lift(run.run_id)
+        await engine.lift(run.run_id, asker(""))
     codes: list[int] = []
     for run in runs:
         code, interrupted = await _resume(engine, run, wishes, send=send)

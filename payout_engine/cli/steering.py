@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from pathlib import Path
 
 from payout_engine.cli.console import data, emit, plain, say
+from payout_engine.cli.options import asker
 from payout_engine.cli.paying import Wishes, pay_submission
 from payout_engine.cli.progress import LineCounter
 from payout_engine.cli.render import counted
@@ -14,16 +14,6 @@ from payout_engine.engine import Engine
 from payout_engine.errors import UserError
 from payout_engine.sinks import check_format
 from payout_engine.summary import Exit
-
-
-def asker(given: str) -> str:
-    """Return who asks: as given, or the user of this machine."""
-    if given:
-        return given
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
 
 
 async def pause(engine: Engine, run_id: str, who: str, why: str, options: str) -> int:

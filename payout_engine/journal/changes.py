@@ -63,7 +63,7 @@ def move(
     persons: Sequence[log.Person] = (),
     *,
     on_wire: bool = True,
-) -> None:
+) -> int:
     """Bring payouts of a chunk to the states of their receipts, and log it.
 
     Args:
@@ -76,6 +76,9 @@ def move(
         dispatch: the dispatch that ends with this, for the log.
         persons: of a decision, who decided each payout, for the log.
         on_wire: False when the dispatch that ends provably never left this machine, for the log.
+
+    Returns:
+        The number of the log entry, 0 when nothing is logged.
 
     Raises:
         apsw.ConstraintError: the guard refuses a move.
@@ -90,15 +93,10 @@ def move(
         "UPDATE progress SET states = ?, receipts = ?, updated_at = ? WHERE chunk_id = ?",
         (states, stored, at, chunk_id),
     )
-    if kind:
-        log.append(
-            db,
-            at,
-            run_no_of(chunk_id),
-            kind,
-            log.moved_text(encoded, indexes, dispatch, persons, on_wire=on_wire),
-            chunk_id,
-        )
+    if not kind:
+        return 0
+    body = log.moved_text(encoded, indexes, dispatch, persons, on_wire=on_wire)
+    return log.append(db, at, run_no_of(chunk_id), kind, body, chunk_id)
 
 
 def _whole(db: apsw.Connection, chunk_id: int, receipts: Sequence[Receipt]) -> str:

@@ -161,20 +161,20 @@ class _Page:
         """Move the payouts: first those that are not held yet into `held`, then all to what was decided."""
         steps = {index: receipts_of(self._known[index], told, at) for index, told in self._chosen.items()}
         self._move({index: receipts[0] for index, receipts in steps.items() if len(receipts) > 1}, at)
-        self._move({index: receipts[-1] for index, receipts in steps.items()}, at)
+        seq = self._move({index: receipts[-1] for index, receipts in steps.items()}, at)
         return [
-            rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipts[-1])
+            rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipts[-1], seq)
             for index, receipts in steps.items()
         ]
 
-    def _move(self, receipts: Mapping[int, Receipt], at: float) -> None:
+    def _move(self, receipts: Mapping[int, Receipt], at: float) -> int:
         if not receipts:
-            return
+            return 0
         told = [self._chosen[index] for index in receipts]
         persons = [log.Person(decision.who, decision.choice, decision.why) for decision in told]
         whole = len(receipts) == len(self._payouts)
         indexes = None if whole else list(receipts)
-        move(self._db, self._chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
+        return move(self._db, self._chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
 
 
 def absent(decision: Decision) -> str:

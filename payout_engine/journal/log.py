@@ -139,13 +139,14 @@ def chained(before: bytes, at: float, run_no: int, chunk_id: int | None, kind: s
     return hashlib.sha256(before + text.encode()).digest()
 
 
-def append(db: apsw.Connection, at: float, run_no: int, kind: str, body: str, chunk_id: int | None = None) -> None:
-    """Add an entry. The last hash is read each time: another process may have written since."""
+def append(db: apsw.Connection, at: float, run_no: int, kind: str, body: str, chunk_id: int | None = None) -> int:
+    """Add an entry and return its number. The last hash is read each time: another process may have written since."""
     before = value(db, "SELECT hash FROM log ORDER BY seq DESC LIMIT 1") or GENESIS
     db.execute(
         "INSERT INTO log (at, run_no, chunk_id, kind, body, hash) VALUES (?, ?, ?, ?, ?, ?)",
         (at, run_no, chunk_id, kind, body, chained(before, at, run_no, chunk_id, kind, body)),
     )
+    return db.last_insert_rowid()
 
 
 def note(db: apsw.Connection, at: float, run_no: int, kind: str, text: str, chunk_id: int | None = None) -> None:

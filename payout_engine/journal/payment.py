@@ -42,9 +42,9 @@ def recover(db: apsw.Connection, run_id: str) -> Sequence[Outcome]:
         paid_to = rows.read_payouts(payouts)
         indexes = None if stored is None else rows.read_indexes(stored, len(paid_to))
         db.execute("UPDATE dispatches SET ended_at = ? WHERE dispatch_id = ?", (at, dispatch_id))
-        move(db, chunk_id, receipts, indexes, at, log.RECOVER, dispatch_id)
+        seq = move(db, chunk_id, receipts, indexes, at, log.RECOVER, dispatch_id)
         outcomes += [
-            rows.outcome_of(run_id, Lane(account, lane, currency), paid_to[index], receipts[0])
+            rows.outcome_of(run_id, Lane(account, lane, currency), paid_to[index], receipts[0], seq)
             for index in rows.read_indexes(stored, len(paid_to))
         ]
     return outcomes
@@ -148,10 +148,10 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt],
     _end(db, dispatch, at, on_wire=on_wire)
     whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
     indexes = None if whole else list(dispatch.indexes)
-    move(db, chunk_id, receipts, indexes, at, log.RECEIPTS, dispatch.dispatch_id, on_wire=on_wire)
+    seq = move(db, chunk_id, receipts, indexes, at, log.RECEIPTS, dispatch.dispatch_id, on_wire=on_wire)
     run_id = value(db, "SELECT run_id FROM runs WHERE run_no = ?", (run_no_of(chunk_id),))
     return [
-        rows.outcome_of(run_id, dispatch.lane, payout, receipt)
+        rows.outcome_of(run_id, dispatch.lane, payout, receipt, seq)
         for payout, receipt in zip(dispatch.payouts, everyone, strict=True)
     ]
 

@@ -219,17 +219,19 @@ def outcomes(db: apsw.Connection, run_id: str, after: int) -> Sequence[tuple[int
         (run_no(db, run_id), after, *log.MOVED_KINDS, LOG_PAGE),
     )
     return [
-        (seq, _outcomes(run_id, Lane(account, lane, currency), body, payouts))
+        (seq, _outcomes(run_id, Lane(account, lane, currency), body, payouts, seq))
         for seq, body, account, lane, currency, payouts in found
     ]
 
 
-def _outcomes(run_id: str, lane: Lane, body: str, stored: str) -> list[Outcome]:
+def _outcomes(run_id: str, lane: Lane, body: str, stored: str, seq: int) -> list[Outcome]:
     moved, payouts = _moved.decode(body), rows.read_payouts(stored)
     if moved.indexes is not None:
         payouts = [payouts[index] for index in moved.indexes]
     receipts: Sequence[Receipt] = rows.each(moved.receipts, len(payouts))
-    return [rows.outcome_of(run_id, lane, payout, receipt) for payout, receipt in zip(payouts, receipts, strict=True)]
+    return [
+        rows.outcome_of(run_id, lane, payout, receipt, seq) for payout, receipt in zip(payouts, receipts, strict=True)
+    ]
 
 
 def places(db: apsw.Connection, run_id: str, keys: Collection[str]) -> Mapping[str, Place]:

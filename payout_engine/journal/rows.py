@@ -136,8 +136,8 @@ def receipt_of(problem: Problem, state: State, at: float) -> Receipt:
     return Receipt(state, problem.code, problem.message + column, at=at)
 
 
-def outcome_of(run_id: str, lane: Lane, payout: Payout, receipt: Receipt) -> Outcome:
-    """Return what to tell the caller about a payout."""
+def outcome_of(run_id: str, lane: Lane, payout: Payout, receipt: Receipt, seq: int) -> Outcome:
+    """Return what to tell the caller about a payout, as the entry `seq` of the log tells it."""
     return Outcome(
         run_id,
         payout.line,
@@ -151,4 +151,5 @@ def outcome_of(run_id: str, lane: Lane, payout: Payout, receipt: Receipt) -> Out
         receipt.message,
         receipt.provider_reference,
         receipt.at,
+        seq,
     )

@@ -80,6 +80,7 @@ class _Page:
         self._payouts: list[Payout] = []
         self._known: list[Receipt] = []
         self._pending: dict[int, Receipt] = {}
+        self._news: list[tuple[int, Receipt]] = []
         self._absent: set[int] = set()
 
     def apply(self, sighted: Sequence[Sighted]) -> None:
@@ -120,7 +121,7 @@ class _Page:
         if receipt.state is State.READY:
             self._absent.add(index)
         if (before.state, before.provider_reference) != (receipt.state, receipt.provider_reference):
-            self.outcomes.append(rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipt))
+            self._news.append((index, receipt))
 
     def _withdraw(self) -> None:
         """Send nothing again of what proved absent, if a person ever cancelled its run: that was meant for good."""
@@ -133,10 +134,11 @@ class _Page:
         persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(indexes)
         whole = len(indexes) == self.count
         receipts = [receipt] * len(indexes)
-        move(self._db, self._chunk_id, receipts, None if whole else indexes, self._at, log.DECISION, persons=persons)
+        place = None if whole else indexes
+        seq = move(self._db, self._chunk_id, receipts, place, self._at, log.DECISION, persons=persons)
         for index in indexes:
             self._known[index] = receipt
-            self.outcomes.append(rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipt))
+        self._tell([(index, receipt) for index in indexes], seq)
 
     def _flush(self) -> None:
         if not self._pending:
@@ -144,8 +146,15 @@ class _Page:
         indexes = sorted(self._pending)
         receipts = [self._pending[index] for index in indexes]
         whole = len(indexes) == self.count
-        move(self._db, self._chunk_id, receipts, None if whole else indexes, self._at, log.SIGHTING)
+        seq = move(self._db, self._chunk_id, receipts, None if whole else indexes, self._at, log.SIGHTING)
+        self._tell(self._news, seq)
+        self._news.clear()
         self._pending.clear()
+
+    def _tell(self, news: Sequence[tuple[int, Receipt]], seq: int) -> None:
+        self.outcomes += [
+            rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipt, seq) for index, receipt in news
+        ]
 
 
 _SENDING = LETTERS[State.SENDING]

@@ -89,9 +89,9 @@ def cancel(db: apsw.Connection, run_id: str, request: Request, after: int, limit
         if receipts:
             persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(receipts)
             indexes = None if len(receipts) == len(letters) else list(receipts)
-            move(db, chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
+            seq = move(db, chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
             lane_of = Lane(account, lane, currency)
-            outcomes += [rows.outcome_of(run_id, lane_of, payouts[index], one) for index, one in receipts.items()]
+            outcomes += [rows.outcome_of(run_id, lane_of, payouts[index], one, seq) for index, one in receipts.items()]
     return outcomes, found[-1][0] if len(found) == limit else 0
 
 

@@ -23,7 +23,9 @@ SENT = OPEN | SETTLED | {State.REVERSED}
 
 CANARY_SIZE_NOTE = "canary"
 CANARY_PASSED_NOTE = "canary_passed"
-"""The kinds of the remarks by which a run remembers its canary: how many payouts, and the lanes that may go on."""
+CANARY_OVERRULED_NOTE = "canary_overruled"
+"""The kinds of the remarks by which a run remembers its canary: how many payouts it is, the lanes where all of them
+arrived, and the lanes that a person let go on although that cannot be said."""
 
 
 class Failures:
@@ -64,6 +66,7 @@ class Canary(StrEnum):
     SINGING = "singing"  # they are being sent, or have no final answer yet
     WELL = "well"  # all of them arrived
     DEAD = "dead"  # one of them failed or needs a person
+    MOOT = "moot"  # nothing waits for their word
 
 
 def canary_of(lane: Lane, tallies: Sequence[Tally], size: int) -> tuple[Canary, int]:
@@ -82,7 +85,7 @@ def canary_of(lane: Lane, tallies: Sequence[Tally], size: int) -> tuple[Canary, 
         if tally.lane == lane:
             counts[tally.state] += tally.count
     if not counts[State.READY]:
-        return Canary.WELL, 0  # Nothing waits for its word.
+        return Canary.MOOT, 0
     sent = sum(counts[state] for state in SENT)
     if counts[State.FAILED] or counts[State.REVERSED]:
         return Canary.DEAD, 0
@@ -90,6 +93,17 @@ def canary_of(lane: Lane, tallies: Sequence[Tally], size: int) -> tuple[Canary, 
     if left > 0:
         return Canary.SINGING, left
     return (Canary.SINGING if any(counts[state] for state in OPEN) else Canary.WELL), 0
+
+
+def overruling(lane: str, who: str) -> str:
+    """Return the text of the remark that a person let a lane go on whose canary stopped it."""
+    return f"{lane}: the rest may be sent although the canary did not pass; said by {who or 'a person'}"
+
+
+def may_go_on(notes: Iterable[tuple[float, str, str]]) -> set[str]:
+    """Return the lanes that need not wait for their canary: it passed, or a person overruled it."""
+    told = {text for _, kind, text in notes if kind == CANARY_PASSED_NOTE}
+    return told | {text.partition(": ")[0] for _, kind, text in notes if kind == CANARY_OVERRULED_NOTE}
 
 
 class Quota:

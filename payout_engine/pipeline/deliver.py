@@ -1,11 +1,12 @@
 """Deliver: carry outcomes from the journal's log to `events.jsonl` while paying goes on.
 
-The file itself remembers how far it has come, so that a crash neither loses nor repeats an event. A failing file is
-tried again and reported; it never stops money.
+The file itself remembers how far it has come, so that a crash neither loses nor repeats an event. Whatever fails here,
+the file or the reading of the log, is told and tried again; it never stops money, nor cuts off what is on the wire.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,47 +19,49 @@ from payout_engine.model import Run
 from payout_engine.pipeline.events import EventLog
 from payout_engine.ports import Journal
 
+logger = logging.getLogger(__name__)
+
 INTERVAL_SECONDS = 0.5
 """How far the file may lag behind the journal."""
 
 
 async def deliver(journal: Journal, run: Run, path: Path, done: anyio.Event, tell: observe.Watch) -> None:
-    """Keep the event file up to date until `done` is set, then bring it to its end.
-
-    Raises:
-        SinkError: the last attempt, made after `done`, failed as well.
-    """
+    """Keep the event file up to date until `done` is set, then bring it to its end. Nothing is raised: it is told."""
     complained = False
     while True:
         last_time = done.is_set()
-        try:
-            with EventLog(path) as events:
-                await events.catch_up(journal, run)
-        except SinkError as error:
-            if last_time:
-                raise
-            if not complained:
-                tell(observe.Waiting("", f"{error} Payment goes on; the file will be tried again."))
-            complained = True
+        problem = await _catch_up(journal, run, path)
         if last_time:
+            if problem:
+                tell(observe.Waiting("", f"{problem} Write the results again with: payout-engine results {run.run_id}"))
             return
+        if problem and not complained:
+            tell(observe.Waiting("", f"{problem} Payment goes on; the file will be tried again."))
+            complained = True
         with anyio.move_on_after(INTERVAL_SECONDS):
             await done.wait()
+
+
+async def _catch_up(journal: Journal, run: Run, path: Path) -> str:
+    """Bring the file to where the log is; return what went wrong, or an empty text."""
+    try:
+        with EventLog(path) as events:
+            await events.catch_up(journal, run)
+    except SinkError as error:
+        return str(error)
+    except Exception as error:
+        # Money comes first: any failure that left this task would cut off the calls on the wire.
+        logger.warning("%s could not be kept up to date: %s", path, type(error).__name__)
+        return f"What happened could not be read from the journal, and {path} lacks it ({type(error).__name__})."
+    return ""
 
 
 @asynccontextmanager
 async def delivering(journal: Journal, run: Run, path: Path, tell: observe.Watch) -> AsyncIterator[None]:
     """Keep the event file up to date while inside; a failure to do so is told and stops nothing."""
     done = anyio.Event()
-
-    async def work() -> None:
-        try:
-            await deliver(journal, run, path, done, tell)
-        except SinkError as error:
-            tell(observe.Waiting("", f"{error} Write the results again with: payout-engine results {run.run_id}"))
-
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(work)
+        tasks.start_soon(deliver, journal, run, path, done, tell)
         try:
             yield
         finally:

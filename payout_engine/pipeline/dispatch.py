@@ -50,7 +50,7 @@ INSUFFICIENT_FUNDS = "insufficient_funds"
 """The reason of a receipt that sends a payout back to `ready` because the lane's balance is too low."""
 
 Publish = Callable[[Sequence[Outcome]], Awaitable[None]]
-"""Told of outcomes after they are durable. A slow listener slows the engine down; it cannot make it forget."""
+"""Told of outcomes after they are durable. One that waits slows the engine down; it cannot make it forget."""
 
 
 class Stop(msgspec.Struct, frozen=True):
@@ -109,7 +109,7 @@ class Dispatcher:
         self._refusals = 0
         self._contested: set[int] = set()
         self._never_left: set[int] = set()
-        self._failure: JournalError | None = None
+        self._failure: Exception | None = None
         self._landed = anyio.Event()
         self._halted = anyio.Event()
 
@@ -133,7 +133,7 @@ class Dispatcher:
         """Send until nothing is ready or everything is stopped; return when nothing is on the wire.
 
         Raises:
-            JournalError: the journal failed; what was on the wire has landed all the same.
+            JournalError: the journal failed; what was on the wire has landed all the same, as after any other error.
         """
         lock = anyio.Lock()
         chunks = self._chunks()
@@ -148,19 +148,19 @@ class Dispatcher:
             try:
                 async with lock:
                     chunk = await anext(chunks, None)
-            except JournalError as error:
+            except Exception as error:
                 return self._fail(error)
             if chunk is None:
                 return None
             try:
                 await self._pay(chunk)
-            except JournalError as error:
+            except Exception as error:
                 self._fail(error)
             finally:
                 self._in_hand -= Counter([chunk.chunk_id])
                 self._landed.set()
 
-    def _fail(self, error: JournalError) -> None:
+    def _fail(self, error: Exception) -> None:
         """Send nothing more, but let the other calls land: each that is cut off is a chunk in doubt."""
         self._failure = self._failure or error
         self._halt()

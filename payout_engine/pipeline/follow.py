@@ -34,7 +34,10 @@ class FollowPolicy(msgspec.Struct, frozen=True, kw_only=True):
         growth: each interval without news is this much longer than the last.
         longest_seconds: the longest interval.
         busy_share: a look-up that takes long is followed by a pause at least this many times as long.
-        unknown_patience_seconds: how long payouts without an answer are looked for once all else has settled.
+        unknown_patience_seconds: how long payouts without an answer are looked for once all else has settled. A look-up
+            that fails has looked for nobody, so it starts anew with each of them.
+        patiences_max: but it ends after so many times as long without news, however many look-ups fail: then a person
+            has to know. With the usual five minutes that is twenty, longer than a provider is away for a restart.
     """
 
     first_seconds: float = 1.0
@@ -42,6 +45,7 @@ class FollowPolicy(msgspec.Struct, frozen=True, kw_only=True):
     longest_seconds: float = 60.0
     busy_share: float = 4.0
     unknown_patience_seconds: float = 300.0
+    patiences_max: float = 4.0
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -67,6 +71,7 @@ class Follower:
         account: the account's name.
         sent: set by the owner when nothing more will be sent, so that the follower may end.
         refused: why the account's key was not accepted while following, or empty.
+        gave_up: True when it ended because look-ups kept failing, so that nobody has looked for what is unknown.
 
     Args:
         journal: the durable memory.
@@ -92,6 +97,7 @@ class Follower:
     ) -> None:
         self.sent = anyio.Event()
         self.refused = ""
+        self.gave_up = False
         self._journal = journal
         self._provider = provider
         self._run_id = run_id
@@ -128,7 +134,7 @@ class Follower:
 
     async def _run(self) -> None:
         interval_seconds = self._policy.first_seconds
-        alone_since: float | None = None
+        looked_since = alone_since = None
         while not self.refused:
             await self._pause(interval_seconds)
             everything_sent = self.sent.is_set()
@@ -139,10 +145,16 @@ class Follower:
                 found = await self._again(found, began_at)
             accepted, unknown = await self._open()
             if self.sent.is_set() and accepted == 0:
-                # Only look-ups that succeeded count: one that failed has looked for nobody.
-                if alone_since is None or found.changed or found.problem:
-                    alone_since = anyio.current_time()
-                if unknown == 0 or anyio.current_time() - alone_since >= self._policy.unknown_patience_seconds:
+                present = anyio.current_time()
+                if looked_since is None or alone_since is None or found.changed:
+                    looked_since = alone_since = present
+                elif found.problem:
+                    looked_since = present
+                patience_seconds = self._policy.unknown_patience_seconds
+                if unknown == 0 or present - looked_since >= patience_seconds:
+                    return
+                self.gave_up = present - alone_since >= patience_seconds * self._policy.patiences_max
+                if self.gave_up:
                     return
             if self.sent.is_set() and not everything_sent:
                 # The last payouts were sent while we asked; soon is when most of them settle.

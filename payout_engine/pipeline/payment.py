@@ -15,11 +15,11 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from payout_engine import observe
-from payout_engine.errors import Brake, JournalError
+from payout_engine.errors import Brake
 from payout_engine.lifecycle import OPEN, State
 from payout_engine.model import REJECTED_LANE, Lane, Outcome, Request, RequestKind
 from payout_engine.pipeline.asking_again import AskingAgain, may_ask_again
-from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, Canary, Failures, canary_of
+from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, Canary, Failures, canary_of, may_go_on
 from payout_engine.pipeline.dispatch import Dispatcher, Publish, Stop
 from payout_engine.pipeline.follow import AskAgain, Follower, FollowPolicy
 from payout_engine.ports import Journal, Provider
@@ -49,7 +49,7 @@ class Ending(msgspec.Struct, frozen=True):
 
     Attributes:
         stops: the brakes that stopped lanes or accounts.
-        timed_out: True when the follow-up time ended with payouts still open.
+        timed_out: True when the follow-up time, or the patience with failing look-ups, ended with payouts still open.
         interrupted: True when the process was asked to stop, by a signal or by its caller.
     """
 
@@ -108,7 +108,7 @@ class Payment:
         self._interrupted = False
         self._cancel: Request | None = None
         self._timed_out = False
-        self._failure: JournalError | None = None
+        self._failure: Exception | None = None
         self._unsent: set[str] = set()
 
     def stop(self) -> None:
@@ -149,7 +149,7 @@ class Payment:
             async with anyio.create_task_group() as accounts:
                 for name in sorted({lane.account for lane in lanes}):
                     of_account = [lane for lane in lanes if lane.account == name]
-                    accounts.start_soon(self._account, self._payers[name], of_account)
+                    accounts.start_soon(self._safely, partial(self._account, self._payers[name], of_account))
             listening.cancel_scope.cancel()
         await self._withdraw()
         return await self._end()
@@ -179,7 +179,7 @@ class Payment:
             try:
                 await self._heed()
                 await self._withdraw()
-            except JournalError as error:
+            except Exception as error:
                 self._fail(error)
                 return
 
@@ -243,10 +243,7 @@ class Payment:
             )
             both.start_soon(self._follow, follower)
             if self._may_send(payer.account) and self._canary:
-                try:
-                    await self._send_canary(payer, lanes)
-                except JournalError as error:
-                    self._fail(error)
+                await self._safely(partial(self._send_canary, payer, lanes))
             if self._may_send(payer.account):
                 stopped = {stop.lane for stop in self._stops}
                 await self._dispatch(payer, [lane for lane in lanes if lane not in stopped])
@@ -254,8 +251,8 @@ class Payment:
 
     async def _send_canary(self, payer: Payer, lanes: Sequence[Lane]) -> None:
         """Send the first payouts of each lane and wait for them; a lane where one does not arrive stops."""
-        passed = await self._passed()
-        waiting = [lane for lane in lanes if _lane_text(lane) not in passed]
+        free = may_go_on(await self._journal.notes(self._run_id))
+        waiting = [lane for lane in lanes if _lane_text(lane) not in free]
         tallies = await self._journal.tally(self._run_id)
         quota = {lane: canary_of(lane, tallies, self._canary)[1] for lane in waiting}
         await self._dispatch(payer, waiting, quota)
@@ -279,14 +276,9 @@ class Payment:
                 await self._journal.note(self._run_id, CANARY_PASSED_NOTE, _lane_text(lane))
             elif canary is Canary.DEAD:
                 self._stop_for(Stop(lane.account, lane, Brake.CANARY, _NOT_WELL))
-            elif not left or all(stop.lane != lane for stop in self._stops):
+            elif canary is Canary.SINGING and (not left or all(stop.lane != lane for stop in self._stops)):
                 waiting.append(lane)
         return waiting
-
-    async def _passed(self) -> set[str]:
-        """Return the lanes whose canary is done with."""
-        notes = await self._journal.notes(self._run_id)
-        return {text for _, kind, text in notes if kind == CANARY_PASSED_NOTE}
 
     def _may_send(self, account: str) -> bool:
         return account in self._unsent and self._may_speak(account)
@@ -297,10 +289,17 @@ class Payment:
         asked = self._asked.is_set() or self._cancel is not None or self._failure is not None
         return self._send and not asked and not braked and account not in self._uncleared
 
-    def _fail(self, error: JournalError) -> None:
-        """Remember that the journal failed and stop politely: what is on the wire must still be heard."""
+    def _fail(self, error: Exception) -> None:
+        """Remember what failed and stop politely: what is on the wire must still be heard, whatever it was."""
         self._failure = self._failure or error
         self._quiet()
+
+    async def _safely(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do what runs beside calls on the wire: an error that left it would cut them off."""
+        try:
+            await work()
+        except Exception as error:
+            self._fail(error)
 
     async def _dispatch(self, payer: Payer, lanes: Sequence[Lane], quota: Mapping[Lane, int] | None = None) -> None:
         """Send what is ready in these lanes, or as much of it as `quota` allows."""
@@ -323,9 +322,7 @@ class Payment:
         """Let a dispatcher work, within reach of whoever wants it to stop. The account's wire is held meanwhile."""
         self._dispatchers[account] = dispatcher
         try:
-            await work()
-        except JournalError as error:
-            self._fail(error)
+            await self._safely(work)
         finally:
             del self._dispatchers[account]
         self._stops += [stop for stop in dispatcher.stops if stop.brake is not Brake.ASKED]
@@ -375,11 +372,9 @@ class Payment:
         """Follow beside the dispatcher, then for the time that is allowed, unless a person asks to stop."""
         async with anyio.create_task_group() as waiting:
             waiting.start_soon(self._limit, follower, waiting.cancel_scope)
-            try:
-                await follower.run()
-            except JournalError as error:
-                self._fail(error)
+            await self._safely(follower.run)
             waiting.cancel_scope.cancel()
+        self._timed_out = self._timed_out or follower.gave_up
         if follower.refused and all(stop.account != follower.account for stop in self._stops):
             self._stops.append(Stop(follower.account, None, Brake.CREDENTIALS, follower.refused))
 

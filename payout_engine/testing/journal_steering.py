@@ -89,6 +89,7 @@ class SteeringSuite:
             )
             await journal.hold("run", {positions[5]: DOUBT})
             outcomes, after = await journal.cancel("run", CANCEL, 0, 9)
+            assert (await replay(journal, "run"))[-len(outcomes) :] == list(outcomes)
             assert after == 0
             assert [(o.line, o.status, o.message) for o in outcomes] == [
                 (4, State.HELD, f"{ONCE_SENT} Cancelled by awa: wrong month."),

@@ -15,7 +15,7 @@ import anyio
 
 from payout_engine.lifecycle import OPEN, UNPAID, State
 from payout_engine.model import Choice, Decision, Dispatch, Lane, Receipt, Request, RequestKind
-from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE, CANARY_SIZE_NOTE
+from payout_engine.pipeline.brakes import CANARY_OVERRULED_NOTE, CANARY_PASSED_NOTE, CANARY_SIZE_NOTE
 from payout_engine.ports import Applied, Journal, ReadyChunk
 from payout_engine.testing.bank import LATE_SECONDS_MAX, TRAVEL_SECONDS
 from payout_engine.testing.crashing import READS, Fuse
@@ -102,6 +102,8 @@ class Witness:
             return f"cancel lines {', '.join(str(outcome.line) for outcome in result[0])}"
         elif name == "note":
             self.happened[arguments[1]] += 1
+            if arguments[1] == CANARY_PASSED_NOTE:
+                await self._was_well(*arguments)
             return f"note {arguments[1]}"
         return None
 
@@ -120,12 +122,27 @@ class Witness:
         """Before a lane's canary was well, or a person has looked at it, no more than its size may be out."""
         notes = await self._journal.notes(run_id)
         sizes = [int(text) for _, kind, text in notes if kind == CANARY_SIZE_NOTE]
-        if not sizes or any(kind == CANARY_PASSED_NOTE and text == _name(lane) for _, kind, text in notes):
+        passed = any(kind == CANARY_PASSED_NOTE and text == _name(lane) for _, kind, text in notes)
+        overruled = any(
+            kind == CANARY_OVERRULED_NOTE and text.partition(": ")[0] == _name(lane) for _, kind, text in notes
+        )
+        if not sizes or passed or overruled:
             return
         tallies = await self._journal.tally(run_id)
         out = sum(tally.count for tally in tallies if tally.lane == lane and tally.state in _AT_THE_PROVIDER)
         if out > sizes[-1]:
             self._violated(f"{out} payouts of {_name(lane)} are out, and its canary of {sizes[-1]} was not well yet")
+
+    async def _was_well(self, run_id: str, kind: str, name: str) -> None:
+        """A canary passed only if as many as it counts arrived and none failed; what a person lets go did not pass."""
+        size = int([text for _, kind, text in await self._journal.notes(run_id) if kind == CANARY_SIZE_NOTE][-1])
+        counts = Counter[State]()
+        for tally in await self._journal.tally(run_id):
+            if _name(tally.lane) == name:
+                counts[tally.state] += tally.count
+        # What was taken back had arrived.
+        if counts[State.PAID] + counts[State.REVERSED] < size or counts[State.FAILED]:
+            self._violated(f"a canary of {size} in {name} was told to have passed, and it had not")
 
     async def _begun(self, run_id: str) -> None:
         """One content is begun once, unless all that was begun before came to nothing."""
