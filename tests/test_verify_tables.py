@@ -33,8 +33,20 @@ TABLES = [name for (name,) in pristine().execute("SELECT name FROM sqlite_schema
 COLUMNS = [
     (table, column)
     for table in TABLES
-    for (column,) in pristine().execute(f"SELECT name FROM pragma_table_info('{table}')")
+    for (column,) in pristine().execute("SELECT name FROM pragma_table_info(?)", (table,))
 ]
+
+ARCHITECTURE = (Path(__file__).parent.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "column"), COLUMNS, ids=lambda part: part)
+def test_the_proof_of_every_column_is_written_down(name: str, column: str) -> None:
+    """ARCHITECTURE says of each column what proves it, and of no other."""
+    proofs = re.findall(rf"^\| `{name}` \| `([a-z_ ]+)` \| (.+) \|$", ARCHITECTURE, re.MULTILINE)
+    named = [by for columns, by in proofs if column in columns.split()]
+    assert len(named) == 1
+    assert named[0].startswith("nothing: ") == (f"{name}.{column}" in NEEDS_NO_PROOF)
+    assert {one for columns, _ in proofs for one in columns.split()} <= {one for table, one in COLUMNS if table == name}
 
 
 class Table(NamedTuple):
@@ -74,9 +86,8 @@ def table(path: Path, name: str) -> Table:
     info = read(path, f"SELECT name, type, pk FROM pragma_table_info('{name}')")
     indexes = read(path, f"SELECT name FROM pragma_index_list('{name}') WHERE \"unique\"")
     unique = [frozenset(column for column, _, pk in info if pk)]
-    unique += [
-        frozenset(c for (c,) in read(path, f"SELECT name FROM pragma_index_info('{index}')")) for (index,) in indexes
-    ]
+    for (index,) in indexes:
+        unique.append(frozenset(column for (column,) in read(path, f"SELECT name FROM pragma_index_info('{index}')")))
     return Table(
         name,
         [column for column, _, _ in info],

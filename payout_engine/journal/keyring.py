@@ -1,8 +1,8 @@
 """The keys that follow from the payouts of a run, compared with the table of keys: part of the proof.
 
 Whoever takes a key out of the table lets the same line be paid again unnoticed, so every key must be there, and no
-other. The expected ones are collected in a temporary table while the payouts are read, and sorted, so that the keys are
-looked up in the order in which they are stored; then one walk through the table counts. Memory does not grow.
+other. The expected ones are collected in a temporary table while the payouts are read, sorted, and merged with the keys
+in the order in which these are stored. Memory does not grow.
 """
 
 from __future__ import annotations
@@ -49,27 +49,29 @@ class Keyring:
 
     def gaps(self, number: int) -> Iterator[Gap]:
         """Yield what the table of keys lacks of a run, or holds beside it."""
-        expected, present, first, last = only(
-            self._db,
-            "SELECT count(*), total(there), min(position) FILTER (WHERE NOT there), max(position) FILTER"
-            " (WHERE NOT there) FROM (SELECT position, EXISTS (SELECT 1 FROM keys WHERE keys.hash = expected.hash"
-            " AND keys.position = expected.position) AS there FROM (SELECT hash, position FROM temp.expected"
-            " GROUP BY hash, position) AS expected)",
-        )
-        if present < expected:
+        bounds = position_range(number)
+        missing, first, last = only(self._db, f"{_SPAN} ({_EXPECTED} EXCEPT {_HELD} {_SORTED})", bounds)
+        expected = value(self._db, "SELECT count(*) FROM temp.expected")
+        if missing:
             yield Gap(
-                f"{expected - int(present)} of {expected} keys by which a repetition would be noticed are missing from"
-                " the table keys: look for a second payment of these lines before paying anybody again",
+                f"{missing} of {expected} keys by which a repetition would be noticed are missing from the table keys: "
+                "look for a second payment of these lines before paying anybody again",
                 (first, last),
             )
-        held = value(self._db, "SELECT count(*) FROM keys WHERE position BETWEEN ? AND ?", position_range(number))
-        if held > present:
-            yield Gap(f"the table keys holds {held - int(present)} keys of the run that its payouts do not have")
-        strays = value(
-            self._db,
-            "SELECT count(*) FROM keys WHERE NOT EXISTS (SELECT 1 FROM runs WHERE run_no = position >> ?"
-            " AND approved_at IS NOT NULL)",
-            (RUN_CHUNK_BITS + CHUNK_INDEX_BITS,),
-        )
+        held, strays = only(self._db, _COUNTS, (*bounds, RUN_CHUNK_BITS + CHUNK_INDEX_BITS))
+        if held != expected - missing:
+            added, *_ = only(self._db, f"{_SPAN} ({_HELD} EXCEPT {_EXPECTED} {_SORTED})", bounds)
+            yield Gap(f"the table keys holds {added} keys of the run that its payouts do not have")
         if strays:
             yield Gap(f"the table keys holds {strays} keys of no run that was approved")
+
+
+# Sorted like this, SQLite merges the two sides row by row and holds neither.
+_SPAN = "SELECT count(*), min(position), max(position) FROM"
+_EXPECTED = "SELECT hash, position FROM temp.expected"
+_HELD = "SELECT hash, position FROM keys WHERE position BETWEEN ? AND ?"
+_SORTED = "ORDER BY hash, position"
+_COUNTS = (
+    "SELECT count(*) FILTER (WHERE position BETWEEN ? AND ?), count(*) FILTER (WHERE position >> ? NOT IN (SELECT"
+    " run_no FROM runs WHERE approved_at IS NOT NULL)) FROM keys"
+)
