@@ -478,6 +478,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
         dispatches: attempts to send.
         totals: counts and sums as they follow from the log.
         digest: of the run's log and totals; see `Journal.digest`.
+        unprovable: what no look into the journal alone can show, as sentences; true also when nothing was found.
     """
 
     run_id: str
@@ -488,6 +489,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     dispatches: int
     totals: Sequence[Tally]
     digest: str
+    unprovable: Sequence[str] = ()
 
     @property
     def proven(self) -> bool:

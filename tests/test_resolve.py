@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from processes import call, rows
+from tampering import altered
 
 from payout_engine.cli.deciding import _of_provider
 from payout_engine.journal import SqliteJournal
@@ -75,9 +75,17 @@ async def test_the_everyday_release_is_one_line(tmp_path: Path) -> None:
     (audit,) = events(proven.stdout)
     assert proven.returncode == 0
     assert (audit["proven"], audit["payouts"], audit["digest"]) == (True, 3, summary["log_digest"])
+    assert "older copy" in audit["unprovable"][0]
+    alone = call(tmp_path, "verify", run_id, "--sandbox")
     kept = call(tmp_path, "verify", run_id, "--sandbox", "--digest", summary["log_digest"])
-    assert kept.returncode == 0
-    assert b"Proven" in kept.stdout
+    assert (alone.returncode, kept.returncode) == (0, 0)
+    assert b"Proven" in alone.stdout and b"Proven" in kept.stdout
+    assert "Not proven: The journal itself cannot show whether it is an older copy" in " ".join(
+        alone.stdout.decode().split()
+    )
+    assert f"after entry {summary['log_digest'].partition('-')[0]}, which the kept digest" in " ".join(
+        kept.stdout.decode().split()
+    )
 
 
 async def test_all_that_repeats_is_released_at_once(tmp_path: Path) -> None:
@@ -252,12 +260,8 @@ async def test_what_a_crash_left_being_sent_can_be_decided(folder: Path) -> None
 
 async def test_a_tampered_journal_is_told_with_exit_3(folder: Path) -> None:
     """Somebody turns failed into paid: the line is named, on both streams' terms, and the code is 3."""
-    db = sqlite3.connect(folder / "payouts.db")
-    for (trigger,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-        db.execute(f"DROP TRIGGER {trigger}")
-    db.execute("UPDATE progress SET states = replace(states, 'f', 'p')")
-    db.commit()
-    db.close()
+    path = folder / "payouts.db"
+    altered(path, folder, "UPDATE progress SET states = replace(states, 'f', 'p')").replace(path)
     done = call(folder, "verify", "run")
     told = call(folder, "verify", "run", "--json")
 

@@ -4,70 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tampering import RUNS, a_life, altered, read
 
-from payout_engine.clock import now
 from payout_engine.errors import JournalDamagedError, JournalError
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.journal.log import GENESIS, chained
 from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Decision, Problem, Receipt, Sighting
-from payout_engine.testing.journal_asking import LIVES_AN_HOUR
-from payout_engine.testing.journal_lines import (
-    MOOV,
-    ORANGE,
-    approved,
-    chunk,
-    dispatched,
-    every,
-    judged,
-    refused,
-    run,
-)
-
-
-async def a_life(path: Path) -> str:
-    """Give a journal every kind of entry, with another run before and after; return a digest from the middle of it."""
-    async with SqliteJournal.open(path) as journal:
-        await approved(journal, "before", chunk([11, 12]))
-        await journal.begin(run("run"))
-        await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], MOOV, reference="SAME"), refused([7, 8])])
-        repeats = await every(journal.repeats("run"))
-        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
-        await journal.seal("run")
-        await journal.approve("run")
-        first = await dispatched(journal, "run")
-        ends = [State.PAID, State.READY, State.ACCEPTED, State.UNKNOWN]
-        await journal.record(first, [Receipt(state, provider_reference=f"T{state}") for state in ends])
-        kept = await journal.digest("run")
-        (doubtful,) = await journal.unanswered("run", ORANGE, LIVES_AN_HOUR, now(), 0, 1)
-        await journal.ask_again(doubtful, LIVES_AN_HOUR)
-        await dispatched(journal, "run")
-        await journal.recover("run")
-        await journal.apply([Sighting(first.keys[1], Receipt(State.READY, "absent"))])
-        await journal.apply(
-            [Sighting(first.keys[2], Receipt(State.REVERSED)), Sighting(first.keys[3], Receipt(State.PAID), 5)]
-        )
-        await journal.record(await dispatched(journal, "run"), [Receipt(State.FAILED, "closed")])
-        await journal.record(await dispatched(journal, "before"), [Receipt(State.PAID)])
-        held = [entry for entry in await every(journal.entries("run")) if entry.receipt.state is State.HELD]
-        choices = [Choice.PAID, Choice.SEND_AGAIN]
-        told = [Decision(entry.key, choice, "Awa", "saw it") for entry, choice in zip(held, choices, strict=True)]
-        await journal.decide("run", told)
-        await dispatched(journal, "run", MOOV)
-        await judged(journal, "other", chunk([1]))
-        await journal.discard("other")
-        await journal.finish("run")
-        await journal.note("run", "remark", "All done.")
-        await journal.note("before", "remark", "All done.")
-    return kept
+from payout_engine.model import Receipt
+from payout_engine.testing.journal_lines import ORANGE, approved, chunk, sent
 
 
 @pytest.fixture(scope="module")
@@ -77,29 +29,6 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     kept = asyncio.run(a_life(path))
     assert not path.with_name("payouts.db-wal").exists()
     return path, kept
-
-
-def altered(path: Path, folder: Path, *statements: str | tuple[str, Sequence[Any]]) -> Path:
-    """Return a copy of a journal in which somebody dropped the guards and ran these statements."""
-    copy = folder / "altered.db"
-    shutil.copyfile(path, copy)
-    db = sqlite3.connect(copy)
-    for (trigger,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-        db.execute(f"DROP TRIGGER {trigger}")
-    for statement in statements:
-        db.execute(*((statement,) if isinstance(statement, str) else statement))
-    db.commit()
-    db.close()
-    return copy
-
-
-def read(path: Path, query: str) -> list[Any]:
-    """Return the rows of a query."""
-    db = sqlite3.connect(path)
-    try:
-        return db.execute(query).fetchall()
-    finally:
-        db.close()
 
 
 def test_an_honest_journal_is_proven(honest: tuple[Path, str]) -> None:
@@ -124,11 +53,6 @@ def test_an_honest_journal_is_proven(honest: tuple[Path, str]) -> None:
         assert audit.findings == []
         assert (audit.payouts, audit.dispatches, audit.entries) == (8, 4, read(path, "SELECT max(seq) FROM log")[0][0])
     assert verify_file(path, "before").proven
-
-
-def test_dropping_the_guards_alone_proves_nothing_false(honest: tuple[Path, str], tmp_path: Path) -> None:
-    """The triggers are not part of the proof: without them an honest journal is still proven."""
-    assert verify_file(altered(honest[0], tmp_path), "run").proven
 
 
 RUN_NO = 2
@@ -321,6 +245,81 @@ def test_a_kept_digest_finds_a_rewritten_log(honest: tuple[Path, str], tmp_path:
     assert verify_file(early, "run").proven
     assert not verify_file(early, "run", honest[1]).proven
     assert "kept digest" in verify_file(early, "run", honest[1]).findings[0].what
+
+
+async def test_an_older_copy_needs_a_kept_digest(tmp_path: Path) -> None:
+    """A copy from before the last dispatch is a perfect journal: only the digest tells, and the result says so."""
+    path, older = tmp_path / "payouts.db", tmp_path / "older.db"
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk([1, 2]), chunk([3, 4]))
+        await sent(journal, "run", Receipt(State.PAID))
+    shutil.copyfile(path, older)
+    early = verify_file(path, "run")
+    async with SqliteJournal.open(path) as journal:
+        await sent(journal, "run", Receipt(State.PAID))
+    late = verify_file(path, "run")
+
+    (alone,) = verify_file(older, "run").unprovable
+    assert verify_file(older, "run").proven
+    assert "older copy" in alone and "end of its log was cut off" in alone and "--digest" in alone
+    found = verify_file(older, "run", late.digest)
+    assert "its end was cut off, this is an older copy" in found.findings[0].what
+    assert found.unprovable == [alone]
+    for digest in (early.digest, late.digest):
+        proof = verify_file(path, "run", digest)
+        assert proof.proven
+        assert f"after entry {digest.partition('-')[0]}," in proof.unprovable[0]
+
+
+@pytest.mark.parametrize("clean", [False, True], ids=["the end alone", "with SQLite's own count"])
+def test_no_end_of_the_log_can_be_cut_off(honest: tuple[Path, str], tmp_path: Path, clean: bool) -> None:
+    """However much is cut off: found, or not found only where the digest is the one that could tell, and does."""
+    kept = {run_id: verify_file(honest[0], run_id).digest for run_id in RUNS}
+    last = len(entries(honest[0]))
+    for end in range(last):
+        cut = [f"DELETE FROM log WHERE seq > {end}"]
+        if clean:
+            cut.append(f"UPDATE sqlite_sequence SET seq = {end} WHERE name = 'log'")
+        path = altered(honest[0], tmp_path, *cut)
+        for run_id, digest in kept.items():
+            alone = verify_file(path, run_id)
+            assert not alone.proven or (clean and "its log was cut off" in alone.unprovable[0]), (end, run_id)
+            if end < int(digest.partition("-")[0]):
+                assert not verify_file(path, run_id, digest).proven, (end, run_id)
+
+
+def test_older_entries_are_proven_as_before(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """A log from before uptimes, the journal's kind and answers were in it: nothing is found; what it has counts."""
+
+    def older(row: list[Any]) -> None:
+        body = msgspec.json.decode(row[5])
+        for name in ("boot", "up_seconds") if row[4] == "intent" else ("meta", "who", "why"):
+            body.pop(name, None)
+        if row[4] == "answered":
+            row[4], body = "note", {"kind": "remark", "text": "Done."}
+        row[5] = msgspec.json.encode(body).decode()
+
+    path = rewritten(honest[0], tmp_path, older)
+    assert [verify_file(path, run_id).findings for run_id in RUNS] == [[], []]
+    for edit in (
+        "UPDATE requests SET who = 'Nobody'",
+        "UPDATE requests SET at = at - 1",
+        "UPDATE meta SET value = '1'",
+        "UPDATE dispatches SET begun_at = begun_at + 1 WHERE dispatch_id = 1",
+    ):
+        older_copy = tmp_path / "older.db"
+        shutil.copyfile(path, older_copy)
+        assert not verify_file(altered(older_copy, tmp_path, edit), "run").proven, edit
+
+
+def test_a_key_that_is_gone_names_its_lines(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """Without its keys a line could be paid again unnoticed: which lines, and what to do."""
+    position = f"({RUN_NO} << 24 | 1) << 10"
+    path = altered(honest[0], tmp_path, f"DELETE FROM keys WHERE position IN ({position} | 1, {position} | 2)")
+    (found,) = verify_file(path, "run").findings
+    assert (found.first_line, found.last_line) == (2, 3)
+    assert "look for a second payment of these lines" in found.what
+    assert verify_file(path, "before").proven
 
 
 def test_a_second_dispatch_is_found_even_in_a_consistent_log(honest: tuple[Path, str], tmp_path: Path) -> None:

@@ -340,6 +340,8 @@ async def verify(engine: Engine, run_id: str, kept: str, *, json: bool) -> int:
             "without proof or a person between.",
             soft_wrap=True,
         )
+        for sentence in audit.unprovable:
+            data.print(f"[yellow]Not proven:[/] {plain(sentence)}", soft_wrap=True)
     for finding in audit.findings:
         fail(_found(finding))
     if audit.found > len(audit.findings):

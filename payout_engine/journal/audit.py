@@ -8,15 +8,27 @@ finds its payouts `ready`, and the end is what the tables hold. One entry and on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from payout_engine.journal import log, rows
 from payout_engine.journal.asking_again import CLOCK_SLACK_SECONDS, refusal
+from payout_engine.journal.steering import ASKED
 from payout_engine.lifecycle import MOVES, STATES_BY_LETTER, State
-from payout_engine.model import REJECTED_LANE, Finding, Lane, Payout, Receipt, RunState, Step, Tally
+from payout_engine.model import (
+    REJECTED_LANE,
+    Finding,
+    Lane,
+    Payout,
+    Receipt,
+    Request,
+    RequestKind,
+    RunState,
+    Step,
+    Tally,
+)
 
 Arrows = frozenset[tuple[State, State]]
 
@@ -98,6 +110,15 @@ class SealedTotal(msgspec.Struct, frozen=True):
     amount_minor: int
 
 
+class Standing(NamedTuple):
+    """A row of the requests: what a person asked and nobody has done yet."""
+
+    kind: str
+    who: str
+    why: str
+    at: float
+
+
 class Story:
     """What the log says of one run as a whole, gathered while the chain is followed.
 
@@ -117,6 +138,7 @@ class Story:
         self.seal_text = ""
         self.approved: tuple[int, float, int] | None = None
         self.finished_at: float | None = None
+        self._asked: dict[str, tuple[log.Asked, float]] = {}
         self.problems: list[tuple[int, str]] = []
         self._latest_at, self._set_back = float("-inf"), False
 
@@ -149,6 +171,12 @@ class Story:
                 self.problems.append((entry.seq, "sent again to ask although the clock had been set back"))
         elif entry.kind == log.FINISH:
             self.finished_at = entry.at
+        elif entry.kind == log.NOTE:
+            noted = _noted.decode(entry.body)
+            if noted.kind.startswith(ASKED):
+                self._asked[noted.kind.removeprefix(ASKED)] = noted, entry.at
+        elif entry.kind == log.ANSWERED:
+            self._asked.pop(_answered.decode(entry.body).kind, None)
         elif entry.kind == log.INTENT or (entry.kind == log.DECISION and _releases(entry.body)):
             self.finished_at = None
 
@@ -158,6 +186,18 @@ class Story:
         if self.approved is None:
             return RunState.JUDGED
         return RunState.PAYING if self.finished_at is None else RunState.FINISHED
+
+    def unasked(self, requests: Sequence[Standing]) -> Iterator[str]:
+        """Yield how the requests that stand differ from what the log says was asked and is not done."""
+        for kind, who, why, at in requests:
+            asked, asked_at = self._asked.get(kind, (log.Asked("", ""), 0.0))
+            known = (asked.who, asked.why) if asked.who is not None else asked.text
+            if (known, asked_at) != ((who, why) if asked.who is not None else str(Request(_KIND, who, why)), at):
+                yield f"the table requests holds a {kind} that nobody asked like this, by the log, or that was done"
+        for kind, (asked, _) in self._asked.items():
+            # Entries from before who and why were recorded apart do not tell whether it was done.
+            if asked.who is not None and kind not in {request.kind for request in requests}:
+                yield f"the {kind} that {asked.who} asked is not done, by the log, but missing from the table requests"
 
 
 def _releases(body: str) -> bool:
@@ -186,11 +226,48 @@ class Chain:
             return "the hash does not fit: this entry was altered, or an entry before it was altered, removed or added"
         return ""
 
-    def end(self, remembered: int | None) -> str:
-        """Return what is wrong with the end of the log, given how many entries SQLite remembers, or an empty text."""
-        if remembered is None or remembered == self._next_seq - 1:
-            return ""
-        return f"the log ends at entry {self._next_seq - 1}, but entry {remembered} was written once"
+    @property
+    def last_seq(self) -> int:
+        """The number of the last entry, 0 if there is none."""
+        return self._next_seq - 1
+
+
+class Register:
+    """Which runs the log knows: the list of runs must have these and no others."""
+
+    def __init__(self) -> None:
+        self._sealed: dict[int, str] = {}
+        self._approved: set[int] = set()
+        self.last_run = 0
+
+    def hear(self, entry: LogRow) -> None:
+        """Take in one entry, of any run."""
+        self.last_run = max(self.last_run, entry.run_no)
+        if entry.kind == log.SEAL:
+            try:
+                self._sealed[entry.run_no] = msgspec.json.decode(entry.body, type=_Named).run_id
+            except BROKEN:
+                self._sealed[entry.run_no] = ""
+        elif entry.kind == log.APPROVE:
+            self._approved.add(entry.run_no)
+        elif entry.kind == log.DISCARD:
+            self._sealed.pop(entry.run_no, None)
+
+    def differences(self, listed: Iterable[tuple[int, str, str, bool]]) -> Iterator[tuple[str, str]]:
+        """Yield what the list of runs lacks or has beside the log, with the run's id.
+
+        Args:
+            listed: number, id, state, and whether it was approved, of each run.
+        """
+        missing = dict(self._sealed)
+        for number, run_id, state, approved in listed:
+            if state != RunState.INTAKE and number not in self._sealed:
+                yield "the table of runs holds a run that the log does not know", run_id
+            elif approved is not (number in self._approved):
+                yield "whether the run was approved is not as the log says", run_id
+            missing.pop(number, None)
+        for run_id in missing.values():
+            yield "the run is gone from the table of runs", run_id
 
 
 class Stored(NamedTuple):
@@ -210,7 +287,9 @@ class Attempt(NamedTuple):
     indexes: tuple[int, ...]
     begun_at: float
     ended_at: float | None
-    on_wire: bool = True
+    boot: str | None
+    up_seconds: float | None
+    on_wire: bool | None = True
 
 
 class ChunkReplay:
@@ -257,7 +336,8 @@ class ChunkReplay:
         for index in indexes:
             self.states[index], self._receipts[index] = State.SENDING, None
             self._first_sent[index] = min(entry.at, self._first_sent.get(index, entry.at))
-        self._attempts[intent.dispatch] = Attempt(intent.dispatch, indexes, entry.at, None)
+        begun = Attempt(intent.dispatch, indexes, entry.at, None, intent.boot, intent.up_seconds)
+        self._attempts[intent.dispatch] = begun
 
     def _sent_again(self, entry: LogRow, again: log.AskedAgain) -> Iterator[Finding]:
         """Asking again under the same key is no second dispatch, if it was done as the promise it names allows."""
@@ -319,8 +399,13 @@ class ChunkReplay:
                 yield self._finding(None, "what is recorded of it is not what the log says", [index])
         if len(self.states) != len(self.stored.states):
             yield self._finding(None, "its states are not as many as its payouts")
-        if list(attempts) != list(self._attempts.values()):
+        if [self._told(attempt) for attempt in attempts] != list(self._attempts.values()):
             yield self._finding(None, "the table of dispatches does not agree with the log")
+
+    def _told(self, attempt: Attempt) -> Attempt:
+        """Return an attempt without what the log was not told yet when it began."""
+        known = self._attempts.get(attempt.dispatch_id, attempt)
+        return attempt._replace(boot=None, up_seconds=None) if known.boot is None else attempt
 
     @property
     def dispatches(self) -> int:
@@ -333,7 +418,14 @@ class ChunkReplay:
         return Finding(what, entry.seq if entry else 0, "", min(lines), max(lines))
 
 
+class _Named(msgspec.Struct, frozen=True):
+    run_id: str
+
+
+_KIND = RequestKind.PAUSE  # Of what was asked, the kind is told apart.
 _moved = msgspec.json.Decoder(log.Moved)
+_noted = msgspec.json.Decoder(log.Asked)
+_answered = msgspec.json.Decoder(log.Answered)
 _asked_again = msgspec.json.Decoder(log.AskedAgain)
 
 

@@ -208,6 +208,11 @@ def sealed_facts(db: apsw.Connection, number: int) -> dict[str, object]:
     return dict(zip(names, found, strict=True))
 
 
+def meta_facts(db: apsw.Connection) -> dict[str, str]:
+    """Return what the seal says of the journal that the run is in."""
+    return dict(every(db, "SELECT name, value FROM meta ORDER BY name"))
+
+
 def _totals(db: apsw.Connection, number: int, recorded: int, digest: bytes) -> str:
     """Return the control totals of a run: whoever changes a payout or a total later contradicts this entry."""
     first, last = chunk_range(number)
@@ -222,6 +227,7 @@ def _totals(db: apsw.Connection, number: int, recorded: int, digest: bytes) -> s
     return rows.text(
         {
             **sealed_facts(db, number),
+            "meta": meta_facts(db),
             "chunks": recorded,
             "payouts_digest": digest.hex(),
             "totals": [

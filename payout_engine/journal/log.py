@@ -32,6 +32,8 @@ SIGHTING = "sighting"
 """A look-up, the answer to asking again, or a contradiction in one of them, moved payouts."""
 DECISION = "decision"
 """A person moved payouts, and said who and why."""
+ANSWERED = "answered"
+"""What a person asked of a run is done: its kind. The asking itself is a note."""
 FINISH = "finish"
 NOTE = "note"
 
@@ -81,10 +83,19 @@ class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A dispatch of these payouts of one chunk began; None for the whole chunk."""
+    """A dispatch of payouts of one chunk began.
+
+    Attributes:
+        dispatch: its number.
+        indexes: which payouts; None for the whole chunk.
+        boot: of the moment, as in `clock.Moment`; None in entries that are older than this field.
+        up_seconds: likewise.
+    """
 
     dispatch: int
     indexes: Sequence[int] | None = None
+    boot: str | None = None
+    up_seconds: float | None = None
 
 
 class AskedAgain(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -110,6 +121,19 @@ class Note(msgspec.Struct, frozen=True):
 
     kind: str
     text: str
+
+
+class Asked(Note, frozen=True):
+    """The remark that a person asked something of a run; who and why are None in entries older than these fields."""
+
+    who: str | None = None
+    why: str | None = None
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """The body of an `answered` entry: what was asked, as in `model.RequestKind`."""
+
+    kind: str
 
 
 def moved_text(

@@ -105,13 +105,15 @@ def intend(db: apsw.Connection, chunk: ReadyChunk) -> Dispatch:
     if not count or any(states[index : index + 1] != _READY for index in chunk.indexes):
         raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
     indexes = None if whole else list(chunk.indexes)
+    _, boot, up_seconds = clock.moment()
     db.execute(
         "INSERT INTO dispatches (chunk_id, indexes, begun_at, boot, up_seconds) VALUES (?, ?, ?, ?, ?)",
-        (chunk_id, None if whole else rows.text(indexes), at, *clock.moment()[1:]),
+        (chunk_id, None if whole else rows.text(indexes), at, boot, up_seconds),
     )
     dispatch_id = db.last_insert_rowid()
     _set_sending(db, chunk_id, states, indexes, at)
-    log.append(db, at, number, log.INTENT, rows.text(log.Intent(dispatch_id, indexes)), chunk_id)
+    entry = log.Intent(dispatch_id, indexes, boot, up_seconds)
+    log.append(db, at, number, log.INTENT, rows.text(entry), chunk_id)
     if state == RunState.FINISHED:
         db.execute("UPDATE runs SET state = 'paying', finished_at = NULL WHERE run_no = ?", (number,))
     return Dispatch(dispatch_id, chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)

@@ -99,6 +99,13 @@ def connect(path: Path, *, sandbox: bool, scratch: bool, earlier: Path | None) -
     return connection
 
 
+def pristine() -> apsw.Connection:
+    """Return an empty journal in memory: what the schema of every journal of this version looks like."""
+    connection = apsw.Connection(":memory:")
+    _bring_up_to_date(connection, sandbox=False)
+    return connection
+
+
 def open_to_read(path: Path) -> apsw.Connection:
     """Open a journal that nothing will be written to: one in use by others, or a read-only copy.
 

@@ -29,6 +29,7 @@ _SENT = (
 _OF_CHUNK = (
     "SELECT indexes, begun_at, boot, up_seconds FROM {schema}.dispatches WHERE chunk_id = ? ORDER BY dispatch_id"
 )
+_RECEIPTS = "SELECT receipts FROM {schema}.progress WHERE chunk_id = ?"
 _ASKED_AGAIN = "SELECT at, body FROM {schema}.log WHERE chunk_id = ? AND kind = 'asked_again' ORDER BY seq"
 # In these words, each part is answered from an index. A person may have paid by hand what was never sent.
 _MOVING = (
@@ -83,17 +84,16 @@ class Lately:
     def of_chunk(self, chunk_id: int, states: str) -> frozenset[int]:
         """Return which payouts of a chunk were, or may still be, sent lately."""
         last = self._last_sent(chunk_id, len(states))
-        updated_at = value(
-            self._db,
-            f"SELECT updated_at FROM {self._schema}.progress WHERE chunk_id = ?",  # noqa: S608
-            (chunk_id,),
-        )
-        settled = clock.Moment(updated_at, "", 0.0)
-        return frozenset(
-            index
-            for index, letter in enumerate(states)
-            if letter in MAY_BE_SENT or self.is_lately(last.get(index, settled))
-        )
+        found = {index for index, letter in enumerate(states) if letter in MAY_BE_SENT}
+        found |= {index for index, moment in last.items() if self.is_lately(moment)}
+        never = set(range(len(states))) - found - set(last)
+        return frozenset(found | (self._settled_lately(chunk_id, len(states)) & never if never else set()))
+
+    def _settled_lately(self, chunk_id: int, count: int) -> set[int]:
+        """Return the payouts of a chunk of which something was said lately: a person may have paid them by hand."""
+        stored = value(self._db, _RECEIPTS.format(schema=self._schema), (chunk_id,))
+        receipts = enumerate(rows.read_receipts(stored, count))
+        return {index for index, said in receipts if said and self.is_lately(clock.Moment(said.at, "", 0.0))}
 
     def _last_sent(self, chunk_id: int, count: int) -> Mapping[int, clock.Moment]:
         """Return when each payout of a chunk that was ever sent was sent last, also if only to ask again."""

@@ -28,7 +28,10 @@ ONCE_SENT = (
 )
 """What is said of a payout that waited to be sent again when its run was cancelled."""
 
-CANCEL_NOTE = f"asked_{RequestKind.CANCEL}"
+ASKED = "asked_"
+"""How the kinds of the remarks begin that say what a person asked."""
+
+CANCEL_NOTE = f"{ASKED}{RequestKind.CANCEL}"
 """The kind of the remark that stays in the log when a person asked to cancel a run, also when that is done."""
 
 
@@ -39,7 +42,8 @@ def ask(db: apsw.Connection, run_id: str, request: Request) -> None:
         "INSERT OR REPLACE INTO requests (run_no, kind, who, why, at, heard) VALUES (?, ?, ?, ?, ?, 0)",
         (number, request.kind.value, request.who, request.why, at),
     )
-    log.note(db, at, number, f"asked_{request.kind}", str(request))
+    asked = log.Asked(f"{ASKED}{request.kind}", str(request), request.who, request.why)
+    log.append(db, at, number, log.NOTE, rows.text(asked))
 
 
 def requests(db: apsw.Connection, run_id: str) -> Sequence[Request]:
@@ -53,13 +57,14 @@ def requests(db: apsw.Connection, run_id: str) -> Sequence[Request]:
 
 
 def answer(db: apsw.Connection, run_id: str, kind: RequestKind, done: bool) -> None:
-    """Mark a request as heard, or remove it."""
-    query = (
-        "DELETE FROM requests WHERE run_no = ? AND kind = ?"
-        if done
-        else "UPDATE requests SET heard = 1 WHERE run_no = ? AND kind = ?"
-    )
-    db.execute(query, (run_no(db, run_id), kind.value))
+    """Mark a request as heard; or remove it, which the log tells from a request that somebody took out of the table."""
+    number = run_no(db, run_id)
+    if not done:
+        db.execute("UPDATE requests SET heard = 1 WHERE run_no = ? AND kind = ?", (number, kind.value))
+        return
+    db.execute("DELETE FROM requests WHERE run_no = ? AND kind = ?", (number, kind.value))
+    if db.changes():
+        log.append(db, clock.now(), number, log.ANSWERED, rows.text(log.Answered(kind.value)))
 
 
 def cancel(db: apsw.Connection, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:

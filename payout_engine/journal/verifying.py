@@ -9,6 +9,7 @@ for a file that cannot be opened for writing, by the engine.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import apsw
 import msgspec
 
 from payout_engine.errors import JournalError
-from payout_engine.journal import audit, log, rows
+from payout_engine.journal import audit, frame, log, rows
 from payout_engine.journal.ask import every, row, value
 from payout_engine.journal.audit import (
     BROKEN,
@@ -25,8 +26,10 @@ from payout_engine.journal.audit import (
     ChunkReplay,
     Findings,
     LogRow,
+    Register,
     Seal,
     SealedTotal,
+    Standing,
     Stored,
     Story,
     Totals,
@@ -34,11 +37,22 @@ from payout_engine.journal.audit import (
 from payout_engine.journal.changes import run_no
 from payout_engine.journal.glance import snapshot, tallies
 from payout_engine.journal.intake import chained_payouts, sealed_facts
-from payout_engine.journal.keys import chunk_range
+from payout_engine.journal.keyring import Keyring
+from payout_engine.journal.keys import chunk_range, split_position
 from payout_engine.model import REJECTED_LANE, Audit, Finding, Lane, RunState
 
-DAMAGES_MAX = 20
-"""Faults of the file itself that are told."""
+UNPROVABLE = (
+    "The journal itself cannot show whether it is an older copy, whether the end of its log was cut off together with "
+    "SQLite's own count of the entries, or whether all of it was written anew with new hashes. A digest that was kept "
+    "elsewhere shows that: give it with --digest; summary.json in the results holds one (log_digest)."
+)
+"""What no proof can do without a digest."""
+
+UNPROVABLE_SINCE = (
+    "The journal itself cannot show whether anything that was logged after entry {seq}, which the kept digest speaks "
+    "of, was cut off or written anew since; a digest kept later shows that."
+)
+"""What no proof can do beyond the digest that it was given."""
 
 
 def digest_file(path: Path, run_id: str) -> str:
@@ -70,26 +84,30 @@ class _Verifier:
         self._db = db
         self._run_id = run_id
         self._kept, self._kept_seq = kept, audit.kept_seq(kept)
+        self._led_through = False
         self._findings = Findings()
         self._story = Story(_number(db, run_id))
         self._entries = self._dispatches = self._chunks = 0
         self._totals, self._kept_totals = Totals(), Totals()
         self._sums: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._digest = log.GENESIS
+        self._keyring = Keyring(db, self._story.number)
 
     def verify(self) -> Audit:
         """Walk, compare, and put the findings together."""
         try:
-            self._check_file()
+            for problem in chain(frame.damages(self._db), frame.alterations(self._db), frame.strays(self._db)):
+                self._find(problem, run_id="")
             self._walk_log()
             if not self._story.entries and self._run_state() == RunState.INTAKE:
                 raise JournalError(f"Run {self._run_id} was never judged to its end, so there is nothing to prove yet.")
             self._walk_chunks()
             self._check_run()
+            self._check_keys()
             self._check_seal()
             self._check_kept()
-        except (apsw.CorruptError, apsw.NotADBError) as error:
-            self._find(f"the file is damaged ({error}), so the proof could not be carried to its end")
+        except (apsw.CorruptError, apsw.NotADBError, OverflowError, UnicodeDecodeError) as error:
+            self._find(f"the file is damaged or altered ({error}), so the proof could not be carried to its end")
         tallies = self._totals.tallies()
         return Audit(
             run_id=self._run_id,
@@ -100,6 +118,7 @@ class _Verifier:
             dispatches=self._dispatches,
             totals=tallies,
             digest=audit.digest_of(self._run_id, self._story.head_seq, self._story.head, tallies),
+            unprovable=[UNPROVABLE_SINCE.format(seq=self._kept_seq) if self._led_through else UNPROVABLE],
         )
 
     def _find(
@@ -108,29 +127,26 @@ class _Verifier:
         of_run = self._run_id if run_id is None else run_id
         self._findings.add(Finding(what, seq, of_run, first_line, last_line))
 
-    # ----------------------------------------------------------------------------------------------- file and chain
-
-    def _check_file(self) -> None:
-        """Let SQLite look for damage of its own structures, in which rows could hide."""
-        for (said,) in every(self._db, f"PRAGMA integrity_check({DAMAGES_MAX})"):
-            if said != "ok":
-                self._find(f"the file is damaged: {said}", run_id="")
+    # ------------------------------------------------------------------------------------------------------ the chain
 
     def _walk_log(self) -> None:
         """Follow the chain from the first entry of the journal to its last, whatever run each speaks of."""
-        chain = Chain()
+        links, register = Chain(), Register()
         for entry in _log(self._db, "ORDER BY seq"):
-            problem = chain.follow(entry)
+            register.hear(entry)
+            problem = links.follow(entry)
             if problem:
                 self._find(f"{entry.kind} entry: {problem}", entry.seq, *_whose(self._db, entry))
             if entry.run_no == self._story.number:
                 self._story.hear(entry)
                 if entry.seq == self._kept_seq:
                     self._story.kept_head = entry.hash
-        self._entries = chain.entries
-        problem = chain.end(value(self._db, "SELECT seq FROM sqlite_sequence WHERE name = 'log'"))
-        if problem:
+        self._entries = links.entries
+        for problem in frame.miscounts(self._db, links.entries, links.last_seq, register.last_run):
             self._find(problem, run_id="")
+        listed = every(self._db, "SELECT run_no, run_id, state, approved_at IS NOT NULL FROM runs NOT INDEXED")
+        for problem, run_id in register.differences((*run, bool(approved)) for *run, approved in listed):
+            self._find(problem, run_id=run_id)
         for seq, what in self._story.problems:
             self._find(what, seq)
 
@@ -164,7 +180,9 @@ class _Verifier:
         refusals = stored if lane == REJECTED_LANE else ""
         self._digest = chained_payouts(self._digest, chunk_id, account, lane_name, payouts_text, cells, refusals)
         payouts = rows.read_payouts(payouts_text)
-        known = rows.read_receipts(stored or None, len(payouts))
+        if lane != REJECTED_LANE and self._story.approved:
+            self._keyring.expect(chunk_id, payouts, rows.read_rows(cells))
+        known = rows.read_receipts(None if found[12] is None else stored, len(payouts))
         summed = len(payouts), sum(payout.amount_minor for payout in payouts)
         before = self._sums.get((account, lane_name, currency), (0, 0))
         self._sums[account, lane_name, currency] = before[0] + summed[0], before[1] + summed[1]
@@ -210,8 +228,7 @@ class _Verifier:
             (story.number,),
         )
         if found is None:
-            self._find("the run is gone from the table of runs")
-            return
+            return  # The register of the log has found it.
         approved = story.approved[:2] if story.approved else (None, None)
         if found != (story.state, *approved, story.finished_at):
             self._find(f"the run is recorded as {found[0]}, but the log says otherwise (it is {story.state} there)")
@@ -223,6 +240,18 @@ class _Verifier:
             )
             if counted != (self._dispatches if table == "dispatches" else self._chunks):
                 self._find(f"the table {table} does not have as many rows as follow from the log")
+        outside = "SELECT count(*) FROM chunks WHERE run_no = ? AND chunk_id NOT BETWEEN ? AND ?"
+        if value(self._db, outside, (story.number, *chunk_range(story.number))):
+            self._find("the table chunks holds lines that say they are of the run, and are not")
+        standing = every(self._db, "SELECT kind, who, why, at FROM requests WHERE run_no = ?", (story.number,))
+        for problem in story.unasked([Standing(*request) for request in standing]):
+            self._find(problem)
+
+    def _check_keys(self) -> None:
+        """Compare the keys by which repetitions are noticed with those that follow from the payouts."""
+        for gap in self._keyring.gaps(self._story.number):
+            lines = [_line(self._db, position) for position in gap.positions or ()]
+            self._find(gap.what, 0, min(lines, default=0), max(lines, default=0))
 
     def _check_seal(self) -> None:
         """Compare the payouts with what was sealed when the whole file was judged: digest and control totals."""
@@ -241,17 +270,27 @@ class _Verifier:
             for name, fact in sealed_facts(self._db, self._story.number).items():
                 if facts.get(name) != fact:
                     self._find(f"the {name} of the run is not the one that was sealed at intake")
+        for problem in frame.contradictions(self._db, facts.get("meta"), facts.get("sandbox")):
+            self._find(problem, run_id="")
 
     def _check_kept(self) -> None:
         """Compare with a digest that was kept outside: the log must lead through it."""
         if not self._kept:
             return
         head, tallies = self._story.kept_head, self._kept_totals.tallies()
-        if head is None or audit.digest_of(self._run_id, self._kept_seq, head, tallies) != self._kept:
+        if self._kept_seq > self._story.head_seq:
+            self._find(
+                f"the kept digest speaks of entry {self._kept_seq}, but the log of the run ends at entry "
+                f"{self._story.head_seq}: its end was cut off, this is an older copy of the journal, or the digest is "
+                "of another one. Find the newest copy before anything more is paid",
+            )
+        elif head is None or audit.digest_of(self._run_id, self._kept_seq, head, tallies) != self._kept:
             self._find(
                 "the kept digest is not of this log: the log was rewritten since, or the digest is of another journal",
                 self._kept_seq,
             )
+        else:
+            self._led_through = True
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
@@ -287,9 +326,20 @@ def _chunks(db: apsw.Connection, number: int) -> Iterator[tuple[Any, ...]]:
 
 
 def _attempts(db: apsw.Connection, chunk_id: int, count: int) -> Iterator[Attempt]:
-    query = "SELECT dispatch_id, indexes, begun_at, ended_at, on_wire FROM dispatches WHERE chunk_id = ?"
-    for dispatch_id, indexes, begun_at, ended_at, on_wire in every(db, f"{query} ORDER BY dispatch_id", (chunk_id,)):
-        yield Attempt(dispatch_id, tuple(rows.read_indexes(indexes, count)), begun_at, ended_at, bool(on_wire))
+    for dispatch_id, indexes, *rest in every(
+        db,
+        "SELECT dispatch_id, indexes, begun_at, ended_at, boot, up_seconds, on_wire FROM dispatches WHERE chunk_id = ?"
+        " ORDER BY dispatch_id",
+        (chunk_id,),
+    ):
+        yield Attempt(dispatch_id, tuple(rows.read_indexes(indexes, count)), *rest)
+
+
+def _line(db: apsw.Connection, position: int) -> int:
+    """Return the line of a payout that was read before."""
+    chunk_id, index = split_position(position)
+    stored = value(db, "SELECT CAST(payouts AS BLOB) FROM chunks WHERE chunk_id = ?", (chunk_id,))
+    return rows.read_payouts(_text(stored))[index].line
 
 
 def _text(stored: bytes | None) -> str:

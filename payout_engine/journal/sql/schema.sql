@@ -95,7 +95,7 @@ CREATE TABLE requests (
 ) STRICT, WITHOUT ROWID;
 
 -- What happened, in order. Each hash covers the entry and the hash before it. AUTOINCREMENT makes SQLite remember, apart,
--- how many there were, so that the last entries cannot go missing unnoticed either.
+-- how many there were: whoever cuts off the last entries has to alter that, too.
 CREATE TABLE log (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL,

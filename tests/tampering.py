@@ -1,0 +1,104 @@
+"""Journals to tamper with: a life with every kind of entry, and copies that somebody altered, guards and all."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from payout_engine.clock import now
+from payout_engine.journal import SqliteJournal
+from payout_engine.lifecycle import State
+from payout_engine.model import Choice, Decision, Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.testing.journal_asking import LIVES_AN_HOUR
+from payout_engine.testing.journal_lines import (
+    MOOV,
+    ORANGE,
+    approved,
+    chunk,
+    dispatched,
+    every,
+    judged,
+    refused,
+    run,
+)
+
+
+async def a_life(path: Path) -> str:
+    """Give a journal every kind of entry, with another run before and after; return a digest from the middle of it."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "before", chunk([11, 12]))
+        await journal.begin(run("run"))
+        await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], MOOV, reference="SAME"), refused([7, 8])])
+        repeats = await every(journal.repeats("run"))
+        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
+        await journal.seal("run")
+        await journal.approve("run")
+        first = await dispatched(journal, "run")
+        ends = [State.PAID, State.READY, State.ACCEPTED, State.UNKNOWN]
+        await journal.record(first, [Receipt(state, provider_reference=f"T{state}") for state in ends])
+        kept = await journal.digest("run")
+        (doubtful,) = await journal.unanswered("run", ORANGE, LIVES_AN_HOUR, now(), 0, 1)
+        await journal.ask_again(doubtful, LIVES_AN_HOUR)
+        await dispatched(journal, "run")
+        await journal.recover("run")
+        await journal.apply([Sighting(first.keys[1], Receipt(State.READY, "absent"))])
+        await journal.apply(
+            [Sighting(first.keys[2], Receipt(State.REVERSED)), Sighting(first.keys[3], Receipt(State.PAID), 5)]
+        )
+        await journal.record(await dispatched(journal, "run"), [Receipt(State.FAILED, "closed")])
+        await journal.record(await dispatched(journal, "before"), [Receipt(State.PAID)])
+        held = [entry for entry in await every(journal.entries("run")) if entry.receipt.state is State.HELD]
+        choices = [Choice.PAID, Choice.SEND_AGAIN]
+        told = [Decision(entry.key, choice, "Awa", "saw it") for entry, choice in zip(held, choices, strict=True)]
+        await journal.decide("run", told)
+        await dispatched(journal, "run", MOOV)
+        await judged(journal, "other", chunk([1]))
+        await journal.discard("other")
+        await journal.ask("run", Request(RequestKind.CANCEL, "Awa", "wrong month"))
+        await journal.answer("run", RequestKind.CANCEL, True)
+        await journal.ask("run", Request(RequestKind.PAUSE, "Issa", "lunch"))
+        await journal.answer("run", RequestKind.PAUSE, False)
+        await journal.finish("run")
+        await journal.note("run", "remark", "All done.")
+        await journal.note("before", "remark", "All done.")
+    return kept
+
+
+RUNS = ("before", "run")
+"""The runs of `a_life` that are still there."""
+
+
+def altered(path: Path, folder: Path, *statements: str | tuple[str, Sequence[Any]]) -> Path:
+    """Return a copy of a journal in which somebody ran these statements, with the guards out of the way meanwhile.
+
+    Raises:
+        sqlite3.IntegrityError: the schema itself refuses them.
+    """
+    copy = folder / "altered.db"
+    shutil.copyfile(path, copy)
+    db = sqlite3.connect(copy)
+    try:
+        db.execute("PRAGMA synchronous = OFF")
+        guards = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        for name, _ in guards:
+            db.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            db.execute(*((statement,) if isinstance(statement, str) else statement))
+        for _, sql in guards:
+            db.execute(sql)
+        db.commit()
+    finally:
+        db.close()
+    return copy
+
+
+def read(path: Path, query: str) -> list[Any]:
+    """Return the rows of a query."""
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
