@@ -17,6 +17,7 @@ import msgspec
 from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.limits import CHUNK_SIZE, RECEIPTS_BATCH
 from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
+from payout_engine.providers._http import OpenSession, connections
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.client import BASE_URL, SenfenicoClient
 from payout_engine.registration import Account
@@ -135,11 +136,15 @@ def _prefixes(ranges: str) -> tuple[str, ...]:
 class SenfenicoProvider:
     """One account at Senfenico.
 
+    Args:
+        account: its settings.
+        open_session: makes the connections; see `HttpClient`.
+
     Raises:
         ConfigError: the account's key, address or options cannot be used.
     """
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, open_session: OpenSession = connections) -> None:
         options = options_of(account.options)
         api_key = account.secrets.get("api_key", "")
         # A key with a line break in it would be refused by the HTTP library in words that show it.
@@ -152,6 +157,7 @@ class SenfenicoProvider:
             timeout_seconds=account.timeout_seconds,
             loopback_only=account.loopback_only,
             concurrency=options.concurrency,
+            open_session=open_session,
         )
 
     def __repr__(self) -> str:
