@@ -16,6 +16,7 @@ from payout_engine.errors import AmbiguousError
 from payout_engine.limits import LIST_BYTES_MAX, LIST_SECONDS_MAX
 from payout_engine.providers._http import HttpClient, OpenSession, connections
 from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico.envelope import read_envelope
 from payout_engine.providers.senfenico.listing import TransferListReader
 
 BASE_URL = "https://api.senfenico.com"
@@ -68,7 +69,7 @@ class SenfenicoClient:
         Raises:
             NotSentError, RefusedError, AmbiguousError: as `Provider.send`.
         """
-        return wire.read_transfer(await self._http.post_json(TRANSFERS, wire.single_body(order)))
+        return wire.read_created(await self._http.post_json(TRANSFERS, wire.single_body(order)))
 
     async def bulk_create(self, orders: Sequence[wire.Order]) -> wire.BulkAnswer:
         """Ask for up to 100 transfers. Moves money. The answer holds no references.
@@ -93,7 +94,7 @@ class SenfenicoClient:
         """
         async with self._http.stream(TRANSFERS, bytes_max=bytes_max, seconds_max=seconds_max) as stream:
             if stream.status != 200:
-                wire.read_envelope(await stream.answer())
+                read_envelope(await stream.answer())
                 raise AmbiguousError("answer_unreadable", f"Senfenico answered its list with HTTP {stream.status}")
             reader = TransferListReader(stream.status)
             async for chunk in stream.chunks():

@@ -18,7 +18,8 @@ import msgspec
 from payout_engine.errors import AmbiguousError
 from payout_engine.limits import ANSWER_BYTES_MAX
 from payout_engine.providers._http import Answer
-from payout_engine.providers.senfenico.wire import UNREADABLE, Transfer, read_envelope
+from payout_engine.providers.senfenico.envelope import UNREADABLE, read_envelope
+from payout_engine.providers.senfenico.wire import Transfer
 
 DEPTH_MAX = 100
 """Objects and arrays within one another, in one transfer. The document's have none; no decoder goes much deeper."""
