@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, contextmanager
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from yarl import URL
@@ -161,9 +162,22 @@ class Accounts:
         if registration.name not in self._sandboxes:
             ledger = self._journal.with_name(f"{self._journal.stem}-{registration.name}-ledger.db")
             wallets = registration.wallets({})
-            server = registration.sandbox(ledger, balances={wallet.code: SANDBOX_BALANCE_MINOR for wallet in wallets})
+            options: dict[str, Any] = {"balances": {wallet.code: SANDBOX_BALANCE_MINOR for wallet in wallets}}
+            extra = self._extra_prefixes(registration)
+            if extra:
+                options["extra_prefixes"] = extra
+            server = registration.sandbox(ledger, **options)
             self._sandboxes[registration.name] = await self._stack.enter_async_context(server)
         return self._sandboxes[registration.name]
+
+    def _extra_prefixes(self, registration: Registration) -> Mapping[str, Sequence[str]]:
+        """Return, by wallet, which numbers the provider has said it pays beyond its document, by any account's word."""
+        found: dict[str, Sequence[str]] = {}
+        for settings in self._settings.values():
+            if settings.provider == registration.name:
+                registration.traits(settings.options)  # Refuses options that are not what they should be.
+                found |= settings.options.get("extra_prefixes", {})
+        return found
 
     def traits(self, name: str) -> Traits:
         """Return what the engine does differently for an account."""

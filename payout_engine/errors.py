@@ -89,7 +89,7 @@ class Brake(StrEnum):
     """Why paying stopped before everything was sent."""
 
     FUNDS = "funds"  # this lane's balance is too low; other lanes go on
-    CREDENTIALS = "credentials"  # the account's key is not accepted; the account stops
+    CREDENTIALS = "credentials"  # the account's key is not accepted, or not the one that was meant; the account stops
     PROVIDER_DOWN = "provider_down"  # the provider cannot be reached, or answers nothing usable; the account stops
     LIMIT = "limit"  # the provider refuses our calls as too large or malformed; the account stops
     FAILURES = "failures"  # too many of this lane's payouts fail; other lanes go on
@@ -102,11 +102,14 @@ class ProviderError(PayoutEngineError):
 
     Attributes:
         reason: a stable code, such as `timeout` or the provider's own error code in lower case.
+        brake: why nothing more may be sent until a person has looked, or None: `FUNDS` stops the lane, any other the
+            account. Of a look-up only `CREDENTIALS` counts: others of its failures say nothing of paying.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, brake: Brake | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.brake = brake
 
 
 class NotSentError(ProviderError):
@@ -117,7 +120,6 @@ class RefusedError(ProviderError):
     """The provider documents that it refused the whole call before processing any of it.
 
     Attributes:
-        brake: the brake that must stop the lane or the account, or None.
         too_fast: the call came over the provider's rate; slow down and send again.
         retry_after_seconds: how long the provider asks us to wait, or None.
         final: True when sending the same call again is futile, so that its payouts are `failed`.
@@ -133,15 +135,18 @@ class RefusedError(ProviderError):
         retry_after_seconds: float | None = None,
         final: bool = False,
     ) -> None:
-        super().__init__(reason, message)
-        self.brake = brake
+        super().__init__(reason, message, brake=brake)
         self.too_fast = too_fast
         self.retry_after_seconds = retry_after_seconds
         self.final = final
 
 
 class AmbiguousError(ProviderError):
-    """The provider may have acted on the call: its payouts are `unknown` until a look-up or a person says more."""
+    """The provider may have acted on the call: its payouts are `unknown` until a look-up or a person says more.
+
+    With a `brake` it says as well that the next call would fare no better, and leave one more chunk in doubt: so an
+    answer that means “no” in words which the provider's document does not promise.
+    """
 
 
 class SinkError(PayoutEngineError):

@@ -45,6 +45,14 @@ QUERIES_BATCH = 100
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 """A provider's answer that is not read as a stream; longer ones are no answer at all."""
 
+LIST_BYTES_MAX = 4 * 1024 * 1024 * 1024
+"""A list that a look-up reads as a stream: about twelve million transfers. Without a bound, a provider that never stops
+sending would hold a look-up, and whatever waits for it, for ever."""
+
+LIST_SECONDS_MAX = 3_600.0
+"""How long one such list may take in all, down to its last byte: `LIST_BYTES_MAX` at a little over 1 MB per second. The
+time between two pieces has a bound of its own, which a provider that sends a byte now and then never meets."""
+
 REPEAT_WINDOW_SECONDS = 7 * 24 * 3600
 """How long an equal recipient and amount counts as a possible repetition of an earlier run."""
 

@@ -178,12 +178,15 @@ class Sighting(msgspec.Struct, frozen=True, gc=False):
         amount_minor: the amount the provider states, or None where it states none. It must equal ours.
         recipient: the recipient the provider states, in its own spelling, or None. It is ours when either ends with
             the other (providers drop the country code) or both are the same e-mail in any case.
+        conflict: why this transfer cannot be the payout's although it carries its key, as the end of a sentence about
+            the payout; empty when nothing speaks against it. Such a sighting decides nothing and reaches a person.
     """
 
     key: str
     receipt: Receipt
     amount_minor: int | None = None
     recipient: str | None = None
+    conflict: str = ""
 
     def __repr__(self) -> str:
         return f"Sighting({self.key!r}, {self.receipt.state})"

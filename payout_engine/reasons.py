@@ -46,6 +46,8 @@ SENTENCES: Mapping[str, str] = {
     "country_mismatch": "The number belongs to {country} but the line says {stated}; correct one of them.",
     "country_not_served": "The recipient is in {country}, where no account of yours pays; served: {served}.",
     "operator_not_served": "{operator} numbers cannot be paid from account {account!r}, which serves {served}.{hint}",
+    "prefix_not_served": "{wallet} is not documented to pay numbers that begin with {prefix}. If the provider says "
+    'that it does, add extra_prefixes.{wallet_code} = ["{prefix}"] to [accounts.{account}] in the configuration.{hint}',
     "wallet_unknown": "{text!r} is not a wallet of account {account!r}; write one of {codes}, or leave it empty.",
     "wallet_needed": "Account {account!r} cannot tell from the number which wallet is meant; write one of {codes}.",
     "wallet_mismatch": "The number belongs to {operator} but the wallet is {wallet}; correct the number or the wallet.",

@@ -91,7 +91,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
         secrets: the names of the secrets it needs.
         connect: opens one account.
         sandbox: starts the provider's sandbox: a path for its ledger (None: in memory) and options to a server. Every
-            sandbox takes `host`, `port`, `balances` (whole units by wallet), `settle_seconds`, `calls_per_second`.
+            sandbox takes `host`, `port`, `balances` (whole units by wallet), `settle_seconds`, `calls_per_second`; one
+            whose wallets have `prefixes` also `extra_prefixes`, as the account's option.
         sandbox_secrets: values that the sandbox accepts.
         summary: one sentence for `payout-engine providers`.
         base_url: the provider's own address, or empty if every account names one.

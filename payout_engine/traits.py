@@ -65,7 +65,8 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
         decimals: digits after the point that the provider accepts.
         operators: names as in `countries.py` whose numbers it serves, or empty for any mobile number of the country.
         automatic: True when it may be chosen from the number; False when the payer has to name it.
-        prefixes: the provider's own list of national prefixes, where its document prints one; empty otherwise.
+        prefixes: the provider's own list of national prefixes, where its document prints one, with what the account's
+            option `extra_prefixes` adds; empty otherwise. Other numbers are refused, also of an operator it serves.
         amount_minor_min: the smallest amount; 1 where none is documented.
         amount_minor_max: the largest amount; None where none is documented.
         multiple_of_minor: amounts must be a multiple of this.

@@ -14,6 +14,7 @@ from payout_engine.lifecycle import State
 from payout_engine.model import Receipt
 from payout_engine.providers._http import Answer
 from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico.envelope import read_envelope
 from payout_engine.providers.senfenico.listing import TransferListReader
 
 ORDERS = [wire.Order(1000 + number, f"7012345{number}", "orange_bf", f"key-{number}") for number in range(4)]
@@ -61,7 +62,7 @@ ENVELOPES = st.fixed_dictionaries(
 )
 BODIES = st.binary(max_size=200) | st.one_of(ANSWERS, ENVELOPES).map(msgspec.json.encode)
 STATUSES = st.sampled_from([200, 201, 202, 204, 301, 400, 401, 403, 404, 429, 500, 502, 503, 599])
-READERS = (wire.read_envelope, wire.read_bulk, wire.read_transfer, wire.read_balances)
+READERS = (read_envelope, wire.read_bulk, wire.read_created, wire.read_transfer, wire.read_balances)
 
 
 @MANY

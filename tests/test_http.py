@@ -7,6 +7,7 @@ import inspect
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import anyio
@@ -218,6 +219,68 @@ async def test_an_endless_answer_is_ambiguous() -> None:
 
     assert isinstance(error, AmbiguousError)
     assert error.reason == "answer_too_long"
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def drip(stream: anyio.abc.SocketStream, _: bytes) -> None:
+    """Answer a byte now and then, for ever."""
+    await stream.send(CHUNKED)
+    while True:
+        await stream.send(b"1\r\nx\r\n")
+        await anyio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [({"seconds_max": 0.5}, "answer_too_slow"), ({"bytes_max": 10}, "answer_too_long")],
+    ids=["seconds", "bytes"],
+)
+async def test_a_list_without_end_is_given_up(bounds: dict[str, Any], reason: str) -> None:
+    """Each piece comes in time, and no bound on the time between two pieces would ever end it; the whole has one."""
+    async with server(drip) as (base_url, _), client(base_url) as http:
+        with anyio.fail_after(5), pytest.raises(AmbiguousError, match="given up") as caught:
+            async with http.stream("/", **bounds) as stream:
+                async for _piece in stream.chunks():
+                    pass
+
+    assert caught.value.reason == reason
+
+
+async def test_a_head_that_never_ends_is_given_up() -> None:
+    """The time for the whole begins with the request, not with the first byte of the list."""
+
+    async def drip_heads(stream: anyio.abc.SocketStream, _: bytes) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            await stream.send(b"X: x\r\n")
+            await anyio.sleep(0.02)
+
+    async with server(drip_heads) as (base_url, _), client(base_url) as http:
+        with anyio.fail_after(5), pytest.raises(AmbiguousError) as caught:
+            async with http.stream("/", seconds_max=0.3):
+                pass
+
+    assert caught.value.reason == "timeout"
+
+
+async def test_a_list_that_is_slow_but_ends_is_read() -> None:
+    """Slower than one call may be, within the time for the whole."""
+
+    async def slowly(stream: anyio.abc.SocketStream, _: bytes) -> None:
+        await stream.send(CHUNKED)
+        for _piece in range(6):
+            await anyio.sleep(0.1)
+            await stream.send(b"1\r\nx\r\n")
+        await stream.send(b"0\r\n\r\n")
+
+    async with (
+        server(slowly) as (base_url, _),
+        client(base_url, timeout_seconds=0.4) as http,
+        http.stream("/") as list_,
+    ):
+        assert b"".join([piece async for piece in list_.chunks()]) == b"xxxxxx"
 
 
 async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:

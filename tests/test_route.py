@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from burkina import MOOV, ORANGE, SANK, WALLETS, router, served, traits, wallet
 
@@ -32,12 +33,31 @@ def find(router: Router, text: str, word: str, currency: str) -> Destination | P
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [("76123456", "orange_bf"), ("70123456", "moov_bf"), ("44123456", "orange_bf"), ("01123456", "moov_bf")],
+    [("76123456", "orange_bf"), ("70123456", "moov_bf"), ("04123456", "orange_bf"), ("01123456", "moov_bf")],
 )
 def test_the_wallet_is_chosen_from_the_number(text: str, code: str) -> None:
-    """By the provider's own list, and by the operator where the list does not have the prefix."""
+    """By the provider's own list."""
     destination = routed(router(), text)
     assert destination.lane == Lane("bf", code, "XOF")
+
+
+def test_without_a_list_the_operator_chooses() -> None:
+    """Where the provider prints no prefixes, whose number it is decides."""
+    orange = msgspec.structs.replace(ORANGE, prefixes=())
+    assert routed(Router([served(wallets=(orange, MOOV))]), "44123456").wallet is orange
+
+
+@pytest.mark.parametrize("word", ["", "orange_bf", "Orange Money"])
+def test_a_number_that_the_list_lacks_is_refused_with_the_option_that_allows_it(word: str) -> None:
+    """The numbering plan gives 44 to Orange, the provider's document does not: it may bounce, or land elsewhere."""
+    found = refused(router(), "44123456", word)
+    assert found.code == "prefix_not_served"
+    assert 'extra_prefixes.orange_bf = ["44"]' in found.message and "[accounts.bf]" in found.message
+    assert "sank_bf" in found.message
+
+    orange = msgspec.structs.replace(ORANGE, prefixes=(*ORANGE.prefixes, "44"))
+    assert routed(Router([served(wallets=(orange, MOOV))]), "44123456", word).wallet is orange
+    assert routed(router(), "44123456", "sank").wallet is SANK
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,40 @@ async def test_a_list_that_fails_says_so(fault: Fault, kind: type[Exception]) ->
             await sweep(provider)
 
 
+@pytest.mark.parametrize(("api_key", "shown"), [("sk_live_a", False), ("sk_test_a", True)])
+@pytest.mark.parametrize("few", [False, True], ids=["swept", "fetched"])
+async def test_a_payout_shown_in_the_other_mode_is_a_contradiction_and_stops(
+    api_key: str, shown: bool, few: bool
+) -> None:
+    """A live key whose transfers are tests pays nobody; a test key whose transfers are live pays in earnest."""
+    options = {"api_key": api_key}
+    async with connected(keys=[api_key], live_mode=shown, options=options) as (provider, server):
+        await provider.send(THREE)
+        queries = [query(transfer, None if few else "") for transfer in server.ledger.transfers()]
+        found: list[Sighting] = []
+        with pytest.raises(AmbiguousError, match="live_mode") as caught:
+            async for batch in provider.look_up(queries):
+                found += batch
+
+        assert caught.value.brake is Brake.CREDENTIALS
+        assert ("fetch" in server.calls) is few
+    assert {seen.key for seen in found if seen.conflict} == set(THREE.keys)
+
+
+async def test_other_peoples_transfers_in_the_other_mode_stop_nobody() -> None:
+    """Whether a live list shows the tests that were made before going live, nobody documents."""
+    async with connected(live_mode=True) as (provider, _):
+        await provider.send(THREE)
+
+        assert all(seen.conflict for seen in (await sweep(provider)).values())
+    async with connected(keys=["sk_live_a"], options={"api_key": "sk_live_a"}) as (provider, server):
+        await provider.send(THREE)
+
+        assert not any(
+            seen.conflict for seen in (await sweep(provider, [query(server.ledger.transfers()[0])])).values()
+        )
+
+
 async def test_a_reset_before_a_get_is_harmless() -> None:
     """Asking again moves no money, whoever does it."""
     async with connected(faults=[Fault(FaultKind.RESET_BEFORE, "fetch")]) as (provider, server):
@@ -285,6 +319,10 @@ def test_options_override_what_the_document_says() -> None:
         {"concurrency": 0},
         {"fee_percent": "a lot"},
         {"rate_per_secnod": 5},
+        {"extra_prefixes": {"orange_bf": "44"}},
+        {"extra_prefixes": {"orange_bf": ["440"]}},
+        {"extra_prefixes": {"sank_bf": ["44"]}},
+        {"extra_prefixes": ["44"]},
     ],
 )
 def test_an_option_that_cannot_be_used_is_refused(options: dict[str, Any]) -> None:
@@ -317,6 +355,17 @@ def test_wallets_are_the_documents() -> None:
     assert (orange.operators, moov.operators, sank.operators) == (("Orange",), ("Moov Africa",), ())
     assert (orange.automatic, moov.automatic, sank.automatic) == (True, True, False)
     assert (orange.fee_minor(101), orange.amount_minor_min, orange.decimals) == (3, 100, 0)
+
+
+async def test_numbers_that_the_document_does_not_print_are_paid_when_both_sides_say_so() -> None:
+    """The sandbox is as strict as the document unless it is told otherwise, item by item."""
+    prefixes = {"orange_bf": ["44", "46"]}
+    assert wallets({"extra_prefixes": prefixes})[0].prefixes[-2:] == ("44", "46")
+    async with connected() as (provider, _):
+        assert states(await provider.send(dispatch("44000000", "76000000"))) == ["failed", "accepted"]
+        assert states(await provider.send(dispatch("44000000", wallet="sank_bf", first=2))) == ["accepted"]
+    async with connected(extra_prefixes=prefixes) as (provider, _):
+        assert states(await provider.send(dispatch("44000000", "45000000"))) == ["accepted", "failed"]
 
 
 def test_the_registration_is_discovered() -> None:

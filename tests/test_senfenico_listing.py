@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from payout_engine.errors import AmbiguousError, RefusedError
+from payout_engine.providers.senfenico import listing
 from payout_engine.providers.senfenico.listing import TransferListReader
 
 AWKWARD = ["},", '"},{"', "]}", '"data":[', "}" * 120, "\\", "{[", 'a"},{"b', "é}€,"]
@@ -118,3 +120,81 @@ def test_a_piece_that_never_ends_is_given_up() -> None:
     with pytest.raises(AmbiguousError):
         for _ in range(20):
             reader.feed(b"x" * 1024 * 1024)
+
+
+# ---------------------------------------------------------------------------------------------- what it costs to read
+
+
+class Counted:
+    """Counts the bytes that a pattern or a decoder looks at: what it was handed, or went over."""
+
+    looked = 0
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def decode(self, data: Any) -> Any:
+        Counted.looked += len(bytes(data))
+        return self._real.decode(data)
+
+    def match(self, buffer: bytearray, at: int) -> Any:
+        found = self._real.match(buffer, at)
+        # One more than it took: the byte at which it stopped. A string without an end is looked at to the end.
+        Counted.looked += len(buffer) - at if buffer[found.end() : found.end() + 1] == b'"' else found.end() - at + 1
+        return found
+
+    def search(self, buffer: bytearray, at: int) -> Any:
+        found = self._real.search(buffer, at)
+        Counted.looked += (found.end() if found else len(buffer)) - at
+        return found
+
+
+HEAD = b'{"status": true, "message": "m", "data": ['
+FLOODS = {
+    "closing braces": b"}" * 200_000,
+    "opening braces": b"{" * 200_000,
+    "braces in a text": b'{"reference": "' + b"}" * 200_000,
+    "empty objects": b"{}" + b",{}" * 60_000,
+    "objects within objects": (b'{"a":' * 90 + b"1" + b"}" * 90 + b",") * 300,
+    "lists in an object": b'{"a":[' + b"[]," * 60_000,
+    "one huge text": b'{"a":"' + b"x" * 200_000,
+    "one text of escapes": b'{"a":"' + b'\\"' * 100_000,
+    "a number without end": b"1" * 200_000,
+    "spaces": b" " * 200_000,
+    "broken objects": b'{"a"},' * 30_000,
+}
+BEFORE_THE_LIST = {
+    "a message without end": b'{"message": "' + b"x" * 200_000,
+    "many keys": b'{"data":1,' * 20_000,
+    "spaces behind the key": b'{"data":' + b" " * 200_000,
+    "nearly": b'"data" ' * 30_000,
+}
+LOOKS_MAX = 8
+"""How often one byte may be looked at: for the cut, again where a text ended with the bytes, and in three decoders."""
+
+
+@pytest.mark.parametrize("name", [*FLOODS, *BEFORE_THE_LIST])
+@pytest.mark.parametrize("size", [100, 4_096, 1_000_000])
+def test_no_bytes_cost_more_than_their_number(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is looked at a bounded number of times, whatever the bytes are and wherever they are cut."""
+    for pattern in ("_START", "_OUTSIDE", "_INSIDE", "_TRANSFERS", "_ANY", "_ONE"):
+        monkeypatch.setattr(listing, pattern, Counted(getattr(listing, pattern)))
+    body = HEAD + FLOODS[name] if name in FLOODS else BEFORE_THE_LIST[name]
+    Counted.looked, fed = 0, 0
+    reader = TransferListReader(200)
+    with suppress(AmbiguousError):
+        for start in range(0, len(body), size):
+            fed += len(body[start : start + size])
+            reader.feed(body[start : start + size])
+        reader.close()
+
+    pieces = 1 + fed // size
+    assert Counted.looked <= LOOKS_MAX * fed + 200 * pieces
+
+
+@pytest.mark.parametrize("flood", [flood for name, flood in FLOODS.items() if name not in ("empty objects", "spaces")])
+def test_a_flood_is_no_list(flood: bytes) -> None:
+    """Whatever else it is, and also when it ends as a list does."""
+    for end in (b"", b"]}"):
+        with pytest.raises(AmbiguousError):
+            read(HEAD + flood + end, 65_536)

@@ -14,7 +14,7 @@ from payout_engine.errors import AmbiguousError, Brake, ConfigError, ProviderErr
 from payout_engine.lifecycle import State
 from payout_engine.model import Receipt
 from payout_engine.providers._http import Answer
-from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico import envelope, figures, wire
 
 ORDERS = [wire.Order(1_000 + n, f"7600000{n}", "orange_bf", f"key-{n}") for n in range(3)]
 DOCUMENTED_CODES = {
@@ -85,53 +85,100 @@ def test_a_bulk_body_is_what_the_document_prints() -> None:
 
 def test_every_documented_code_has_a_meaning() -> None:
     """The two tables together are the document's list, and none is in both."""
-    assert set(wire.REFUSALS) | wire.AMBIGUOUS_CODES == DOCUMENTED_CODES
-    assert not set(wire.REFUSALS) & wire.AMBIGUOUS_CODES
+    assert set(envelope.REFUSALS) | set(envelope.DOUBTS) == DOCUMENTED_CODES
+    assert not set(envelope.REFUSALS) & set(envelope.DOUBTS)
 
 
 @pytest.mark.parametrize(
-    ("code", "brake", "too_fast", "final"),
-    [
-        ("RATE_LIMIT_EXCEEDED", None, True, False),
-        ("INSUFFICIENT_FUNDS", Brake.FUNDS, False, False),
-        ("BATCH_SIZE_LIMIT_EXCEEDED", Brake.LIMIT, False, False),
-        ("UNSUPPORTED_PROVIDER", None, False, True),
-        ("INVALID_DATA", None, False, True),
-        ("INVALID_ACCOUNT", None, False, True),
-    ],
+    ("code", "brake", "too_fast"),
+    [("RATE_LIMIT_EXCEEDED", None, True), ("BATCH_SIZE_LIMIT_EXCEEDED", Brake.LIMIT, False)],
 )
 @pytest.mark.parametrize("status", [200, 400, 429])
-def test_a_documented_refusal_proves_that_nothing_was_done(
-    code: str, brake: Brake | None, too_fast: bool, final: bool, status: int
+def test_a_refusal_printed_for_bulk_calls_proves_that_nothing_was_done(
+    code: str, brake: Brake | None, too_fast: bool, status: int
 ) -> None:
     """The body decides, whatever the HTTP status below 500."""
     error = failure({"status": False, "message": "no", "error_code": code}, status)
 
     assert isinstance(error, RefusedError)
-    assert (error.brake, error.too_fast, error.final) == (brake, too_fast, final)
+    assert (error.brake, error.too_fast, error.final) == (brake, too_fast, False)
     assert error.reason == code.lower()
 
 
-@pytest.mark.parametrize("code", [*sorted(wire.AMBIGUOUS_CODES), "SOMETHING_NEW", "rate_limit_exceeded", ""])
+@pytest.mark.parametrize(
+    ("code", "brake"),
+    [
+        ("INSUFFICIENT_FUNDS", Brake.FUNDS),
+        ("UNSUPPORTED_PROVIDER", Brake.LIMIT),
+        ("INVALID_DATA", Brake.LIMIT),
+        ("INVALID_ACCOUNT", Brake.LIMIT),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_no_that_is_not_printed_for_bulk_calls_is_a_doubt_that_stops(code: str, brake: Brake, status: int) -> None:
+    """Nobody says that none of a hundred transfers was made; so none is freed, and no other chunk follows."""
+    error = failure({"status": False, "message": "no", "error_code": code}, status)
+
+    assert isinstance(error, AmbiguousError)
+    assert (error.reason, error.brake) == (code.lower(), brake)
+
+
+def test_a_lack_of_funds_is_printed_for_a_single_creation_only() -> None:
+    """The document's sample of the one call is no sample of the other, also when the other holds one transfer."""
+    document = {"status": False, "message": "Insufficient balance for Sank BF.", "error_code": "INSUFFICIENT_FUNDS"}
+    with pytest.raises(RefusedError) as single:
+        wire.read_created(answer(document))
+    assert single.value.brake is Brake.FUNDS
+    for code in ("INVALID_DATA", "INVALID_ACCOUNT", "UNSUPPORTED_PROVIDER"):
+        with pytest.raises(AmbiguousError):
+            wire.read_created(answer({**document, "error_code": code}))
+    with pytest.raises(AmbiguousError):
+        wire.read_bulk(answer(document))
+    with pytest.raises(AmbiguousError):
+        wire.read_transfer(answer(document))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [*sorted(code for code, brake in envelope.DOUBTS.items() if not brake), "SOMETHING_NEW", "rate_limit_exceeded", ""],
+)
 def test_any_other_code_proves_nothing(code: str) -> None:
     """What says "try again later", belongs to another call, or is not documented, leaves the payouts unknown."""
-    assert isinstance(failure({"status": False, "message": "no", "error_code": code}), AmbiguousError)
+    error = failure({"status": False, "message": "no", "error_code": code})
+
+    assert isinstance(error, AmbiguousError) and error.brake is None
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403])
+def test_a_key_that_is_not_accepted_frees_and_stops_in_the_documents_own_words(status: int) -> None:
+    """The printed body, whatever the HTTP status."""
+    error = failure({"status": False, "message": "Invalid API key"}, status)
+
+    assert isinstance(error, RefusedError)
+    assert error.brake is Brake.CREDENTIALS
 
 
 @pytest.mark.parametrize(
     ("document", "status"),
     [
-        ({"status": False, "message": "Invalid API key"}, 200),
-        ({"status": False, "message": "Invalid API key"}, 403),
-        ({"status": False, "message": "This API key is disabled"}, 403),
         (b"<html>Unauthorized</html>", 401),
+        (b"", 401),
+        (b"{}", 401),
+        ({"status": False, "message": "Unauthorized"}, 401),
+        ({"status": False, "message": "Invalid API key", "error_code": "INVALID_DATA"}, 401),
+        ({"status": False, "message": "Invalid API key", "failed_transfers": []}, 401),
+        ({"status": True, "message": "Invalid API key"}, 401),
+        ({"status": False, "message": "no", "error_code": "RATE_LIMIT_EXCEEDED"}, 401),
+        ({"status": True, "message": "3 transfers queued for processing", "failed_transfers": []}, 401),
+        ({"status": False, "message": "This API key is disabled"}, 403),
+        ({"status": False, "message": "Invalid API key for this transfer"}, 200),
     ],
 )
-def test_a_key_that_is_not_accepted_stops_the_account(document: object, status: int) -> None:
-    """The document's own words, or 401 with anything."""
+def test_other_words_about_the_key_stop_and_free_nobody(document: object, status: int) -> None:
+    """A proxy's 401, or a sentence nobody printed, may come after the money moved."""
     error = failure(document, status)
 
-    assert isinstance(error, RefusedError)
+    assert isinstance(error, AmbiguousError)
     assert error.brake is Brake.CREDENTIALS
 
 
@@ -142,6 +189,7 @@ def test_a_key_that_is_not_accepted_stops_the_account(document: object, status: 
         (b"<html>Too many</html>", 429),
         (b"<html>Bad gateway</html>", 502),
         ({"status": True, "message": "3 transfers queued for processing", "failed_transfers": []}, 500),
+        ({"status": False, "message": "Invalid API key"}, 500),
         ({"status": False, "message": "no", "error_code": "RATE_LIMIT_EXCEEDED"}, 503),
         (b"", 200),
         (b"null", 200),
@@ -156,11 +204,13 @@ def test_a_key_that_is_not_accepted_stops_the_account(document: object, status: 
 )
 def test_what_the_document_does_not_show_is_ambiguous(document: object, status: int) -> None:
     """Proxies, crashes and surprises prove nothing."""
-    assert isinstance(failure(document, status), AmbiguousError)
+    error = failure(document, status)
+
+    assert isinstance(error, AmbiguousError) and error.brake is None
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=200), st.integers(100, 599).filter(lambda status: status != 401))
+@given(st.binary(max_size=200), st.integers(100, 599))
 def test_noise_is_never_a_receipt(body: bytes, status: int) -> None:
     """Random bytes raise one of our errors, and never one that says nothing was done."""
     with pytest.raises(AmbiguousError):
@@ -256,8 +306,9 @@ def test_a_refusal_of_the_call_that_lists_items_is_believed_item_by_item() -> No
     assert states(bulk("No", *everything, status=False)) == ["failed"] * 3
     assert states(bulk("No", *everything[:2], status=False)) == ["failed", "failed", "unknown"]
     assert states(bulk("No", *everything, status=False, error_code="INVALID_DATA")) == ["failed"] * 3
-    with pytest.raises(AmbiguousError):
-        bulk("No", *everything, status=False, error_code="INTERNAL_ERROR")
+    for code in ("INTERNAL_ERROR", "SOMETHING_NEW", "RATE_LIMIT_EXCEEDED"):
+        with pytest.raises(AmbiguousError):
+            bulk("No", *everything, status=False, error_code=code)
 
 
 @settings(deadline=None)
@@ -314,7 +365,27 @@ def test_any_other_status_is_accepted_and_says_which(word: str) -> None:
 
     assert sighting.receipt.state is State.ACCEPTED
     assert sighting.receipt.reason == "status_not_documented"
-    assert sighting.receipt.message == wire.scrubbed(word)
+    assert sighting.receipt.message == envelope.scrubbed(word)
+
+
+@pytest.mark.parametrize(
+    ("key", "live_mode", "contradicts"),
+    [
+        ("sk_live_a", True, False),
+        ("sk_live_a", False, True),
+        ("sk_live_a", None, False),
+        ("sk_test_a", True, True),
+        ("sk_test_a", False, False),
+        ("another", True, False),
+        ("another", False, False),
+    ],
+)
+def test_a_transfer_of_the_other_mode_is_a_contradiction(key: str, live_mode: bool | None, contradicts: bool) -> None:
+    """A live key's payout is not paid by a transfer in test mode, and the other way round."""
+    (sighting,) = wire.sightings([transfer(status="success", live_mode=live_mode)], wire.live_key(key))
+
+    assert bool(sighting.conflict) is contradicts
+    assert ("test mode" in sighting.conflict) is (contradicts and key == "sk_live_a")
 
 
 @pytest.mark.parametrize("other", [{"ext_id": None}, {"ext_id": ""}, {"recipient_phone": ""}])
@@ -348,12 +419,12 @@ def test_a_transfer_that_cannot_be_matched_is_passed_over(other: dict[str, Any])
 )
 def test_amounts_are_exact_or_agree_with_nothing(written: bytes, amount: int) -> None:
     """No float, no guess: an odd amount contradicts every payout."""
-    assert wire.exact_amount(msgspec.Raw(written)) == amount
+    assert figures.exact_amount(msgspec.Raw(written)) == amount
 
 
 def test_another_currency_agrees_with_nothing() -> None:
     """A thousand euros are not a thousand francs."""
-    assert wire.sightings([transfer(currency="EUR")])[0].amount_minor == wire.AMOUNT_CONTRADICTION
+    assert wire.sightings([transfer(currency="EUR")])[0].amount_minor == figures.AMOUNT_CONTRADICTION
 
 
 # --------------------------------------------------------------------------------------------------- odds and ends
@@ -383,22 +454,22 @@ def test_unreadable_balances_are_an_error(data: object) -> None:
 )
 def test_a_fee_becomes_basis_points(percent: str | int | float, points: int) -> None:
     """As written, and rounded up beyond a hundredth of a percent."""
-    assert wire.fee_basis_points(percent) == points
+    assert figures.fee_basis_points(percent) == points
 
 
 @pytest.mark.parametrize("percent", ["", "a", "-1", "NaN", "Infinity", "101", -0.1])
 def test_what_is_no_fee_is_refused(percent: str | float) -> None:
     """A configuration mistake is told before anything is planned."""
     with pytest.raises(ConfigError):
-        wire.fee_basis_points(percent)
+        figures.fee_basis_points(percent)
 
 
 def test_no_phone_and_no_key_in_what_is_kept() -> None:
     """The provider's words are recorded and shown, so they are cleaned first."""
-    text = wire.scrubbed("63000001 and 22670123456\nare wrong, sk_live_abc-123 too " + "x" * 1_000)
+    text = envelope.scrubbed("63000001 and 22670123456\nare wrong, sk_live_abc-123 too " + "x" * 1_000)
 
     assert "63000001" not in text and "70123456" not in text and "abc-123" not in text
-    assert "\n" not in text and len(text) <= wire.TEXT_CHARS_MAX
+    assert "\n" not in text and len(text) <= envelope.TEXT_CHARS_MAX
     assert "76000000" not in repr(ORDERS[0]) + repr(transfer())
 
 

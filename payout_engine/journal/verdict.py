@@ -73,6 +73,8 @@ def _absent(known: Receipt, seen: Receipt, at: float) -> Verdict:
 
 def _conflict(payout: Payout, known: Receipt, sighting: Sighting) -> str:
     seen = sighting.receipt
+    if sighting.conflict:
+        return sighting.conflict
     if known.state in _NEVER_SENT:
         return f"the provider shows it as {seen.state}, but it was never sent, or was provably refused ({known.state})"
     if sighting.amount_minor is not None and sighting.amount_minor != payout.amount_minor:

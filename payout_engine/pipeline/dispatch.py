@@ -278,7 +278,10 @@ class Dispatcher:
         except RefusedError as error:
             return [self._refused(dispatch, error)]
         except AmbiguousError as error:
-            self._trouble(error)
+            if error.brake is None:
+                self._trouble(error)
+            else:
+                self._brake(dispatch.lane, error.brake, error)
             return [Receipt(State.UNKNOWN, error.reason, str(error))]
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
@@ -315,9 +318,12 @@ class Dispatcher:
         elif error.final:
             return Receipt(State.FAILED, error.reason, str(error))
         else:
-            lane = dispatch.lane if error.brake is Brake.FUNDS else None
-            self.stop(lane, error.brake or Brake.LIMIT, str(error))
+            self._brake(dispatch.lane, error.brake or Brake.LIMIT, error)
         return Receipt(State.READY, error.reason, str(error))
+
+    def _brake(self, lane: Lane, brake: Brake, error: ProviderError) -> None:
+        """Obey the brake of an answer: the balance is the lane's, everything else is the account's."""
+        self.stop(lane if brake is Brake.FUNDS else None, brake, str(error))
 
     def _trouble(self, error: ProviderError) -> None:
         self._troubles += 1

@@ -127,11 +127,10 @@ class _FirstLook:
         try:
             async for sightings in self._sightings():
                 await self._apply(sightings)
-        except RefusedError as error:
-            wait_seconds = min(error.retry_after_seconds or 0.0, ASKED_LONGER_SECONDS_MAX)
-            return Looked(str(error), error.brake or Brake.PROVIDER_DOWN), wait_seconds
         except ProviderError as error:
-            return Looked(str(error)), 0.0
+            asked_seconds = error.retry_after_seconds if isinstance(error, RefusedError) else None
+            brake = Brake.CREDENTIALS if error.brake is Brake.CREDENTIALS else Brake.PROVIDER_DOWN
+            return Looked(str(error), brake), min(asked_seconds or 0.0, ASKED_LONGER_SECONDS_MAX)
         except JournalError:
             raise
         except Exception as error:

@@ -15,7 +15,7 @@ import anyio
 import msgspec
 
 from payout_engine import clock, observe
-from payout_engine.errors import Brake, JournalError, ProviderError, RefusedError
+from payout_engine.errors import Brake, JournalError, ProviderError
 from payout_engine.lifecycle import State
 from payout_engine.limits import QUERIES_BATCH
 from payout_engine.model import Query, Sighting, Tally
@@ -70,7 +70,7 @@ class Follower:
     Attributes:
         account: the account's name.
         sent: set by the owner when nothing more will be sent, so that the follower may end.
-        refused: why the account's key was not accepted while following, or empty.
+        refused: why the account's key was not accepted while following, or is not the one that was meant; or empty.
         gave_up: True when it ended because look-ups kept failing, so that nobody has looked for what is unknown.
 
     Args:
@@ -190,12 +190,10 @@ class Follower:
         try:
             async for sightings in self._sightings():
                 changed += await self._apply(sightings)
-        except RefusedError as error:
+        except ProviderError as error:
             problem = str(error)
             if error.brake is Brake.CREDENTIALS:
                 self.refused = problem
-        except ProviderError as error:
-            problem = str(error)
         except JournalError:
             raise
         except Exception as error:
@@ -211,7 +209,8 @@ class Follower:
         Raises:
             ProviderError: a page failed; the pages behind it were asked for all the same.
         """
-        after, failed = 0, None
+        after = 0
+        failed: ProviderError | None = None
         while True:
             start = after
             queries, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, start)
@@ -222,7 +221,7 @@ class Follower:
                         yield await self._without_stale_absence(sightings, queries, start)
                 except ProviderError as error:
                     failed = error
-            if not after or sweep or (isinstance(failed, RefusedError) and failed.brake):
+            if not after or sweep or (failed is not None and failed.brake):
                 break
         if failed is not None:
             raise failed

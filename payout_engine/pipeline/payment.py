@@ -375,8 +375,15 @@ class Payment:
             await self._safely(follower.run)
             waiting.cancel_scope.cancel()
         self._timed_out = self._timed_out or follower.gave_up
-        if follower.refused and all(stop.account != follower.account for stop in self._stops):
-            self._stops.append(Stop(follower.account, None, Brake.CREDENTIALS, follower.refused))
+        if follower.refused:
+            self._refuse_key(follower.account, follower.refused)
+
+    def _refuse_key(self, account: str, why: str) -> None:
+        """Send nothing more with a key that a look-up found not to be accepted, or not to be the one that was meant."""
+        if account in self._dispatchers:
+            self._dispatchers[account].stop(None, Brake.CREDENTIALS, why)
+        elif all(stop.account != account or stop.lane is not None for stop in self._stops):
+            self._stops.append(Stop(account, None, Brake.CREDENTIALS, why))
 
     async def _limit(self, follower: Follower, scope: anyio.CancelScope) -> None:
         """End the following when its time is over or a person asks; never before everything was sent."""

@@ -206,6 +206,8 @@ class Router:
         if stated and wallet.currency not in stated:
             said = recipient.currency_word
             return problem("wrong_currency", stated=said, wallet=wallet.title, currency=wallet.currency)
+        if _unlisted(wallet, recipient):
+            return _prefix_refused(one, wallet, wallets, recipient)
         warning = _mismatch(wallet, recipient)
         if warning is not None and warning.code == "wallet_mismatch":
             return warning
@@ -254,13 +256,20 @@ def _choose(one: Served, wallets: Sequence[Wallet], recipient: Recipient) -> Wal
     for serves in (_lists, _serves_operator, _serves_anyone):
         found = next((wallet for wallet in automatic if serves(wallet, recipient)), None)
         if found is not None:
-            return found
+            return found  # It may be one whose list lacks the number, which the caller then says.
     return _unserved(one, wallets, recipient)
 
 
 def _lists(wallet: Wallet, recipient: Recipient) -> bool:
     """The provider's own list of prefixes names the number."""
     return bool(recipient.national) and recipient.national.startswith(tuple(wallet.prefixes))
+
+
+def _unlisted(wallet: Wallet, recipient: Recipient) -> bool:
+    """The provider prints a list of prefixes, and the number, which is not another operator's, is not on it."""
+    if not wallet.prefixes or not recipient.national or _lists(wallet, recipient):
+        return False
+    return not recipient.operator or _serves_operator(wallet, recipient)
 
 
 def _serves_operator(wallet: Wallet, recipient: Recipient) -> bool:
@@ -275,18 +284,31 @@ def _serves_anyone(wallet: Wallet, recipient: Recipient) -> bool:
 
 def _unserved(one: Served, wallets: Sequence[Wallet], recipient: Recipient) -> Problem:
     """Say which operators are served, and which wallets may be named for such a number."""
-    nameable = ", ".join(wallet.code for wallet in wallets if _serves_anyone(wallet, recipient))
     served = sorted({operator for wallet in wallets if wallet.automatic for operator in wallet.operators})
     if not served:
         codes = ", ".join(wallet.code for wallet in wallets)
         return problem("wallet_needed", account=one.account, codes=codes)
-    hint = (
-        f" Ask the recipient for another number, or write {nameable} as the wallet if they have one."
-        if nameable
-        else ""
-    )
     operator = recipient.operator or "This operator's"
+    hint = _hint(wallets, recipient)
     return problem("operator_not_served", operator=operator, account=one.account, served=", ".join(served), hint=hint)
+
+
+def _prefix_refused(one: Served, wallet: Wallet, wallets: Sequence[Wallet], recipient: Recipient) -> Problem:
+    """Say that the provider's own list lacks such numbers, and what to do if it pays them all the same."""
+    return problem(
+        "prefix_not_served",
+        wallet=wallet.title,
+        wallet_code=wallet.code,
+        account=one.account,
+        prefix=recipient.national[: max(map(len, wallet.prefixes))],
+        hint=_hint(wallets, recipient),
+    )
+
+
+def _hint(wallets: Sequence[Wallet], recipient: Recipient) -> str:
+    """Name the wallets that may be written for any number, in a sentence with the space before it."""
+    codes = ", ".join(wallet.code for wallet in wallets if _serves_anyone(wallet, recipient))
+    return f" Ask the recipient for another number, or write {codes} as the wallet if they have one." if codes else ""
 
 
 def _named(wallets: Sequence[Wallet], word: str) -> Wallet | None:

@@ -11,16 +11,18 @@ Called by the providers' `client.py` only.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator, Mapping
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from enum import Enum
 
 import aiohttp
+import anyio
 import msgspec
 from yarl import URL
 
 from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
-from payout_engine.limits import ANSWER_BYTES_MAX
+from payout_engine.limits import ANSWER_BYTES_MAX, LIST_BYTES_MAX, LIST_SECONDS_MAX
 
 KEEPALIVE_SECONDS = 10.0
 """How long an idle connection is kept. A connection that the server closed meanwhile fails ambiguously, because the
@@ -118,30 +120,55 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Stream:
-    """An answer that is read piece by piece."""
+    """An answer that is read piece by piece.
 
-    def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
+    Args:
+        response: the answer.
+        host: who answers.
+        bytes_max: more is no answer.
+        ends_at: after this, on the loop's clock, it is given up.
+    """
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        host: str,
+        *,
+        bytes_max: int = LIST_BYTES_MAX,
+        ends_at: float = math.inf,
+    ) -> None:
         self.status = response.status
         self._response = response
         self._host = host
+        self._bytes_left = bytes_max
+        self._ends_at = ends_at
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body in pieces of any size.
 
         Raises:
-            AmbiguousError: it did not come to its end.
+            AmbiguousError: it did not come to its end, or is too long, or took too long.
         """
         while True:
             failure: ProviderError | None = None
+            chunk = b""
             try:
                 chunk = await self._response.content.readany()
             except Exception as error:
                 failure = _translated(error, self._host)
-            if failure is not None:
+            if failure is not None and (failure.reason != "timeout" or anyio.current_time() < self._ends_at):
                 raise failure
+            if failure is not None or (chunk and anyio.current_time() >= self._ends_at):
+                raise AmbiguousError("answer_too_slow", self._unended("all the time that it may take"))
             if not chunk:
                 return
+            self._bytes_left -= len(chunk)
+            if self._bytes_left < 0:
+                raise AmbiguousError("answer_too_long", self._unended("more bytes than any answer should have"))
             yield chunk
+
+    def _unended(self, after: str) -> str:
+        return f"{self._host} did not come to the end of its answer after {after}, so it was given up."
 
     async def answer(self) -> Answer:
         """Read the rest as one answer.
@@ -157,6 +184,20 @@ class Stream:
         return Answer(self.status, bytes(body), _retry_after_seconds(self._response.headers.get("Retry-After", "")))
 
 
+OpenSession = Callable[[Mapping[str, str], int], aiohttp.ClientSession]
+"""Makes the connections, given the headers of every request and how many connections there may be at once."""
+
+
+def connections(headers: Mapping[str, str], limit: int) -> aiohttp.ClientSession:
+    """Return real connections: the ones that every run uses."""
+    return aiohttp.ClientSession(
+        headers=headers,
+        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=KEEPALIVE_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
 class HttpClient:
     """Keep-alive connections to one base address.
 
@@ -166,6 +207,7 @@ class HttpClient:
         timeout_seconds: for one whole call; for a stream, between two pieces.
         loopback_only: refuse any host but this machine.
         concurrency: paying calls on the wire at once, at most.
+        open_session: makes the connections; a simulation gives its own, which lead to a simulated bank.
 
     Raises:
         ConfigError: the address cannot be used.
@@ -179,15 +221,16 @@ class HttpClient:
         timeout_seconds: float,
         loopback_only: bool,
         concurrency: int,
+        open_session: OpenSession = connections,
     ) -> None:
         self._base = _checked_url(base_url, loopback_only=loopback_only)
         self._prefix = str(self._base).rstrip("/")
         self._headers = {"Accept": "application/json", **headers}
-        connect_seconds = min(CONNECT_SECONDS_MAX, timeout_seconds)
-        self._whole = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=connect_seconds)
-        # A list may take minutes in all; it is dead only when nothing comes for the length of one call.
-        self._endless = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=timeout_seconds)
+        self._timeout_seconds = timeout_seconds
+        self._connect_seconds = min(CONNECT_SECONDS_MAX, timeout_seconds)
+        self._whole = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=self._connect_seconds)
         self._connections = concurrency + CONNECTIONS_SPARE
+        self._open_session = open_session
         self._session: aiohttp.ClientSession | None = None
         self._post_urls: dict[str, URL] = {}
         self.host = f"{self._base.host}:{self._base.port}"
@@ -212,19 +255,32 @@ class HttpClient:
         return await self._call("GET", self._url(path), None)
 
     @asynccontextmanager
-    async def stream(self, path: str) -> AsyncIterator[Stream]:
-        """GET `path` and hand out the answer to be read piece by piece. Raises as `post_json` does."""
+    async def stream(
+        self, path: str, *, bytes_max: int = LIST_BYTES_MAX, seconds_max: float = LIST_SECONDS_MAX
+    ) -> AsyncIterator[Stream]:
+        """GET `path` and hand out the answer to be read piece by piece. Raises as `post_json` does.
+
+        Args:
+            path: what to get.
+            bytes_max: a longer answer ends in `AmbiguousError`.
+            seconds_max: so does one that takes longer, whatever takes the time.
+        """
+        # A list may take minutes in all; before that it is dead when nothing comes for the length of one call.
+        patience = aiohttp.ClientTimeout(
+            total=seconds_max, sock_connect=self._connect_seconds, sock_read=self._timeout_seconds
+        )
+        ends_at = anyio.current_time() + seconds_max
         failure: ProviderError | None = None
         try:
             response = await self._opened().get(
-                self._url(path), allow_redirects=False, timeout=self._endless, read_bufsize=STREAM_BUFFER_BYTES
+                self._url(path), allow_redirects=False, timeout=patience, read_bufsize=STREAM_BUFFER_BYTES
             )
         except Exception as error:
             failure = _translated(error, self.host)
         if failure is not None:
             raise failure
         try:
-            yield Stream(response, self.host)
+            yield Stream(response, self.host, bytes_max=bytes_max, ends_at=ends_at)
         finally:
             # Closing, not releasing: an unread rest would otherwise be read by the next call.
             response.close()
@@ -255,12 +311,7 @@ class HttpClient:
     def _opened(self) -> aiohttp.ClientSession:
         """Open the session at first use: it belongs to the running loop, and accounts are configured before it runs."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                headers=self._headers,
-                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
+            self._session = self._open_session(self._headers, self._connections)
         return self._session
 
 

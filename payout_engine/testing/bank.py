@@ -13,6 +13,8 @@ from __future__ import annotations
 import random  # noqa: TID251 - every draw is from a generator that the simulation has seeded
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -87,13 +89,31 @@ class Transfer(msgspec.Struct):
         return State.PAID if self.pays else State.FAILED
 
 
-class _Request(msgspec.Struct):
-    """One call on its way."""
+class BrokenError(Exception):
+    """No answer came back whole.
 
-    dispatch: Dispatch
+    Attributes:
+        fault: `NOT_HEARD` and `LOST` before the bank heard the request, `UNANSWERED` after; `SILENT`: nobody can say.
+        answer: of an answer that was lost, what it would have been.
+    """
+
+    def __init__(self, fault: Fault, answer: Any = None) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+        self.answer = answer
+
+
+class _Request(msgspec.Struct):
+    """One call on its way: what it is called in the trace, and what the bank does once it hears it."""
+
+    told: str
+    execute: Callable[[], Any]
     answered: anyio.Event
-    answer: Sequence[Receipt] | ProviderError | None = None
+    answer: Any = None
     hung_up: bool = False
+
+
+Option = TypeVar("Option")
 
 
 class Bank:
@@ -152,6 +172,10 @@ class Bank:
         """Draw a number."""
         return self._chance.uniform(least, most)
 
+    def choice(self, options: Sequence[Option]) -> Option:
+        """Draw one of several."""
+        return self._chance.choice(options)
+
     def shuffled(self, sightings: Sequence[Sighting]) -> list[Sighting]:
         """Return sightings out of order, some of them twice."""
         again = [sighting for sighting in sightings if self.happens(Fault.REPEATED)]
@@ -163,13 +187,34 @@ class Bank:
 
     async def speak(self, dispatch: Dispatch) -> Sequence[Receipt]:
         """Carry a request to the bank and its answer back, or not. Raises what `Provider.send` may raise."""
+        try:
+            answer: Sequence[Receipt] | ProviderError = await self.carry(
+                _told(dispatch), partial(self._execute, dispatch)
+            )
+        except BrokenError as broken:
+            kind, reason, text = _MEANINGS[broken.fault]
+            raise kind(reason, text) from None
+        if isinstance(answer, ProviderError):
+            raise answer
+        return answer
+
+    async def carry(self, told: str, execute: Callable[[], Any]) -> Any:
+        """Carry a request to the bank, which then executes it, and the answer back.
+
+        Args:
+            told: what to call the request in the trace.
+            execute: what the bank does when it hears it; returns the answer.
+
+        Raises:
+            BrokenError: no answer came back, whatever became of the request.
+        """
         if self.happens(Fault.NOT_HEARD):
             await anyio.sleep(self.between(0.0, 0.1))
-            raise NotSentError("connect_failed", "The provider cannot be reached.")
+            raise BrokenError(Fault.NOT_HEARD)
         if self.happens(Fault.LOST):
             await anyio.sleep(self.between(0.05, TIMEOUT_SECONDS))
-            raise AmbiguousError("connection_reset", "The connection broke.")
-        request = _Request(dispatch, anyio.Event())
+            raise BrokenError(Fault.LOST)
+        request = _Request(told, execute, anyio.Event())
         stubborn = self.happens(Fault.STUBBORN)
         self._tasks.start_soon(self._journey, request, stubborn, self._thinking_seconds(), self._answer_goes())
         try:
@@ -178,8 +223,8 @@ class Bank:
         finally:
             request.hung_up = True
         if request.answer is None:
-            raise AmbiguousError("timeout", "No answer came in time.")
-        if isinstance(request.answer, ProviderError):
+            raise BrokenError(Fault.SILENT)
+        if isinstance(request.answer, BrokenError):
             raise request.answer
         return request.answer
 
@@ -196,32 +241,31 @@ class Bank:
         """One request's way, whatever its sender does."""
         await anyio.sleep(self.between(*TRAVEL_SECONDS))
         if request.hung_up and not stubborn:
-            self._tell(f"the wire loses {_told(request.dispatch)}")
+            self._tell(f"the wire loses {request.told}")
             return
         self.arrivals.append(anyio.current_time())
         await anyio.sleep(thinking_seconds)
-        answer = self._execute(request.dispatch)
+        answer = request.execute()
         late = " after its sender had gone" if request.hung_up else ""
-        words = f"{type(answer).__name__} {answer}" if isinstance(answer, ProviderError) else _words(answer)
-        self._tell(f"the bank answers {_told(request.dispatch)}{late}: {words}{f' ({lost})' if lost else ''}")
+        self._tell(f"the bank answers {request.told}{late}: {_words(answer)}{f' ({lost})' if lost else ''}")
         if lost is Fault.SILENT:
             return
         await anyio.sleep(self.between(0.01, 0.05))
-        request.answer = AmbiguousError("connection_reset", "The connection broke.") if lost else answer
+        request.answer = BrokenError(lost, answer) if lost else answer
         request.answered.set()
 
     def _execute(self, dispatch: Dispatch) -> Sequence[Receipt] | ProviderError:
         """Do what is asked, or refuse it before anything was done."""
-        refusal = self._refusal(dispatch)
+        refusal = self.refusal(dispatch)
         if refusal is not None:
             return refusal
         pairs = zip(dispatch.keys, dispatch.payouts, strict=True)
-        receipts = [self._take(key, payout, dispatch.lane.name) for key, payout in pairs]
+        receipts = [self.take(key, payout, dispatch.lane.name) for key, payout in pairs]
         if self.happens(Fault.ADAPTER):
             return receipts[1:]
         return receipts
 
-    def _refusal(self, dispatch: Dispatch) -> ProviderError | None:
+    def refusal(self, dispatch: Dispatch) -> ProviderError | None:
         """Return why the whole call is refused, if it is. Nothing of it is processed then."""
         at = anyio.current_time()
         if self.happens(Fault.LOCKED):
@@ -238,7 +282,7 @@ class Bank:
             return RefusedError("insufficient_funds", "The balance is too low.", brake=Brake.FUNDS)
         return None
 
-    def _take(self, key: str, payout: Payout, lane_name: str) -> Receipt:
+    def take(self, key: str, payout: Payout, lane_name: str) -> Receipt:
         """Take in one payout, or refuse it before processing, and answer for it."""
         at = anyio.current_time()
         known = [transfer for transfer in self.transfers if transfer.key == key and self._remembers(transfer, at)]
@@ -390,5 +434,20 @@ def _told(dispatch: Dispatch) -> str:
     return f"lines {', '.join(str(payout.line) for payout in dispatch.payouts)} of chunk {dispatch.chunk_id & 0xFFFFFF}"
 
 
-def _words(receipts: Sequence[Receipt]) -> str:
-    return " ".join(f"{receipt.state}{f'({receipt.reason})' if receipt.reason else ''}" for receipt in receipts)
+def _words(answer: object) -> str:
+    """Tell an answer: an error, or one receipt for each payout, or the bytes of a wire."""
+    if isinstance(answer, ProviderError):
+        return f"{type(answer).__name__} {answer}"
+    if not isinstance(answer, Sequence):
+        return str(answer)
+    return " ".join(f"{receipt.state}{f'({receipt.reason})' if receipt.reason else ''}" for receipt in answer)
+
+
+_BROKEN = (AmbiguousError, "connection_reset", "The connection broke.")
+_MEANINGS: Mapping[Fault, tuple[type[ProviderError], str, str]] = {
+    Fault.NOT_HEARD: (NotSentError, "connect_failed", "The provider cannot be reached."),
+    Fault.LOST: _BROKEN,
+    Fault.UNANSWERED: _BROKEN,
+    Fault.SILENT: (AmbiguousError, "timeout", "No answer came in time."),
+}
+"""What a client without a wire makes of a request that was not answered."""

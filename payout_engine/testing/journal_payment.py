@@ -246,11 +246,12 @@ class PaymentSuite:
             assert await states(journal, "run") == {1: State.SENDING}
 
     @pytest.mark.parametrize("state", [State.ACCEPTED, State.UNKNOWN])
-    @pytest.mark.parametrize("wrong", ["amount", "recipient", "reference"])
+    @pytest.mark.parametrize("wrong", ["amount", "recipient", "reference", "mode"])
     async def test_a_contradiction_about_an_open_payout_holds_it(
         self, journal_factory: JournalFactory, state: State, wrong: str
     ) -> None:
-        """Another amount, recipient or provider reference never becomes paid; a person is told once."""
+        """Another amount, recipient or provider reference, or what the provider's adapter says of the transfer itself,
+        never becomes paid; a person is told once."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]))
             dispatch = await sent(journal, "run", Receipt(state, provider_reference="T1"))
@@ -259,6 +260,7 @@ class PaymentSuite:
                 Receipt(State.PAID, provider_reference="T2" if wrong == "reference" else "T1"),
                 999 if wrong == "amount" else 1001,
                 "22679999999" if wrong == "recipient" else "22670000001",
+                "the provider shows it as a test" if wrong == "mode" else "",
             )
             applied = await journal.apply([sighting])
             assert [(o.status, o.reason) for o in applied.outcomes] == [(State.HELD, "contradiction")]

@@ -120,8 +120,27 @@ class FaultSuite(ProviderTests):
             except ConfigError:
                 return  # Seen at once: better still.
             for error in errors:
-                assert isinstance(error, RefusedError) and error.brake is Brake.CREDENTIALS, error
+                # Refused, or in doubt where the provider's document does not say how it refuses a key.
+                assert isinstance(error, RefusedError | AmbiguousError) and error.brake is Brake.CREDENTIALS, error
             assert not scene.server.paid()
+
+    @pytest.mark.parametrize(
+        "body", [HTML, b"", b"{}", b'{"error":"unauthorized"}'], ids=["html", "empty", "bare", "json"]
+    )
+    async def test_a_refusal_of_credentials_in_no_documented_words_frees_nobody_and_stops(
+        self, payer: Registration, body: bytes
+    ) -> None:
+        """HTTP 401 from whoever stands before the provider: money may have moved, and the next call fares no better."""
+        async with playing(payer) as scene:
+            scene.relay.answer(lambda _: http(401, body), scene.server.paying_endpoint, *scene.server.asking_endpoints)
+            sent = scene.dispatch()
+            said = await attempt(scene.relayed, sent)
+            assert isinstance(said, AmbiguousError) and said.brake is Brake.CREDENTIALS, said
+            assert set(scene.server.paid()) == set(sent.keys)
+            if scene.provider.traits.look_up is not LookUpKind.NONE:
+                with pytest.raises(ProviderError) as caught:
+                    await ask(scene.relayed, sent)
+                assert caught.value.brake is Brake.CREDENTIALS
 
     async def test_an_expired_token_is_renewed_and_pays_once(self, payer: Registration) -> None:
         """A call refused for its token moved nothing, so a new token and a second call is no second payment."""

@@ -14,11 +14,13 @@ from typing import Any
 
 import msgspec
 
-from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
+from payout_engine.errors import AmbiguousError, Brake, ConfigError, NotSentError, ProviderError
 from payout_engine.limits import CHUNK_SIZE, RECEIPTS_BATCH
 from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
+from payout_engine.providers._http import OpenSession, connections
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.client import BASE_URL, SenfenicoClient
+from payout_engine.providers.senfenico.figures import fee_basis_points
 from payout_engine.registration import Account
 from payout_engine.traits import KeyPromise, LookUpKind, Traits, Wallet
 
@@ -55,12 +57,15 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rate_per_second: bulk calls per second, if the contract says another figure than the document.
         concurrency: calls on the wire at once.
         fee_percent: the fee on top of each transfer, in percent, as a string or a number.
+        extra_prefixes: by wallet, beginnings of numbers that the document does not print for it and that Senfenico has
+            said it pays, such as `{ orange_bf = ["44", "45", "46"] }`.
     """
 
     batch_limit: int = wire.BATCH_LIMIT
     rate_per_second: float = wire.CALLS_PER_SECOND
     concurrency: int = TRAITS.concurrency
     fee_percent: str | int | float = FEE_PERCENT_DEFAULT
+    extra_prefixes: Mapping[str, Sequence[str]] = {}
 
 
 def options_of(written: Mapping[str, Any]) -> Options:
@@ -79,6 +84,11 @@ def options_of(written: Mapping[str, Any]) -> Options:
         raise ConfigError("rate_per_second must be above 0")
     if not 1 <= options.concurrency <= 1_000:
         raise ConfigError("concurrency must be 1 to 1000")
+    for wallet, prefixes in options.extra_prefixes.items():
+        if wallet not in wire.PREFIXES:
+            raise ConfigError(f"extra_prefixes: {wallet!r} is none of {', '.join(wire.PREFIXES)}")
+        if not all(len(prefix) == 2 and prefix.isascii() and prefix.isdigit() for prefix in prefixes):
+            raise ConfigError('extra_prefixes must be texts of two digits, such as { orange_bf = ["44"] }')
     return options
 
 
@@ -103,7 +113,8 @@ def wallets(written: Mapping[str, Any]) -> Sequence[Wallet]:
     Raises:
         ConfigError: an option cannot be used.
     """
-    points = wire.fee_basis_points(options_of(written).fee_percent)
+    options = options_of(written)
+    points = fee_basis_points(options.fee_percent)
 
     def wallet(code: str, title: str, **rules: Any) -> Wallet:
         return Wallet(
@@ -118,40 +129,52 @@ def wallets(written: Mapping[str, Any]) -> Sequence[Wallet]:
             **rules,
         )
 
+    def prefixes(code: str) -> tuple[str, ...]:
+        return (*wire.PREFIXES[code], *options.extra_prefixes.get(code, ()))
+
     return (
-        wallet("orange_bf", "Orange Money", operators=("Orange",), prefixes=_prefixes("04-07 54-57 64-67 74-77")),
-        wallet("moov_bf", "Moov Money", operators=("Moov Africa",), prefixes=_prefixes("01-03 50-53 60-63 70-73")),
+        wallet("orange_bf", "Orange Money", operators=("Orange",), prefixes=prefixes("orange_bf")),
+        wallet("moov_bf", "Moov Money", operators=("Moov Africa",), prefixes=prefixes("moov_bf")),
         # Any Burkinabe mobile number may hold a Sank account, so a number never says that it does.
         wallet("sank_bf", "Sank Money", automatic=False),
     )
 
 
-def _prefixes(ranges: str) -> tuple[str, ...]:
-    """Spell out ranges such as `04-07`, as the document prints them."""
-    spans = [span.split("-") for span in ranges.split()]
-    return tuple(f"{prefix:02d}" for first, last in spans for prefix in range(int(first), int(last) + 1))
+_OTHER_MODE: Mapping[bool, str] = {
+    True: "The key of this account is a live one (sk_live_), but Senfenico shows what was sent with it in test mode "
+    "(live_mode: false): no money may have moved. Ask Senfenico about the key before anything more is sent.",
+    False: "The key of this account is a test key (sk_test_), but Senfenico shows what was sent with it in live mode "
+    "(live_mode: true): money may have moved. Ask Senfenico about the key before anything more is sent.",
+}
+"""What a person is told, by whether the key is a live one."""
 
 
 class SenfenicoProvider:
     """One account at Senfenico.
 
+    Args:
+        account: its settings.
+        open_session: makes the connections; see `HttpClient`.
+
     Raises:
         ConfigError: the account's key, address or options cannot be used.
     """
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, open_session: OpenSession = connections) -> None:
         options = options_of(account.options)
         api_key = account.secrets.get("api_key", "")
         # A key with a line break in it would be refused by the HTTP library in words that show it.
         if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
             raise ConfigError(f"the api_key of account {account.name!r} is missing or is not one word of plain letters")
         self.traits = traits(account.options)
+        self._live = wire.live_key(api_key)
         self._client = SenfenicoClient(
             api_key,
             base_url=account.base_url or BASE_URL,
             timeout_seconds=account.timeout_seconds,
             loopback_only=account.loopback_only,
             concurrency=options.concurrency,
+            open_session=open_session,
         )
 
     def __repr__(self) -> str:
@@ -169,16 +192,22 @@ class SenfenicoProvider:
             raise AmbiguousError("fault_after_sending", f"unexpected {type(error).__name__}") from None
 
     async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
-        """Fetch a few by reference, or sweep the whole list. See `ports.Provider.look_up`."""
-        if 0 < len(queries) <= FETCH_QUERIES_MAX and all(query.provider_reference for query in queries):
-            async for found in self._fetched(queries):
-                yield found
-            return
-        async for transfers in self._client.transfers():
+        """Fetch a few by reference, or sweep the whole list. See `ports.Provider.look_up`.
+
+        Where the provider shows one of the payouts that were asked about in the mode that the key does not have, the
+        look-up ends with `Brake.CREDENTIALS`: the key is not the one that was meant.
+        """
+        few = 0 < len(queries) <= FETCH_QUERIES_MAX and all(query.provider_reference for query in queries)
+        asked = {query.key for query in queries}
+        strange = False
+        async for transfers in self._fetched(queries) if few else self._client.transfers():
+            strange |= any(wire.other_mode(one, self._live) and one.ext_id in asked for one in transfers)
             for start in range(0, len(transfers), RECEIPTS_BATCH):
-                found = wire.sightings(transfers[start : start + RECEIPTS_BATCH])
+                found = wire.sightings(transfers[start : start + RECEIPTS_BATCH], self._live)
                 if found:
                     yield found
+        if strange:
+            raise AmbiguousError("other_mode", _OTHER_MODE[bool(self._live)], brake=Brake.CREDENTIALS)
 
     async def balances(self) -> Sequence[Balance]:
         """Return what each wallet's transfer balance holds. See `ports.HasBalances`."""
@@ -191,7 +220,7 @@ class SenfenicoProvider:
         """Close all connections."""
         await self._client.aclose()
 
-    async def _fetched(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+    async def _fetched(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[wire.Transfer]]:
         failed: AmbiguousError | None = None
         for query in queries:
             try:
@@ -201,7 +230,7 @@ class SenfenicoProvider:
                 failed = failed if error.reason == "transaction_not_found" else error
                 continue
             if transfer.reference == query.provider_reference:
-                yield wire.sightings([transfer])
+                yield [transfer]
         if failed is not None:
             raise failed
 

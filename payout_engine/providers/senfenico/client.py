@@ -13,8 +13,10 @@ from collections.abc import AsyncIterator, Sequence
 from urllib.parse import quote
 
 from payout_engine.errors import AmbiguousError
-from payout_engine.providers._http import HttpClient
+from payout_engine.limits import LIST_BYTES_MAX, LIST_SECONDS_MAX
+from payout_engine.providers._http import HttpClient, OpenSession, connections
 from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico.envelope import read_envelope
 from payout_engine.providers.senfenico.listing import TransferListReader
 
 BASE_URL = "https://api.senfenico.com"
@@ -33,6 +35,7 @@ class SenfenicoClient:
         timeout_seconds: for one whole call.
         loopback_only: refuse any host but this machine.
         concurrency: paying calls on the wire at once, at most.
+        open_session: makes the connections; see `HttpClient`.
 
     Raises:
         ConfigError: the address cannot be used.
@@ -46,6 +49,7 @@ class SenfenicoClient:
         timeout_seconds: float = 60.0,
         loopback_only: bool = False,
         concurrency: int = 8,
+        open_session: OpenSession = connections,
     ) -> None:
         self._http = HttpClient(
             base_url,
@@ -53,6 +57,7 @@ class SenfenicoClient:
             timeout_seconds=timeout_seconds,
             loopback_only=loopback_only,
             concurrency=concurrency,
+            open_session=open_session,
         )
 
     def __repr__(self) -> str:
@@ -64,7 +69,7 @@ class SenfenicoClient:
         Raises:
             NotSentError, RefusedError, AmbiguousError: as `Provider.send`.
         """
-        return wire.read_transfer(await self._http.post_json(TRANSFERS, wire.single_body(order)))
+        return wire.read_created(await self._http.post_json(TRANSFERS, wire.single_body(order)))
 
     async def bulk_create(self, orders: Sequence[wire.Order]) -> wire.BulkAnswer:
         """Ask for up to 100 transfers. Moves money. The answer holds no references.
@@ -75,15 +80,21 @@ class SenfenicoClient:
         # This is the one line where money leaves. The document's headings print GET here, all its samples POST.
         return wire.read_bulk(await self._http.post_json(BULK, wire.bulk_body(orders)))
 
-    async def transfers(self) -> AsyncIterator[Sequence[wire.Transfer]]:
+    async def transfers(
+        self, *, bytes_max: int = LIST_BYTES_MAX, seconds_max: float = LIST_SECONDS_MAX
+    ) -> AsyncIterator[Sequence[wire.Transfer]]:
         """Yield every transfer of the account, newest first, in pieces of bounded size.
+
+        Args:
+            bytes_max: how long the list may be.
+            seconds_max: how long it may take.
 
         Raises:
             ProviderError: the list could not be read, or not to its end; what was yielded stands.
         """
-        async with self._http.stream(TRANSFERS) as stream:
+        async with self._http.stream(TRANSFERS, bytes_max=bytes_max, seconds_max=seconds_max) as stream:
             if stream.status != 200:
-                wire.read_envelope(await stream.answer())
+                read_envelope(await stream.answer())
                 raise AmbiguousError("answer_unreadable", f"Senfenico answered its list with HTTP {stream.status}")
             reader = TransferListReader(stream.status)
             async for chunk in stream.chunks():

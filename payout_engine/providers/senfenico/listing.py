@@ -1,8 +1,8 @@
-"""Reads Senfenico's list of transfers as it arrives, in constant memory.
+"""Reads Senfenico's list of transfers as it arrives, in constant memory and in time that grows with its length alone.
 
-The document knows no paging: one answer holds every transfer ever made. It is cut into pieces between transfers, and
-each piece is decoded by the same typed decoder. A cut is found by trying: the bytes up to some closing brace, between
-square brackets, decode only if the brace ended a transfer, since anywhere else a string or an object is left open.
+The document knows no paging: one answer holds every transfer ever made. It is cut between transfers, where brackets
+outside of strings balance, and each piece is decoded by the same typed decoder. Whatever the bytes are, each of them
+is looked at once to find the cut and decoded at most three times; nothing is tried and tried again.
 
 It promises that every transfer of a complete list is handed out once, wherever the network cut the bytes, and that a
 list which did not come to its end, or whose envelope is not the documented one, is never taken for a complete one.
@@ -18,17 +18,27 @@ import msgspec
 from payout_engine.errors import AmbiguousError
 from payout_engine.limits import ANSWER_BYTES_MAX
 from payout_engine.providers._http import Answer
-from payout_engine.providers.senfenico.wire import UNREADABLE, Transfer, read_envelope
+from payout_engine.providers.senfenico.envelope import UNREADABLE, read_envelope
+from payout_engine.providers.senfenico.wire import Transfer
 
-CUTS_TRIED_MAX = 100
-"""Closing braces tried per piece before more bytes are awaited: names may hold braces, but not by the hundred."""
+DEPTH_MAX = 100
+"""Objects and arrays within one another, in one transfer. The document's have none; no decoder goes much deeper."""
 
-# Inside a JSON string the quotes would be escaped, so this matches the key only.
-_START = re.compile(rb'"data"\s*:\s*\[')
+# Inside a JSON string the quotes would be escaped, so this matches the key only. Its length is bounded, so that a
+# search that found nothing never has to begin again further back than that.
+_START = re.compile(rb'"data"\s{0,64}:\s{0,64}\[')
+_START_BYTES_MAX = len(b'"data":[') + 2 * 64
+# What stands before the next bracket, whole strings included: as many at a time as a transfer may have, since a pattern
+# remembers each of them. A string with an escape, or that has not ended yet, is left to `_INSIDE`. Possessive, so that
+# neither goes back over what it has seen.
+_OUTSIDE = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+"){0,500}')
+_INSIDE = re.compile(rb'[^"\\]*+')
 _TRANSFERS = msgspec.json.Decoder(list[Transfer])
 _ANY = msgspec.json.Decoder(list[msgspec.Raw])
 _ONE = msgspec.json.Decoder(Transfer)
 _SPACE = b" \t\r\n"
+_QUOTE, _BACKSLASH, _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = b'"\\{}[]'
+_BRACKETS = frozenset({_OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST})
 
 
 class TransferListReader:
@@ -37,7 +47,11 @@ class TransferListReader:
     def __init__(self, status: int) -> None:
         self._status = status
         self._head: bytes | None = None
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._looked = 0  # Bytes of the buffer in which the beginning, or the next cut, was already looked for.
+        self._in_string = False
+        self._depth = 0
+        self._cut_at = 0  # Behind the last whole transfer in the buffer.
         self._ended = False
         self._first = True
 
@@ -48,11 +62,12 @@ class TransferListReader:
             AmbiguousError: the bytes cannot be the documented list.
         """
         self._buffer += chunk
+        if self._head is None:
+            self._find_start()
+        transfers = [] if self._head is None or self._ended else self._cut()
         if len(self._buffer) > ANSWER_BYTES_MAX:
             raise AmbiguousError("answer_too_long", "Senfenico's list holds a piece that is no transfer")
-        if self._head is None and not self._find_start():
-            return []
-        return [] if self._ended else self._cut()
+        return transfers
 
     def close(self) -> None:
         """Check that the list came to its end and that the envelope around it is the documented one.
@@ -61,67 +76,103 @@ class TransferListReader:
             RefusedError, AmbiguousError: it did not, or it is not.
         """
         if self._head is None:
-            read_envelope(Answer(self._status, self._buffer))
+            read_envelope(Answer(self._status, bytes(self._buffer)))
             raise _not_the_list()
         if not self._ended:
             raise AmbiguousError("answer_truncated", "Senfenico's list of transfers broke off")
         # What stood around the transfers must be an envelope that says success.
-        envelope = read_envelope(Answer(self._status, self._head + b"[]" + self._buffer))
+        envelope = read_envelope(Answer(self._status, self._head + b"[]" + bytes(self._buffer)))
         if bytes(envelope.data) != b"[]":
             raise _not_the_list()
 
-    def _find_start(self) -> bool:
+    def _find_start(self) -> None:
         """Split off what stands before the first transfer."""
-        found = _START.search(self._buffer)
+        found = _START.search(self._buffer, self._looked)
         if found is None:
-            return False
-        self._head = self._buffer[: found.end() - 1]
-        self._buffer = self._buffer[found.end() :]
-        return True
+            self._looked = max(0, len(self._buffer) - _START_BYTES_MAX)
+            return
+        end = found.end()
+        del found  # While it lives, the buffer cannot be changed.
+        self._head = bytes(self._buffer[: end - 1])
+        del self._buffer[:end]
+        self._looked = 0
 
     def _cut(self) -> list[Transfer]:
-        """Take the longest run of whole transfers off the buffer."""
+        """Take the whole transfers off the buffer, and notice the end of the list."""
+        self._look_on()
         transfers: list[Transfer] = []
-        end = len(self._buffer)
-        for _ in range(CUTS_TRIED_MAX):
-            end = self._buffer.rfind(b"}", 0, end)
-            if end < 0:
-                break
-            decoded = self._decoded(end + 1)
-            if decoded is not None:
-                transfers = decoded
-                self._buffer = self._buffer[end + 1 :]
-                self._first = False
-                break
-        self._notice_end()
+        if self._cut_at:
+            transfers = self._decoded(bytes(self._buffer[: self._cut_at]))
+            self._first = False
+        if self._ended:
+            # The bracket that ended the list is the last byte looked at; the rest belongs to the envelope.
+            if self._buffer[self._cut_at : self._looked - 1].strip(_SPACE):
+                raise _not_the_list()
+            del self._buffer[: self._looked]
+        else:
+            del self._buffer[: self._cut_at]
+            self._looked -= self._cut_at
+        self._cut_at = 0
         return transfers
 
-    def _decoded(self, end: int) -> list[Transfer] | None:
-        """The transfers up to `end`, or None if that is not the end of one."""
-        piece = self._buffer[:end].lstrip(_SPACE)
+    def _look_on(self) -> None:
+        """Find where the last whole transfer ends, or the list, from where looking ended before."""
+        buffer, at = self._buffer, self._looked
+        while at < len(buffer) and not self._ended:
+            at = _end_of(_INSIDE if self._in_string else _OUTSIDE, buffer, at)
+            byte = buffer[at] if at < len(buffer) else None
+            if byte == _QUOTE:
+                self._in_string = not self._in_string
+            elif self._in_string and byte == _BACKSLASH:
+                if at + 1 == len(buffer):
+                    break  # What it escapes has not come yet.
+                at += 1
+            elif byte in _BRACKETS:
+                self._count(byte, at + 1)
+            else:
+                continue  # The end of what has come, or of what the pattern takes at a time.
+            at += 1
+        self._looked = at
+
+    def _count(self, bracket: int, end: int) -> None:
+        """Go one level in or out; `end` is behind the bracket."""
+        if bracket in (_OPEN, _OPEN_LIST):
+            self._depth += 1
+            if self._depth > DEPTH_MAX or (self._depth == 1 and bracket == _OPEN_LIST):
+                raise _not_the_list()
+        elif self._depth == 0:
+            if bracket == _CLOSE:
+                raise _not_the_list()
+            self._ended = True
+        else:
+            self._depth -= 1
+            if self._depth == 0:
+                self._cut_at = end
+
+    def _decoded(self, piece: bytes) -> list[Transfer]:
+        """The transfers in a piece that ends where one of them ends."""
+        piece = piece.lstrip(_SPACE)
         if not self._first:
             if not piece.startswith(b","):
-                return None
+                raise _not_the_list()
             piece = piece[1:]
         listed = b"[" + piece + b"]"
         try:
             return _TRANSFERS.decode(listed)
         except UNREADABLE:
             pass
-        # Either a wrong cut, or a transfer that lacks what we need: the latter is passed over alone, and the payout
-        # it may speak of stays open.
+        # A transfer that lacks what we need is passed over alone, and the payout it may speak of stays open.
         try:
             items = _ANY.decode(listed)
         except UNREADABLE:
-            return None
+            raise _not_the_list() from None
         return [transfer for transfer in map(_one_or_none, items) if transfer is not None]
 
-    def _notice_end(self) -> None:
-        """Once the closing bracket is next, the rest belongs to the envelope."""
-        rest = self._buffer.lstrip(_SPACE)
-        if rest.startswith(b"]"):
-            self._ended = True
-            self._buffer = rest[1:]
+
+def _end_of(pattern: re.Pattern[bytes], buffer: bytearray, at: int) -> int:
+    """Where a pattern that matches everywhere, if only nothing, ends."""
+    found = pattern.match(buffer, at)
+    return found.end() if found else at
 
 
 def _not_the_list() -> AmbiguousError:

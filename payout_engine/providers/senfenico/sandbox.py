@@ -11,7 +11,6 @@ what was chosen. Used by embedded sandbox runs, by `payout-engine sandbox` and b
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -36,8 +35,22 @@ from payout_engine.providers._sandbox import (
     cut,
     serving,
 )
-from payout_engine.providers.senfenico.ledger import NEVER, Fate, Ledger, LedgerTransfer, NewTransfer, created_text
-from payout_engine.providers.senfenico.wire import BALANCE_KEYS, BATCH_LIMIT, CALLS_PER_SECOND, fee_basis_points
+from payout_engine.providers.senfenico.figures import fee_basis_points
+from payout_engine.providers.senfenico.ledger import NEVER, Fate, Ledger, LedgerTransfer, NewTransfer
+from payout_engine.providers.senfenico.sandbox_answers import (
+    WALLET_TITLES,
+    Errors,
+    error,
+    field_errors,
+    json_answer,
+    json_object,
+    money,
+    percent,
+    repeated,
+    shown,
+    single_refusal,
+)
+from payout_engine.providers.senfenico.wire import BALANCE_KEYS, BATCH_LIMIT, CALLS_PER_SECOND
 
 BALANCE_DEFAULT = 100_000
 """What each wallet of a test account holds. Source: section "Tester votre intégration"."""
@@ -60,32 +73,6 @@ FATES: Mapping[str, Fate] = {
 }
 """The last six digits of a phone number that decide what becomes of a transfer to it; all others succeed. The
 document's own test numbers end in 000000."""
-
-MINIMUM = 100
-WALLET_TITLES: Mapping[str, str] = {"orange_bf": "Orange BF", "moov_bf": "Moov BF", "sank_bf": "Sank BF"}
-_MOBILE = re.compile(r"(?:0[1-7]|4[4-6]|5[0-8]|[67]\d)\d{6}")
-_ORANGE = re.compile(r"0[4-7]|4[4-6]|5[4-7]|6[4-7]|7[4-7]")
-_MOOV = re.compile(r"0[1-3]|5[0-3]|6[0-3]|7[0-3]")
-
-_DESCRIPTIONS: Mapping[str, tuple[int, str, str]] = {
-    # Code: the HTTP status we chose, since none is documented, and the two descriptions as documented.
-    "RATE_LIMIT_EXCEEDED": (
-        429,
-        "You have exceeded the rate limit for API requests. Please wait before making further requests.",
-        (
-            "Vous avez dépassé la limite de taux pour les requêtes API. "
-            "Veuillez patienter avant de faire d'autres requêtes."
-        ),
-    ),
-    "TRANSACTION_NOT_FOUND": (404, "Transaction not found.", "Transaction introuvable."),
-    "INVALID_DATA": (
-        400,
-        "Invalid data provided. Please check the input and try again.",
-        "Données invalides fournies. Veuillez vérifier les données saisies et réessayer.",
-    ),
-}
-
-Errors = dict[str, list[str]]
 
 
 class SenfenicoSandbox:
@@ -114,6 +101,8 @@ class SenfenicoSandbox:
         limit: int,
         jitter_seconds: float,
         faults: Sequence[Fault],
+        extra_prefixes: Mapping[str, Sequence[str]],
+        live_mode: bool | None,
     ) -> None:
         self.base_url = ""
         self.ledger = ledger
@@ -125,6 +114,8 @@ class SenfenicoSandbox:
         self._fee_basis_points = fee_basis_points
         self._keys = frozenset(keys)
         self._jitter_seconds = jitter_seconds
+        self._extra_prefixes = extra_prefixes
+        self._live_mode = live_mode
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -185,7 +176,7 @@ class SenfenicoSandbox:
                 return refusal
             if not self.limiter.admit(arrived):
                 self.ledger.count("bulk_over_limit")
-                return _error("RATE_LIMIT_EXCEEDED")
+                return error("RATE_LIMIT_EXCEEDED")
             return self._queue(request, body, fault)
 
         return await self._endpoints.answer("bulk", request, process)
@@ -208,7 +199,7 @@ class SenfenicoSandbox:
         await response.write(b'{"status":true,"message":"Transfer list retrieved","data":[')
         separator = b""
         for page in self.ledger.pages():
-            text = b",".join([orjson.dumps(_shown(transfer)) for transfer in page])
+            text = b",".join([orjson.dumps(self._shown(request, transfer)) for transfer in page])
             if broken:
                 await response.write(separator + text[: len(text) // 2])
                 cut(request)
@@ -223,54 +214,63 @@ class SenfenicoSandbox:
     def _fetch(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
         transfer = self.ledger.fetch(request.match_info["reference"])
         if transfer is None:
-            return _error("TRANSACTION_NOT_FOUND")
-        return _json({"status": True, "message": "Transfer details retrieved", "data": _shown(transfer)})
+            return error("TRANSACTION_NOT_FOUND")
+        return json_answer(
+            {"status": True, "message": "Transfer details retrieved", "data": self._shown(request, transfer)}
+        )
+
+    def _shown(self, request: web.Request, transfer: LedgerTransfer) -> dict[str, Any]:
+        by_key = request.headers.get("X-API-KEY", "").startswith("sk_live_")
+        return shown(transfer, live_mode=by_key if self._live_mode is None else self._live_mode)
 
     def _balances(self, _: web.Request, __: bytes, ___: Fault | None) -> web.Response:
         available, pending = self.ledger.available(), self.ledger.pending()
         held = {
-            key: {"available": _money(available.get(wallet, 0)), "pending": _money(pending.get(wallet, 0))}
+            key: {"available": money(available.get(wallet, 0)), "pending": money(pending.get(wallet, 0))}
             for wallet, key in BALANCE_KEYS.items()
         }
         totals = {
-            "total_available": _money(sum(available.values())),
-            "total_pending": _money(sum(pending.values())),
+            "total_available": money(sum(available.values())),
+            "total_pending": money(sum(pending.values())),
         }
-        collected = {"available": _money(0), "pending": _money(0), "currency": "XOF"}
+        collected = {"available": money(0), "pending": money(0), "currency": "XOF"}
         data = {"collection_balances": collected, "transfer_balances": {**totals, **held}}
-        return _json({"status": True, "message": "Balance retrieved", "data": data})
+        return json_answer({"status": True, "message": "Balance retrieved", "data": data})
 
     # -- making transfers
 
     def _create(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
-        item = _object(body)
+        item = json_object(body)
         if item is None:
-            return _error("INVALID_DATA")
+            return error("INVALID_DATA")
         made, errors = self._judge(request, [item], fault)
         if errors[0]:
-            return _single_refusal(errors[0])
+            return single_refusal(errors[0])
         self.ledger.add(made)
         transfer = self.ledger.fetch(made[0].reference)
         assert transfer is not None
-        shown = {**_shown(transfer), "fees": orjson.Fragment(_percent(transfer.fee_basis_points, digits=1))}
-        return _json({"status": True, "message": "Transfer has been queued", "data": shown})
+        document = {
+            **self._shown(request, transfer),
+            "fees": orjson.Fragment(percent(transfer.fee_basis_points, digits=1)),
+        }
+        return json_answer({"status": True, "message": "Transfer has been queued", "data": document})
 
     def _queue(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
-        document = _object(body)
+        document = json_object(body)
         items = document.get("transfers") if document else None
         if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
-            return _error("INVALID_DATA")
+            return error("INVALID_DATA")
         if len(items) > BATCH_LIMIT:
             message = f"Maximum of {BATCH_LIMIT} transfers allowed per request"
-            return _json({"status": False, "message": message, "error_code": "BATCH_SIZE_LIMIT_EXCEEDED"}, 400)
+            return json_answer({"status": False, "message": message, "error_code": "BATCH_SIZE_LIMIT_EXCEEDED"}, 400)
         made, errors = self._judge(request, items, fault)
         if made:
             self.ledger.add(made)
         refused = [
-            {"data": _repeated(item), "errors": found} for item, found in zip(items, errors, strict=True) if found
+            {"data": repeated(item), "errors": found} for item, found in zip(items, errors, strict=True) if found
         ]
         message = f"{len(made)} transfers queued for processing"
-        return _json({"status": True, "message": message, "failed_transfers": refused})
+        return json_answer({"status": True, "message": message, "failed_transfers": refused})
 
     def _judge(
         self, request: web.Request, items: Sequence[dict[str, Any]], fault: Fault | None
@@ -282,7 +282,9 @@ class SenfenicoSandbox:
         made: list[NewTransfer] = []
         errors: list[Errors] = []
         for item in items:
-            found, wallet = _field_errors(item)
+            found, wallet = field_errors(item, self._extra_prefixes)
+            if FATES.get(str(item.get("recipient_phone"))[-6:]) is Fate.REFUSED:
+                found.setdefault("recipient_phone", ["The phone number is not associated with an account."])
             if not found:
                 cost = item["amount"] + self._fee(item["amount"])
                 if cost > available.get(wallet, 0):
@@ -323,98 +325,9 @@ class SenfenicoSandbox:
         key = request.headers.get("X-API-KEY", "")
         accepted = key in self._keys if self._keys else key.startswith("sk_test_")
         if not accepted:
-            return _json({"status": False, "message": "Invalid API key"}, 401)
+            return json_answer({"status": False, "message": "Invalid API key"}, 401)
         rate_limited = fault is not None and fault.kind is FaultKind.RATE_LIMITED
-        return _error("RATE_LIMIT_EXCEEDED") if rate_limited else None
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that `body` holds, or None."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _field_errors(item: dict[str, Any]) -> tuple[Errors, str]:
-    """What is wrong with one transfer, by field, and the wallet it goes to."""
-    errors: Errors = {}
-    amount, phone, wallet = item.get("amount"), item.get("recipient_phone"), item.get("recipient_wallet")
-    if not isinstance(amount, int) or isinstance(amount, bool):
-        errors["amount"] = ["A valid integer is required."]
-    elif amount < MINIMUM:
-        errors["amount"] = [f"Ensure this value is greater than or equal to {MINIMUM}."]
-    if not isinstance(item.get("ext_id"), str | None):
-        errors["ext_id"] = ["Not a valid string."]
-    if not isinstance(phone, str) or not _MOBILE.fullmatch(phone):
-        errors["recipient_phone"] = ["Enter a valid Burkina Faso phone number."]
-        return errors, ""
-    if FATES.get(phone[-6:]) is Fate.REFUSED:
-        errors["recipient_phone"] = ["The phone number is not associated with an account."]
-    own = "orange_bf" if _ORANGE.match(phone) else "moov_bf" if _MOOV.match(phone) else None
-    if wallet is None:
-        wallet = own
-        if wallet is None:
-            errors["recipient_wallet"] = ["No wallet could be determined from this phone number."]
-    elif wallet not in BALANCE_KEYS:
-        errors["recipient_wallet"] = ["Not a valid choice."]
-    elif wallet not in ("sank_bf", own):
-        errors["recipient_phone"] = ["The phone number does not belong to this wallet."]
-    return errors, str(wallet)
-
-
-def _single_refusal(errors: Errors) -> web.Response:
-    """The answer to a single creation that is refused."""
-    texts = errors.get("non_field_errors")
-    if texts:
-        return _json({"status": False, "message": texts[0], "error_code": "INSUFFICIENT_FUNDS"}, 400)
-    return _error("INVALID_DATA", errors)
-
-
-def _repeated(item: dict[str, Any]) -> dict[str, Any]:
-    """A refused transfer as a bulk answer repeats it."""
-    return {key: item.get(key) for key in ("amount", "recipient_phone", "recipient_wallet", "ext_id")}
-
-
-def _shown(transfer: LedgerTransfer) -> dict[str, Any]:
-    """A transfer as a list shows it: these keys and no other, since the official client takes no other."""
-    return {
-        "reference": transfer.reference,
-        "amount": transfer.amount,
-        "fees": _percent(transfer.fee_basis_points, digits=2),
-        "currency": "XOF",
-        "ip_address": transfer.ip_address,
-        "status": transfer.status(clock.now()),
-        "live_mode": False,
-        "recipient_wallet": transfer.wallet,
-        "recipient_phone": transfer.phone,
-        "ext_id": transfer.ext_id,
-        "created_at": created_text(transfer.created_at),
-    }
-
-
-def _percent(basis_points: int, *, digits: int) -> str:
-    """Basis points as a percentage: `1.50`, or `1.5` where one digit is enough."""
-    text = f"{basis_points // 100}.{basis_points % 100:02d}"
-    return text[:-1] if digits == 1 and text.endswith("0") else text
-
-
-def _money(francs: int) -> orjson.Fragment:
-    """Francs as the document prints balances, with a point, without ever being a float."""
-    return orjson.Fragment(f"{francs}.0")
-
-
-def _error(code: str, errors: Errors | None = None) -> web.Response:
-    status, description, description_fr = _DESCRIPTIONS[code]
-    document: dict[str, Any] = {"status": False, "message": description, "error_code": code}
-    if errors:
-        document["errors"] = errors
-    return _json({**document, "description": description, "description_fr": description_fr}, status)
-
-
-def _json(document: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")
+        return error("RATE_LIMIT_EXCEEDED") if rate_limited else None
 
 
 @asynccontextmanager
@@ -430,6 +343,8 @@ async def sandbox(
     calls_per_second: int = int(CALLS_PER_SECOND),
     jitter_seconds: float = 0.0,
     faults: Sequence[Fault] = (),
+    extra_prefixes: Mapping[str, Sequence[str]] = {},
+    live_mode: bool | None = None,
 ) -> AsyncIterator[SenfenicoSandbox]:
     """Serve Senfenico's API on this machine until the block ends.
 
@@ -444,6 +359,8 @@ async def sandbox(
         calls_per_second: bulk calls in any sliding second.
         jitter_seconds: each bulk call arrives up to this much later than it came.
         faults: what goes wrong, in order.
+        extra_prefixes: by wallet, beginnings of numbers that it takes beside those that the document prints.
+        live_mode: the mode that every transfer is shown in; None: that of the key that asks.
     """
     truth = Ledger(ledger, {**dict.fromkeys(BALANCE_KEYS, BALANCE_DEFAULT), **(balances or {})})
     try:
@@ -455,6 +372,8 @@ async def sandbox(
             limit=calls_per_second,
             jitter_seconds=jitter_seconds,
             faults=faults,
+            extra_prefixes=extra_prefixes,
+            live_mode=live_mode,
         )
         async with serving(server.app(), host, port) as served:
             server.attach(served)

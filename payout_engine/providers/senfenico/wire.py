@@ -1,8 +1,9 @@
-"""Senfenico's language, pure: bodies out, answers in, and what each word proves.
+"""Senfenico's language, pure: bodies out, answers in, and what each word about a transfer proves.
 
-Nothing here speaks to the network. It promises that the HTTP status never makes a payout paid or failed (the body
-decides), that a word the document does not list never does either, and that nothing an answer says reaches a message
-with a key or a full phone number in it. Called by `client.py` and `adapter.py`.
+What surrounds every answer is in `envelope.py`, numbers are in `figures.py`. Nothing here speaks to the network. It
+promises that the HTTP status never makes a payout paid or failed (the body decides), that a word the document does not
+list never does either, and that nothing an answer says reaches a message with a key or a full phone number in it.
+Called by `client.py` and `adapter.py`.
 
 Source of every fact, unless another is named: Senfenico API document, read 2026-11-20; sections in NOTES.md.
 """
@@ -11,14 +12,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 
 import msgspec
 
-from payout_engine.errors import AmbiguousError, Brake, ConfigError, ProviderError, RefusedError
+from payout_engine.errors import AmbiguousError
 from payout_engine.lifecycle import State
-from payout_engine.model import Receipt, Sighting, mask, masked
+from payout_engine.model import Receipt, Sighting, mask
 from payout_engine.providers._http import Answer
+from payout_engine.providers.senfenico.envelope import (
+    DOUBTS,
+    SINGLE_REFUSALS,
+    UNREADABLE,
+    Envelope,
+    RefusedItem,
+    RefusedOrder,
+    decoded,
+    read_envelope,
+    said,
+    scrubbed,
+    succeeded,
+)
+from payout_engine.providers.senfenico.figures import AMOUNT_CONTRADICTION, exact_amount, floor_francs
 
 CURRENCY = "XOF"
 COUNTRY_DIGITS = "226"
@@ -33,25 +47,32 @@ BALANCE_KEYS: Mapping[str, str] = {
 }
 """Wallet code to the key of its balance: the document spells them differently."""
 
+
+def _spelled(ranges: str) -> tuple[str, ...]:
+    """Spell out ranges such as `04-07`, as the document prints them."""
+    spans = [span.split("-") for span in ranges.split()]
+    return tuple(f"{prefix:02d}" for first, last in spans for prefix in range(int(first), int(last) + 1))
+
+
+PREFIXES: Mapping[str, Sequence[str]] = {
+    "orange_bf": _spelled("04-07 54-57 64-67 74-77"),
+    "moov_bf": _spelled("01-03 50-53 60-63 70-73"),
+}
+"""Wallet code to the beginnings of the numbers it may be paid at, where the document prints them. It prints no 44-46,
+which numbering plans give to Orange. Source: section "Note on Provider Constraints"."""
+
 STATUSES: Mapping[str, State] = {"pending": State.ACCEPTED, "success": State.PAID, "failed": State.FAILED}
 
-TEXT_CHARS_MAX = 300
-"""The provider's own words are cut to this before they are recorded."""
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What the decoder raises of bytes that are not what is documented; the last, of JSON nested a thousand deep."""
-
-AMOUNT_CONTRADICTION = -1
-"""Stands for an amount that is no whole number of francs: it equals no payout's amount, so nothing is matched by it."""
+OTHER_MODE: Mapping[bool, str] = {
+    False: "the provider shows it in test mode (live_mode: false), but the key is a live one: no money may have moved",
+    True: "the provider shows it in live mode (live_mode: true), but the key is a test key: money may have moved",
+}
+"""What a transfer contradicts that was made in this mode, by a key of the other one."""
 
 _FUNDS_WORDS = "insufficient balance"
-_INVALID_KEY = "invalid api key"
 _FIELDS = frozenset({"amount", "recipient_phone", "recipient_wallet", "ext_id"})
 _QUEUED = re.compile(r"\s*(\d{1,9}) transfers? queued")
-_KEYS = re.compile(r"\b(sk_(?:test|live)_)[\w-]+")
 _HIDDEN = re.compile(r"\d{0,6}[xX*]{2,}\d{0,4}")
-_WHOLE = re.compile(rb"[0-9]{1,15}")
-_NUMBER = re.compile(rb'"?(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,2})?)"?')
 
 
 # --------------------------------------------------------------------------------------------------------- messages
@@ -74,6 +95,7 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         amount: the JSON value as written, since the document shows whole numbers here and strings elsewhere.
+        live_mode: whether real money moves, or None where it is not said.
     """
 
     reference: str
@@ -82,28 +104,10 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
     status: str
     ext_id: str | None = None
     currency: str | None = CURRENCY
+    live_mode: bool | None = None
 
     def __repr__(self) -> str:
         return f"Transfer({self.reference!r}, {self.status!r}, to={mask(self.recipient_phone)!r})"
-
-
-class RefusedOrder(msgspec.Struct, frozen=True):
-    """What a bulk answer repeats of a transfer it did not queue."""
-
-    amount: msgspec.Raw = msgspec.Raw(b"null")
-    recipient_phone: str | None = None
-    recipient_wallet: str | None = None
-    ext_id: str | None = None
-
-    def __repr__(self) -> str:
-        return f"RefusedOrder({self.ext_id!r})"
-
-
-class RefusedItem(msgspec.Struct, frozen=True):
-    """One entry of `failed_transfers`: errors by field, or under `non_field_errors`."""
-
-    data: RefusedOrder
-    errors: dict[str, list[str]]
 
 
 class BulkAnswer(msgspec.Struct, frozen=True):
@@ -128,16 +132,6 @@ class WalletBalance(msgspec.Struct, frozen=True):
     pending_minor: int
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """What every answer has in common."""
-
-    status: bool
-    message: str = ""
-    error_code: str | None = None
-    data: msgspec.Raw = msgspec.Raw(b"null")
-    failed_transfers: list[RefusedItem] | None = None
-
-
 class _Bulk(msgspec.Struct, frozen=True):
     transfers: Sequence[Order]
 
@@ -152,7 +146,6 @@ class _Balances(msgspec.Struct, frozen=True):
 
 
 _ENCODER = msgspec.json.Encoder()
-_ENVELOPE = msgspec.json.Decoder(Envelope)
 _TRANSFER = msgspec.json.Decoder(Transfer)
 _BALANCES = msgspec.json.Decoder(_Balances)
 _HELD = msgspec.json.Decoder(_Held)
@@ -168,125 +161,6 @@ def bulk_body(orders: Sequence[Order]) -> bytes:
     return _ENCODER.encode(_Bulk(orders))
 
 
-# --------------------------------------------------------------------------------------------------------- refusals
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """What an error code proves: that nothing was created, and what that asks of us."""
-
-    brake: Brake | None = None
-    too_fast: bool = False
-    final: bool = False
-
-
-REFUSALS: Mapping[str, Refusal] = {
-    "RATE_LIMIT_EXCEEDED": Refusal(too_fast=True),
-    "INSUFFICIENT_FUNDS": Refusal(brake=Brake.FUNDS),
-    "BATCH_SIZE_LIMIT_EXCEEDED": Refusal(brake=Brake.LIMIT),
-    "UNSUPPORTED_PROVIDER": Refusal(final=True),
-    "INVALID_DATA": Refusal(final=True),
-    "INVALID_ACCOUNT": Refusal(final=True),
-}
-"""The codes after which nothing was created. NOTES.md, section 5, says why each is believed."""
-
-AMBIGUOUS_CODES: frozenset[str] = frozenset(
-    {
-        # The document says of these "please try again later"; doing so could pay twice, since none says that
-        # nothing was queued.
-        "NETWORK_ERROR",
-        "INTERNAL_ERROR",
-        "UNKNOWN_ERROR",
-        "EXTERNAL_API_ERROR",
-        # Codes of other endpoints: in answer to a transfer they mean that we do not understand.
-        "OTP_INVALID",
-        "OTP_EXPIRED",
-        "OTP_STILL_VALID",
-        "CHARGE_NOT_FOUND",
-        "TRANSACTION_NOT_FOUND",
-        "UNAUTHORIZED_CHARGE_PROVIDER",
-    }
-)
-"""The documented codes that prove nothing about a transfer. A code nobody documented is treated alike."""
-
-
-def read_envelope(answer: Answer) -> Envelope:
-    """Return the envelope of an answer that says `status: true`.
-
-    Raises:
-        RefusedError: it says, in documented words, that nothing was done.
-        AmbiguousError: it is not an answer that the document describes.
-    """
-    return _succeeded(_decoded(answer), answer)
-
-
-def _decoded(answer: Answer) -> Envelope:
-    """The envelope, whatever it says."""
-    if answer.status >= 500:
-        raise AmbiguousError(f"http_{answer.status}", f"Senfenico answered HTTP {answer.status}")
-    try:
-        envelope = _ENVELOPE.decode(answer.body)
-        if answer.status == 401 and not envelope.status:
-            raise _invalid_key(answer)
-        return envelope
-    except UNREADABLE:
-        if answer.status == 401:
-            raise _invalid_key(answer) from None
-        raise AmbiguousError(
-            "answer_unreadable", f"Senfenico answered HTTP {answer.status} with a body that its document does not show"
-        ) from None
-
-
-def _succeeded(envelope: Envelope, answer: Answer) -> Envelope:
-    """Let through what says success and nothing else."""
-    if not envelope.status:
-        raise _refused(envelope, answer)
-    if envelope.error_code is not None:
-        raise AmbiguousError("answer_disagrees", f"Senfenico answered success with the code {said(envelope)}")
-    return envelope
-
-
-def _refused(envelope: Envelope, answer: Answer) -> ProviderError:
-    """What a `status: false` proves."""
-    code = envelope.error_code
-    words = said(envelope)
-    if code is None:
-        message = envelope.message.strip().casefold()
-        if message.startswith(_INVALID_KEY) or (answer.status == 403 and "api key" in message):
-            return _invalid_key(answer)
-        return AmbiguousError("refusal_not_documented", f"Senfenico answered: {words}")
-    refusal = REFUSALS.get(code)
-    if refusal is None:
-        documented = code in AMBIGUOUS_CODES
-        return AmbiguousError(code.lower() if documented else "code_not_documented", f"Senfenico answered: {words}")
-    return RefusedError(
-        code.lower(),
-        f"Senfenico refused the call: {words}",
-        brake=refusal.brake,
-        too_fast=refusal.too_fast,
-        retry_after_seconds=answer.retry_after_seconds if refusal.too_fast else None,
-        final=refusal.final,
-    )
-
-
-def _invalid_key(answer: Answer) -> RefusedError:
-    return RefusedError(
-        "invalid_api_key",
-        f"Senfenico does not accept the API key of this account (HTTP {answer.status})",
-        brake=Brake.CREDENTIALS,
-    )
-
-
-def said(envelope: Envelope) -> str:
-    """The answer's own words, fit to be shown."""
-    return scrubbed(f"{envelope.error_code}: {envelope.message}" if envelope.error_code else envelope.message)
-
-
-def scrubbed(text: str) -> str:
-    """Return `text` without keys and full phone numbers, in plain characters, and not longer than is useful."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(masked(_KEYS.sub(r"\1***", shown)).split())[:TEXT_CHARS_MAX]
-
-
 # ------------------------------------------------------------------------------------------------------- paying
 
 
@@ -296,10 +170,11 @@ def read_bulk(answer: Answer) -> BulkAnswer:
     Raises:
         RefusedError, AmbiguousError: as `read_envelope`.
     """
-    envelope = _decoded(answer)
-    listed = envelope.failed_transfers and envelope.error_code not in AMBIGUOUS_CODES
-    if envelope.status or not listed:
-        _succeeded(envelope, answer)
+    envelope = decoded(answer)
+    if envelope.status or not envelope.failed_transfers:
+        succeeded(envelope, answer)
+    elif envelope.error_code is not None and DOUBTS.get(envelope.error_code) is None:
+        raise AmbiguousError("answer_disagrees", f"Senfenico refused the call and some of its items: {said(envelope)}")
     found = _QUEUED.match(envelope.message)
     return BulkAnswer(envelope.status, int(found[1]) if found else None, envelope.failed_transfers)
 
@@ -375,13 +250,25 @@ def _item_receipt(item: RefusedItem) -> Receipt | None:
 # ---------------------------------------------------------------------------------------------------- looking up
 
 
-def read_transfer(answer: Answer) -> Transfer:
-    """Understand the answer to a single creation or a fetch.
+def read_created(answer: Answer) -> Transfer:
+    """Understand the answer to the creation of a single transfer, of which the document prints one more refusal.
 
     Raises:
         RefusedError, AmbiguousError: as `read_envelope`.
     """
-    envelope = read_envelope(answer)
+    return _transfer(read_envelope(answer, SINGLE_REFUSALS))
+
+
+def read_transfer(answer: Answer) -> Transfer:
+    """Understand the answer to a fetch.
+
+    Raises:
+        RefusedError, AmbiguousError: as `read_envelope`.
+    """
+    return _transfer(read_envelope(answer))
+
+
+def _transfer(envelope: Envelope) -> Transfer:
     try:
         return _TRANSFER.decode(envelope.data)
     except UNREADABLE:
@@ -390,10 +277,31 @@ def read_transfer(answer: Answer) -> Transfer:
         ) from None
 
 
-def sightings(transfers: Sequence[Transfer]) -> list[Sighting]:
-    """Return what a look-up shows of the transfers that carry an ext_id; the others cannot be ours."""
+def live_key(api_key: str) -> bool | None:
+    """Whether a key moves real money; None for one of neither documented kind."""
+    return True if api_key.startswith("sk_live_") else False if api_key.startswith("sk_test_") else None
+
+
+def other_mode(transfer: Transfer, live: bool | None) -> bool:
+    """Whether a transfer was made in the mode that the key, by its name, does not have."""
+    return None not in (live, transfer.live_mode) and transfer.live_mode is not live
+
+
+def sightings(transfers: Sequence[Transfer], live: bool | None = None) -> list[Sighting]:
+    """Return what a look-up shows of the transfers that carry an ext_id; the others cannot be ours.
+
+    Args:
+        transfers: as listed.
+        live: what `live_key` says of the key that asked. A transfer of the other mode is a contradiction.
+    """
     return [
-        Sighting(transfer.ext_id, _receipt(transfer), _stated_amount(transfer), _stated_phone(transfer))
+        Sighting(
+            transfer.ext_id,
+            _receipt(transfer),
+            _stated_amount(transfer),
+            _stated_phone(transfer),
+            OTHER_MODE[not live] if other_mode(transfer, live) else "",
+        )
         for transfer in transfers
         # An empty phone would agree with any: such a transfer is passed over, and stays open.
         if transfer.ext_id and len(transfer.recipient_phone) >= PHONE_DIGITS
@@ -420,30 +328,6 @@ def _stated_amount(transfer: Transfer) -> int:
     return exact_amount(transfer.amount) if transfer.currency == CURRENCY else AMOUNT_CONTRADICTION
 
 
-def exact_amount(raw: msgspec.Raw) -> int:
-    """Return a JSON amount (`500`, `"500"`, `500.0`) as whole francs, without ever making it a float.
-
-    Returns:
-        `AMOUNT_CONTRADICTION` for anything that is not a whole, positive number.
-    """
-    text = bytes(raw)
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    number = _decimal(text)
-    if number is None or number <= 0 or number != number.to_integral_value():
-        return AMOUNT_CONTRADICTION
-    return int(number)
-
-
-def _decimal(text: bytes) -> Decimal | None:
-    """A JSON number, or a string that holds one, exactly; None for anything else or too large to be money."""
-    found = _NUMBER.fullmatch(text)
-    if found is None:
-        return None
-    number = Decimal(found[1].decode("ascii"))
-    return number if abs(number) < Decimal(10) ** 15 else None
-
-
 # ------------------------------------------------------------------------------------------------------- balances
 
 
@@ -465,28 +349,4 @@ def read_balances(answer: Answer) -> Sequence[WalletBalance]:
 
 def _wallet_balance(wallet: str, raw: msgspec.Raw) -> WalletBalance:
     held = _HELD.decode(raw)
-    return WalletBalance(wallet, _floor_francs(held.available), _floor_francs(held.pending))
-
-
-def _floor_francs(raw: msgspec.Raw) -> int:
-    """Whole francs, rounded down: a fraction of a franc pays nobody."""
-    number = _decimal(bytes(raw))
-    if number is None:
-        raise ValueError("not an amount")
-    return int(number.to_integral_value(ROUND_FLOOR))
-
-
-def fee_basis_points(percent: str | int | float) -> int:
-    """Return a percentage as hundredths of a percent, rounded up: a fee expected too high only warns too early.
-
-    Raises:
-        ConfigError: it is not a percentage.
-    """
-    try:
-        # A TOML number arrives as a float; its shortest text is what the user wrote, and is exact from here on.
-        points = (Decimal(str(percent)) * 100).to_integral_value(ROUND_CEILING)
-    except InvalidOperation:
-        raise ConfigError("fee_percent must be a number, such as 1.5") from None
-    if not points.is_finite() or not 0 <= points <= 10_000:
-        raise ConfigError("fee_percent must be 0 to 100")
-    return int(points)
+    return WalletBalance(wallet, floor_francs(held.available), floor_francs(held.pending))

@@ -1,0 +1,206 @@
+"""What surrounds every answer of Senfenico: did it say yes, did it say no, and is a no to be believed. Pure.
+
+It promises that only a refusal which the document prints for the call frees a payout: everything else that is not a
+plain yes is a doubt (`AmbiguousError`). A doubt in words that mean “no” carries the brake which stops paying, so that
+not one chunk after another is left in doubt. Called by `wire.py` and `listing.py`.
+
+Source of every fact, unless another is named: Senfenico API document, read 2026-11-20; sections in NOTES.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from payout_engine.errors import AmbiguousError, Brake, ProviderError, RefusedError
+from payout_engine.model import masked
+from payout_engine.providers._http import Answer
+
+TEXT_CHARS_MAX = 300
+"""The provider's own words are cut to this before they are recorded."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoder raises of bytes that are not what is documented; the last, of JSON nested a thousand deep."""
+
+INVALID_KEY = "Invalid API key"
+"""The document's words for a key that is not accepted, under “Exemple de Réponse pour Clé API Invalide”."""
+
+_API_KEY = "api key"
+_KEYS = re.compile(r"\b(sk_(?:test|live)_)[\w-]+")
+
+
+class RefusedOrder(msgspec.Struct, frozen=True):
+    """What a bulk answer repeats of a transfer it did not queue."""
+
+    amount: msgspec.Raw = msgspec.Raw(b"null")
+    recipient_phone: str | None = None
+    recipient_wallet: str | None = None
+    ext_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"RefusedOrder({self.ext_id!r})"
+
+
+class RefusedItem(msgspec.Struct, frozen=True):
+    """One entry of `failed_transfers`: errors by field, or under `non_field_errors`."""
+
+    data: RefusedOrder
+    errors: dict[str, list[str]]
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What every answer has in common."""
+
+    status: bool
+    message: str = ""
+    error_code: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    failed_transfers: list[RefusedItem] | None = None
+
+
+_ENVELOPE = msgspec.json.Decoder(Envelope)
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """What a code proves that the document prints as a refusal of the whole call: that nothing was done."""
+
+    brake: Brake | None = None
+    too_fast: bool = False
+
+
+REFUSALS: Mapping[str, Refusal] = {
+    "RATE_LIMIT_EXCEEDED": Refusal(too_fast=True),
+    "BATCH_SIZE_LIMIT_EXCEEDED": Refusal(brake=Brake.LIMIT),
+}
+"""The codes that refuse a whole call before anything is done. NOTES.md, section 5, says why each is believed."""
+
+SINGLE_REFUSALS: Mapping[str, Refusal] = {**REFUSALS, "INSUFFICIENT_FUNDS": Refusal(brake=Brake.FUNDS)}
+"""For the creation of a single transfer the document prints one more."""
+
+DOUBTS: Mapping[str, Brake | None] = {
+    # "No", by their description; but where many transfers were sent nothing says that none of them was made. The same
+    # call, and probably the next one, would be answered alike: paying stops.
+    "INSUFFICIENT_FUNDS": Brake.FUNDS,
+    "UNSUPPORTED_PROVIDER": Brake.LIMIT,
+    "INVALID_DATA": Brake.LIMIT,
+    "INVALID_ACCOUNT": Brake.LIMIT,
+    # The document says of these "please try again later"; doing so could pay twice, since none says that nothing was
+    # queued.
+    "NETWORK_ERROR": None,
+    "INTERNAL_ERROR": None,
+    "UNKNOWN_ERROR": None,
+    "EXTERNAL_API_ERROR": None,
+    # Codes of other endpoints: in answer to a transfer they mean that we do not understand.
+    "OTP_INVALID": None,
+    "OTP_EXPIRED": None,
+    "OTP_STILL_VALID": None,
+    "CHARGE_NOT_FOUND": None,
+    "TRANSACTION_NOT_FOUND": None,
+    "UNAUTHORIZED_CHARGE_PROVIDER": None,
+}
+"""The documented codes that prove nothing about a transfer, with the brake. What nobody documented has none."""
+
+
+def read_envelope(answer: Answer, refusals: Mapping[str, Refusal] = REFUSALS) -> Envelope:
+    """Return the envelope of an answer that says `status: true`.
+
+    Args:
+        answer: the answer.
+        refusals: the codes that the document prints as refusals of this call.
+
+    Raises:
+        RefusedError: it says, in words printed for this call, that nothing was done.
+        AmbiguousError: it says anything else, or is not an answer that the document describes.
+    """
+    return succeeded(decoded(answer), answer, refusals)
+
+
+def decoded(answer: Answer) -> Envelope:
+    """Return the envelope, whatever it says.
+
+    Raises:
+        AmbiguousError: there is none, or its HTTP status contradicts any.
+    """
+    if answer.status >= 500:
+        raise AmbiguousError(f"http_{answer.status}", f"Senfenico answered HTTP {answer.status}")
+    try:
+        envelope = _ENVELOPE.decode(answer.body)
+    except UNREADABLE:
+        envelope = None
+    if answer.status == 401 and (envelope is None or not _refuses_key(envelope)):
+        raise _key_in_doubt(answer)
+    if envelope is None:
+        raise AmbiguousError(
+            "answer_unreadable", f"Senfenico answered HTTP {answer.status} with a body that its document does not show"
+        )
+    return envelope
+
+
+def succeeded(envelope: Envelope, answer: Answer, refusals: Mapping[str, Refusal] = REFUSALS) -> Envelope:
+    """Let through what says success and nothing else. Raises as `read_envelope`."""
+    if not envelope.status:
+        raise _refused(envelope, answer, refusals)
+    if envelope.error_code is not None:
+        raise AmbiguousError("answer_disagrees", f"Senfenico answered success with the code {said(envelope)}")
+    return envelope
+
+
+def _refused(envelope: Envelope, answer: Answer, refusals: Mapping[str, Refusal]) -> ProviderError:
+    """What a `status: false` proves."""
+    code, words = envelope.error_code, said(envelope)
+    if _refuses_key(envelope):
+        return RefusedError(
+            "invalid_api_key",
+            f"Senfenico does not accept the API key of this account (HTTP {answer.status})",
+            brake=Brake.CREDENTIALS,
+        )
+    if code is None:
+        if _API_KEY in envelope.message.casefold():
+            return _key_in_doubt(answer)
+        return AmbiguousError("refusal_not_documented", f"Senfenico answered: {words}")
+    refusal = refusals.get(code)
+    if refusal is not None:
+        return RefusedError(
+            code.lower(),
+            f"Senfenico refused the call: {words}",
+            brake=refusal.brake,
+            too_fast=refusal.too_fast,
+            retry_after_seconds=answer.retry_after_seconds if refusal.too_fast else None,
+        )
+    if code not in DOUBTS:
+        return AmbiguousError("code_not_documented", f"Senfenico answered: {words}")
+    message = f"Senfenico answered: {words}"
+    if DOUBTS[code] is not None:
+        message += " (its document does not say that none of the call's transfers was made, so they are looked for)"
+    return AmbiguousError(code.lower(), message, brake=DOUBTS[code])
+
+
+def _refuses_key(envelope: Envelope) -> bool:
+    """Whether it says what the document prints for a key that is not accepted, and nothing else."""
+    told_more = envelope.error_code is not None or envelope.failed_transfers is not None
+    return not envelope.status and not told_more and envelope.message.strip() == INVALID_KEY
+
+
+def _key_in_doubt(answer: Answer) -> AmbiguousError:
+    return AmbiguousError(
+        "api_key_in_doubt",
+        f"Senfenico seems not to accept the API key of this account (HTTP {answer.status}), but does not say so in the "
+        "words of its document, so what was sent is looked for; check the key",
+        brake=Brake.CREDENTIALS,
+    )
+
+
+def said(envelope: Envelope) -> str:
+    """The answer's own words, fit to be shown."""
+    return scrubbed(f"{envelope.error_code}: {envelope.message}" if envelope.error_code else envelope.message)
+
+
+def scrubbed(text: str) -> str:
+    """Return `text` without keys and full phone numbers, in plain characters, and not longer than is useful."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(masked(_KEYS.sub(r"\1***", shown)).split())[:TEXT_CHARS_MAX]
