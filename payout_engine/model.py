@@ -339,7 +339,6 @@ class Repeat(msgspec.Struct, frozen=True):
         earlier_line: its line.
         earlier_state: where it stands now.
         earlier_at: when its run was approved (0 within the same run), in seconds since 1970.
-        same_run: whether both are of one run.
         earlier_reference: the reference of the payout that came first.
         earlier_has_references: whether its file had references of its own.
     """
