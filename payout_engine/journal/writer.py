@@ -52,7 +52,7 @@ class Asked(NamedTuple):
 class Answer(NamedTuple):
     """What came of a request."""
 
-    future: asyncio.Future[Any]
+    asked: Asked
     result: Any
     error: Exception | None
 
@@ -105,6 +105,10 @@ class Writer(ABC):
     def _put(self, asked: Asked) -> None:
         """Queue a request."""
 
+    @abstractmethod
+    def _answer(self, answers: list[Answer]) -> None:
+        """Let those who wait for these answers know."""
+
     async def run(self, work: Work[T], need: Need) -> T:
         """Run `work` on the connection and return its result, once it is as durable as it needs to be."""
         # The shield keeps a cancelled caller here until its answer is known. A cancellation that does not come from
@@ -121,8 +125,8 @@ class Writer(ABC):
 
     # -------------------------------------------------------------------------------------------------- a transaction
 
-    def _carry_out(self, connection: apsw.Connection, group: list[Asked]) -> list[Answer]:
-        """Run a group in one transaction; return one answer for each request, in their order."""
+    def _carry_out(self, connection: apsw.Connection, group: list[Asked]) -> None:
+        """Run a group in one transaction, and answer it once that is over."""
         need = max(asked.need for asked in group)
         try:
             self._begin(connection, need)
@@ -132,20 +136,23 @@ class Writer(ABC):
             cause = error.__cause__ if isinstance(error, _LostError) else error
             assert isinstance(cause, Exception)
             _roll_back(connection)
-            return self._fail(connection, group, fault(cause, self._path))
+            self._fail(connection, group, fault(cause, self._path))
+            return
         self.commits += need is not Need.READ
-        return answers
+        self._answer(answers)
 
-    def _fail(self, connection: apsw.Connection, group: list[Asked], error: Exception) -> list[Answer]:
+    def _fail(self, connection: apsw.Connection, group: list[Asked], error: Exception) -> None:
         """Answer a group that was rolled back: its writes have failed, and its reads are carried out by themselves.
 
         What they read before may be what was rolled back.
         """
         reads = [asked for asked in group if asked.need is Need.READ]
-        if not reads or len(reads) == len(group):
-            return [Answer(asked.future, None, error) for asked in group]
-        again = iter(self._carry_out(connection, reads))
-        return [next(again) if asked.need is Need.READ else Answer(asked.future, None, error) for asked in group]
+        if len(reads) == len(group):
+            reads = []  # Nobody's write spoilt them.
+        failed = [asked for asked in group if not reads or asked.need is not Need.READ]
+        self._answer([Answer(asked, None, error) for asked in failed])
+        if reads:
+            self._carry_out(connection, reads)
 
     def _begin(self, connection: apsw.Connection, need: Need) -> None:
         """Begin a transaction that will be synced if anybody in it needs that.
@@ -167,14 +174,14 @@ class Writer(ABC):
                 raise _LostError from error
             connection.execute("ROLLBACK TO request")
             connection.execute("RELEASE request")
-            return Answer(asked.future, None, fault(error, self._path))
+            return Answer(asked, None, fault(error, self._path))
         connection.execute("RELEASE request")
-        return Answer(asked.future, result, None)
+        return Answer(asked, result, None)
 
     # --------------------------------------------------------------------------------------------------- in the loop
 
     def _resolve(self, answers: list[Answer]) -> None:
-        for future, result, error in answers:
+        for (_, _, future), result, error in answers:
             self._slots.release()
             if future.done():
                 continue
@@ -235,7 +242,7 @@ class ThreadWriter(Writer):
             while going_on:
                 group, going_on = self._take()
                 if group:
-                    self._tell(self._resolve, self._carry_out(connection, group))
+                    self._carry_out(connection, group)
         finally:
             self._close(connection)
 
@@ -258,6 +265,9 @@ class ThreadWriter(Writer):
             except Empty:
                 return group, True
         return group, False
+
+    def _answer(self, answers: list[Answer]) -> None:
+        self._tell(self._resolve, answers)
 
     def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
@@ -298,8 +308,11 @@ class InlineWriter(Writer):
         self._closing = True
         self._commit()
         if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+            connection, self._connection = self._connection, None
+            try:
+                connection.close()
+            except apsw.Error as error:
+                raise fault(error, self._path) from error
 
     async def beside(self, work: Callable[..., T], *arguments: object) -> T:
         """Run something here; see `Writer.beside`."""
@@ -314,7 +327,10 @@ class InlineWriter(Writer):
         """Carry out everything that waits."""
         if self._waiting and self._connection is not None:
             group, self._waiting = self._waiting, []
-            self._loop.call_later(self._commit_seconds, self._resolve, self._carry_out(self._connection, group))
+            self._carry_out(self._connection, group)
+
+    def _answer(self, answers: list[Answer]) -> None:
+        self._loop.call_later(self._commit_seconds, self._resolve, answers)
 
 
 def _roll_back(connection: apsw.Connection) -> None:

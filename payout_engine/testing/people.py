@@ -28,7 +28,7 @@ from payout_engine.testing.witness import Witness
 WHO, WHY = "Awa", "seen at the bank"
 
 Pay = Callable[[Engine, Submission | Run], Awaitable[None]]
-FileOf = Callable[[Run], Awaitable[RandomFile]]
+FileOf = Callable[[Run], RandomFile]
 
 
 class Errand(StrEnum):
@@ -185,11 +185,11 @@ class Person:
 
     async def _is_alone(self, run: Run, entry: Entry) -> bool:
         """Whether no other line that means the same payment has been paid, or may be."""
-        meant = (await self._file_of(run)).identity_of(entry.payout)
+        meant = self._file_of(run).identity_of(entry.payout)
         for other in await self._engine.runs():
             if other.approved_at is None:
                 continue
-            file = await self._file_of(other)
+            file = self._file_of(other)
             async for entries in (await self._engine.journal()).entries(other.run_id):
                 for one in entries:
                     if one.key == entry.key or file.identity_of(one.payout) != meant:
