@@ -1,4 +1,4 @@
-"""Both journals keep the promises of `ports.Journal`, and agree with each other on random work."""
+"""The journal keeps the promises of `ports.Journal`: as the one that pays, as a plan's, and in virtual time's way."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from payout_engine.journal import MemoryJournal, SqliteJournal
+from payout_engine.journal import SqliteJournal
 from payout_engine.ports import Journal
-from payout_engine.testing.journal_lines import JournalFactory
+from payout_engine.testing.journal_lines import JournalFactory, inline
 from payout_engine.testing.journals import JournalSuite
 
 
@@ -37,13 +37,9 @@ class TestScratchJournal(JournalSuite):
         return opened
 
 
-class TestMemoryJournal(JournalSuite):
-    """The reference in memory."""
+class TestInlineJournal(JournalSuite):
+    """The durable journal without its thread, as simulations open it."""
 
     @pytest.fixture
-    def journal_factory(self) -> JournalFactory:
-        @asynccontextmanager
-        async def opened() -> AsyncIterator[Journal]:
-            yield MemoryJournal()
-
-        return opened
+    def journal_factory(self, tmp_path: Path) -> JournalFactory:
+        return lambda: inline(tmp_path / "payouts.db")

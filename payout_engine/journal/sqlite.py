@@ -257,7 +257,7 @@ class SqliteJournal:
             for seq, found in page:
                 yield seq, found
                 after = seq
-            if not page:
+            if len(page) < reading.LOG_PAGE:
                 return
 
     @asynccontextmanager

@@ -280,7 +280,8 @@ class ThreadWriter(Writer):
 class InlineWriter(Writer):
     """Carries requests out in the event loop, which stands still meanwhile: for virtual time, where threads have none.
 
-    A request waits `commit_seconds`; then all that wait are one group; and their answers take as long again.
+    Like the thread, it takes up a request at once when it is idle, and everything that comes while it commits is the
+    next group. What it commits is in the file at once, and answered `commit_seconds` later.
     """
 
     def __init__(
@@ -293,8 +294,10 @@ class InlineWriter(Writer):
     ) -> None:
         super().__init__(path, connect, durable=durable)
         self._commit_seconds = commit_seconds
-        self._waiting: list[Asked] = []
         self._connection: apsw.Connection | None = None
+        self._waiting: list[Asked] = []
+        self._answers: list[Answer] = []
+        self._busy = False
 
     async def start(self) -> None:
         """Open the connection; see `Writer.start`."""
@@ -304,9 +307,9 @@ class InlineWriter(Writer):
             raise fault(error, self._path) from error
 
     async def aclose(self) -> None:
-        """Carry out what is queued, then close the connection. Its answers are still on their way."""
+        """Carry out what is queued, then close the connection. The last answers are still on their way."""
         self._closing = True
-        self._commit()
+        self._serve()
         if self._connection is not None:
             connection, self._connection = self._connection, None
             try:
@@ -320,17 +323,26 @@ class InlineWriter(Writer):
 
     def _put(self, asked: Asked) -> None:
         self._waiting.append(asked)
-        if len(self._waiting) == 1:
-            self._loop.call_later(self._commit_seconds, self._commit)
+        if not self._busy:
+            self._serve()
 
-    def _commit(self) -> None:
-        """Carry out everything that waits."""
+    def _serve(self) -> None:
+        """Carry out everything that waits, and be busy for as long as that takes."""
         if self._waiting and self._connection is not None:
+            self._busy = True
             group, self._waiting = self._waiting, []
             self._carry_out(self._connection, group)
+            self._loop.call_later(self._commit_seconds, self._conclude)
 
     def _answer(self, answers: list[Answer]) -> None:
-        self._loop.call_later(self._commit_seconds, self._resolve, answers)
+        self._answers += answers
+
+    def _conclude(self) -> None:
+        """Answer what was carried out, and go on."""
+        answers, self._answers = self._answers, []
+        self._busy = False
+        self._resolve(answers)
+        self._serve()
 
 
 def _roll_back(connection: apsw.Connection) -> None:

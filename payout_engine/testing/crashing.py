@@ -13,10 +13,11 @@ import asyncio
 import inspect
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,8 +27,9 @@ import msgspec
 
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.writer import Answer, Asked, InlineWriter
-from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
+from payout_engine.model import Balance, Dispatch, Outcome, Query, Receipt, Request, Sighting
 from payout_engine.ports import HasBalances, Provider
+from payout_engine.testing.disk import Disk
 from payout_engine.traits import Traits
 
 READS = frozenset(
@@ -176,8 +178,7 @@ class MortalWriter(InlineWriter):
         super().__init__(path, connect, **options)
         self._fuse = fuse
         self._done = done
-        self._calls: dict[asyncio.Future[Any], Call] = {}
-        self._unanswered: dict[asyncio.Future[Any], None] = {}
+        self._calls: dict[asyncio.Future[Any], Call | None] = {}
         fuse.at_death[self._die] = None
 
     async def aclose(self) -> None:
@@ -187,27 +188,23 @@ class MortalWriter(InlineWriter):
 
     def _put(self, asked: Asked) -> None:
         self._fuse.check()
-        self._unanswered[asked.future] = None
-        asked.future.add_done_callback(lambda future: self._unanswered.pop(future, None))
-        call = _calling.get()
-        if call is not None:
-            self._calls[asked.future] = call
+        self._calls[asked.future] = _calling.get()
         super()._put(asked)
 
-    def _commit(self) -> None:
+    def _serve(self) -> None:
         with suppress(Crash):
-            super()._commit()
+            super()._serve()
 
     def _attempt(self, connection: apsw.Connection, asked: Asked) -> Answer:
         answer = super()._attempt(connection, asked)
-        call = self._calls.get(asked.future)
+        call = self._calls[asked.future]
         if call is not None and call.moment is Moment.INSIDE:
             self._fuse.blow(f"inside {call.name}")
         return answer
 
     def _answer(self, answers: list[Answer]) -> None:
         super()._answer(answers)
-        calls = [(self._calls.pop(answer.asked.future, None), answer) for answer in answers]
+        calls = [(self._calls[answer.asked.future], answer) for answer in answers]
         for call, answer in calls:
             if call is not None and call.told and answer.error is None:
                 assert self._connection is not None
@@ -216,6 +213,11 @@ class MortalWriter(InlineWriter):
             if call is not None and call.moment is not None:
                 self._fuse.blow(f"after {call.name}")
 
+    def _resolve(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            self._calls.pop(answer.asked.future, None)
+        super()._resolve(answers)
+
     def _die(self) -> None:
         """Leave the file as a killed process does; whoever waited for an answer is dead as well."""
         if self._connection is not None:
@@ -223,7 +225,8 @@ class MortalWriter(InlineWriter):
             self._connection.close()
             self._connection = None
         self._waiting.clear()
-        for future in list(self._unanswered):
+        self._answers.clear()
+        for future in self._calls:
             if not future.done():
                 future.set_exception(Crash("after the end"))
 
@@ -231,29 +234,57 @@ class MortalWriter(InlineWriter):
 class CrashingJournal:
     """A process's journal, whose every call is a step.
 
-    It offers whatever the journal offers, so it needs no change when the port grows.
+    It offers whatever the journal offers, so it needs no change when the port grows. What is asked again and again
+    while nothing happens, half of all that is asked in a simulation, is answered from the last time for as long as not
+    a byte of the disk has changed.
     """
 
-    def __init__(self, journal: SqliteJournal, fuse: Fuse) -> None:
+    def __init__(self, journal: SqliteJournal, fuse: Fuse, disk: Disk) -> None:
         """Wrap a journal.
 
         Args:
             journal: with a `MortalWriter` of the same fuse.
             fuse: the process.
+            disk: where the journal is.
         """
         self._journal = journal
         self._fuse = fuse
+        self._disk = disk
+        self._asked: dict[str, tuple[int, Sequence[Request]]] = {}
+        self._nothing_new: dict[tuple[str, int], int] = {}
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._journal, name)
-        if name == "requests":
-            # Asked twice a second for as long as paying goes on: as steps they would leave few for anything else.
-            return method
+        step = method = getattr(self._journal, name)
         if inspect.iscoroutinefunction(method):
-            return lambda *arguments, **named: self._call(name, method, arguments, named)
-        if inspect.isasyncgenfunction(method):
-            return lambda *arguments, **named: self._stream(name, method(*arguments, **named))
-        return method
+            step = partial(self._call, name, method)
+        elif inspect.isasyncgenfunction(method):
+            step = partial(self._stream, name, method)
+        setattr(self, name, step)
+        return step
+
+    async def requests(self, run_id: str) -> Sequence[Request]:
+        """Ask what people want. It is no step: there are so many that they would leave few for anything else."""
+        self._fuse.check()
+        at, found = self._asked.get(run_id, (-1, ()))
+        if at != self._disk.writes:
+            at = self._disk.writes
+            found = await self._journal.requests(run_id)
+            self._asked[run_id] = at, found
+        self._fuse.check()
+        return found
+
+    async def outcomes(self, run_id: str, after: int = 0) -> AsyncIterator[tuple[int, Sequence[Outcome]]]:
+        """Replay what happened."""
+        at, place = self._disk.writes, (run_id, after)
+        if self._nothing_new.get(place) == at:
+            self._fuse.leave("outcomes", self._fuse.enter("outcomes"))
+            return
+        nothing = True
+        async for batch in self._stream("outcomes", self._journal.outcomes, run_id, after):
+            nothing = False
+            yield batch
+        if nothing:
+            self._nothing_new[place] = at
 
     @asynccontextmanager
     async def lease(self, *arguments: Any, **named: Any) -> AsyncIterator[None]:
@@ -275,17 +306,16 @@ class CrashingJournal:
                 del self._fuse.at_death[release]
                 await lease.__aexit__(None, None, None)
 
-    async def _call(
-        self, name: str, method: Callable[..., Any], arguments: Sequence[Any], named: Mapping[str, Any]
-    ) -> Any:
+    async def _call(self, name: str, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         call = Call(name, arguments, self._fuse.enter(name), True)
         with _handing(call):
             result = await method(*arguments, **named)
         self._fuse.leave(name, call.moment)
         return result
 
-    async def _stream(self, name: str, batches: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        call = Call(name, (), self._fuse.enter(name), False)
+    async def _stream(self, name: str, method: Callable[..., Any], *arguments: Any, **named: Any) -> AsyncIterator[Any]:
+        call = Call(name, arguments, self._fuse.enter(name), False)
+        batches = method(*arguments, **named)
         while True:
             try:
                 with _handing(call):
@@ -350,7 +380,7 @@ class CrashingProvider:
                 self._fuse.at_death.pop(connection.cancel, None)
                 if moment is not Moment.INSIDE or not connection.cancel_called:
                     self._fuse.leave("send", moment)
-        self._fuse.blow("inside send")
+        return self._fuse.blow("inside send")
 
     async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
         """Look up; die before the question, or after the first batch."""

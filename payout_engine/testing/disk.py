@@ -20,11 +20,13 @@ class Disk:
 
     Attributes:
         full: set by whoever fills it. SQLite's writes then fail, and its reads do not.
-        refusals: how many writes have failed.
+        writes: how many of SQLite's writes it took.
+        refusals: how many it refused.
     """
 
     def __init__(self) -> None:
         self.full = False
+        self.writes = 0
         self.refusals = 0
 
     @contextmanager
@@ -47,7 +49,7 @@ class _Mount(apsw.VFS):
         self._disk = disk
         super().__init__(self.name, _PLAIN)
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
         return _File(self._disk, name, flags)
 
 
@@ -56,11 +58,12 @@ class _File(apsw.VFSFile):
         self._disk = disk
         super().__init__(_PLAIN, name, flags)
 
-    def xWrite(self, data: bytes, offset: int) -> None:
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
         if self._disk.full:
             self._disk.refusals += 1
             raise apsw.FullError("the disk is full")
+        self._disk.writes += 1
         super().xWrite(data, offset)
 
-    def xSync(self, flags: int) -> None:
+    def xSync(self, flags: int) -> None:  # noqa: N802
         """Nothing: a simulated process is killed, but the machine under it stays up."""

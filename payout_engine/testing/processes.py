@@ -24,6 +24,7 @@ from payout_engine.ports import Journal, Provider
 from payout_engine.settings import Settings
 from payout_engine.testing.bank import Bank, SimulatedProvider
 from payout_engine.testing.crashing import CrashingJournal, CrashingProvider, Fuse, MortalWriter
+from payout_engine.testing.disk import Disk
 from payout_engine.testing.witness import Witness
 from payout_engine.traits import Traits, Wallet
 
@@ -102,6 +103,7 @@ def open_engine(
     process: str,
     fuse: Fuse,
     settings: Settings,
+    disk: Disk,
     banks: Mapping[str, Bank],
     witness: Witness,
     commit_seconds: float,
@@ -112,6 +114,7 @@ def open_engine(
         process: what to call it in the trace.
         fuse: its life.
         settings: what is configured, with the journal that all processes share.
+        disk: where the journal is.
         banks: by account.
         witness: sees what it does.
         commit_seconds: how long its journal's writer waits for a group, and again for the answers.
@@ -134,7 +137,7 @@ def open_engine(
                     journal = await self._stack.enter_async_context(
                         SqliteJournal.open(self.settings.journal, writer=writer)
                     )
-                    self._opened = cast(Journal, CrashingJournal(journal, fuse))
+                    self._opened = cast(Journal, CrashingJournal(journal, fuse, disk))
                 return self._opened
 
     return SimulatedEngine.open(settings)

@@ -28,6 +28,7 @@ TRAVELLING_SECONDS_MAX = LATE_SECONDS_MAX + TRAVEL_SECONDS[1] + 0.5
 
 _AT_THE_PROVIDER = OPEN | {State.PAID, State.FAILED, State.REVERSED}
 
+
 class Witness:
     """Watches all processes of one simulation.
 
@@ -123,7 +124,7 @@ class Witness:
         sizes = [int(text) for _, kind, text in notes if kind == CANARY_SIZE_NOTE]
         if not sizes or any(kind == CANARY_PASSED_NOTE and text == _name(lane) for _, kind, text in notes):
             return
-        out = sum(tally.count for tally in tallies(db, run_id) if tally.lane == lane and tally.state in _AT_THE_PROVIDER)
+        out = sum(item.count for item in tallies(db, run_id) if item.lane == lane and item.state in _AT_THE_PROVIDER)
         if out > sizes[-1]:
             self._violated(f"{out} payouts of {_name(lane)} are out, and its canary of {sizes[-1]} was not well yet")
 
