@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
@@ -16,13 +18,15 @@ from burkina import traits as burkina_traits
 
 from payout_engine import clock
 from payout_engine.errors import AmbiguousError, Brake, NotSentError, RefusedError
-from payout_engine.journal import MemoryJournal, asking_again
+from payout_engine.journal import SqliteJournal, asking_again
+from payout_engine.journal.ask import every
+from payout_engine.journal.glance import snapshot
 from payout_engine.lifecycle import State
 from payout_engine.model import Dispatch, Outcome, Query, Receipt, Request, RequestKind, Sighting
 from payout_engine.pipeline.follow import FollowPolicy
 from payout_engine.pipeline.payment import Ending, Payer, Payment
 from payout_engine.testing import virtual_time
-from payout_engine.testing.journal_lines import MOOV, approved, chunk, sent, states
+from payout_engine.testing.journal_lines import MOOV, approved, chunk, inline, sent, states
 from payout_engine.testing.simulation import STARTED_AT
 from payout_engine.throttle import Pace
 from payout_engine.traits import KeyPromise, LookUpKind, Traits
@@ -87,7 +91,7 @@ class Scene:
     """One approved run of a few payouts, paid by one account."""
 
     def __init__(self, provider: Scripted, lines: int = 1) -> None:
-        self.journal = MemoryJournal()
+        self.journal: SqliteJournal
         self.provider = provider
         self.told: list[Any] = []
         self.payment: Payment | None = None
@@ -121,12 +125,14 @@ def live(scene: Scene, *lives: Callable[[], Any]) -> list[State]:
 
     async def main() -> list[State]:
         with clock.replaced(lambda: STARTED_AT + anyio.current_time()):
-            await scene.prepare()
-            for life in lives:
-                await life()
-            return await scene.states()
+            async with inline(Path(folder) / "payouts.db") as scene.journal:
+                await scene.prepare()
+                for life in lives:
+                    await life()
+                return await scene.states()
 
-    return virtual_time.run(main())
+    with TemporaryDirectory() as folder:
+        return virtual_time.run(main())
 
 
 # -------------------------------------------------------------------------------------------------- what it is good for
@@ -188,8 +194,8 @@ def test_it_is_in_the_journal_before_it_leaves() -> None:
     seen: list[list[str]] = []
 
     def heard(dispatch: Dispatch) -> None:
-        (line,) = scene.journal._runs["run"].lines.values()
-        seen.append([step.kind for step in line.steps])
+        with snapshot(scene.journal.path) as db:
+            seen.append([kind for (kind,) in every(db, "SELECT kind FROM log WHERE chunk_id IS NOT NULL ORDER BY seq")])
 
     scene.provider.heard = heard
     live(scene, scene.pay)
@@ -457,18 +463,18 @@ def test_the_canary_may_be_asked_about_before_the_rest_is_sent() -> None:
     assert [len(keys) for _, keys in scene.provider.calls] == [1, 1, 4]
 
 
-def test_absence_counts_from_the_last_repetition() -> None:
+def test_absence_counts_from_the_last_repetition(tmp_path: Path) -> None:
     """A payout that was sent again to ask may have been heard then, so older proof of absence is no proof any more."""
 
     async def main() -> None:
-        journal = MemoryJournal()
         with clock.replaced(lambda: STARTED_AT + anyio.current_time()):
-            await approved(journal, "run", chunk([1], MOOV))
-            await sent(journal, "run", Receipt(State.UNKNOWN), MOOV)
-            await anyio.sleep(100.0)
-            (doubtful,) = await journal.unanswered("run", MOOV, SAFE, clock.now(), 0, 1)
-            await journal.ask_again(doubtful, SAFE)
-            (query,), _ = await journal.open_queries("run", "bf", 1)
-            assert query.sent.at == clock.now()
+            async with inline(tmp_path / "payouts.db") as journal:
+                await approved(journal, "run", chunk([1], MOOV))
+                await sent(journal, "run", Receipt(State.UNKNOWN), MOOV)
+                await anyio.sleep(100.0)
+                (doubtful,) = await journal.unanswered("run", MOOV, SAFE, clock.now(), 0, 1)
+                await journal.ask_again(doubtful, SAFE)
+                (query,), _ = await journal.open_queries("run", "bf", 1)
+                assert query.sent.at == pytest.approx(clock.now(), abs=0.01)
 
     virtual_time.run(main())

@@ -12,7 +12,7 @@ import pytest
 from burkina import RowsSource, router
 
 from payout_engine.errors import ConfigError, InputError, JournalFullError
-from payout_engine.journal import MemoryJournal, SqliteJournal
+from payout_engine.journal import SqliteJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import Chunk, Entry, Run, RunState
 from payout_engine.observe import Event, LinesRead
@@ -24,14 +24,9 @@ WITH_REFERENCES = ("reference", "phone", "amount")
 EXAMPLE = Path(__file__).parent.parent / "examples" / "salaries-bf.csv"
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Journal]:
-    """Each journal in turn; intake must not care."""
-    if request.param == "memory":
-        memory = MemoryJournal()
-        yield memory
-        await memory.aclose()
-        return
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    """Return an empty journal."""
     async with SqliteJournal.open(tmp_path / "payouts.db") as sqlite:
         yield sqlite
 
@@ -109,8 +104,8 @@ async def test_cancelling_leaves_nothing(journal: Journal) -> None:
     assert await journal.runs() == []
 
 
-class FullJournal(MemoryJournal):
-    """A journal whose disk is full after the first chunks."""
+class NarrowJournal(SqliteJournal):
+    """A journal whose disk is full after the first chunks, and has room for little things all the same."""
 
     async def add(self, run_id: str, chunks: Sequence[Chunk]) -> None:
         if any(chunk.payouts[0].line > 300 for chunk in chunks):
@@ -118,13 +113,13 @@ class FullJournal(MemoryJournal):
         await super().add(run_id, chunks)
 
 
-async def test_a_full_disk_is_told_as_such() -> None:
+async def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     """The reader stops with the writer, and the writer's error is the one that is raised."""
-    journal = FullJournal()
     source = RowsSource(WITH_REFERENCES, rows(5_000), block_rows=100)
-    with pytest.raises(JournalFullError, match="full"):
-        await take_in(journal, source)
-    assert await journal.runs() == []
+    async with NarrowJournal.open(tmp_path / "payouts.db") as journal:
+        with pytest.raises(JournalFullError, match="full"):
+            await take_in(journal, source)
+        assert await journal.runs() == []
 
 
 async def test_a_reference_used_twice_in_the_file_is_held(journal: Journal) -> None:

@@ -1,4 +1,4 @@
-"""The journal keeps the promises of `ports.Journal`, and so does the throw-away journal of a plan."""
+"""The journal keeps the promises of `ports.Journal`: as the one that pays, as a plan's, and in virtual time's way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports import Journal
-from payout_engine.testing.journal_lines import JournalFactory
+from payout_engine.testing.journal_lines import JournalFactory, inline
 from payout_engine.testing.journals import JournalSuite
 
 
@@ -35,3 +35,11 @@ class TestScratchJournal(JournalSuite):
                 yield journal
 
         return opened
+
+
+class TestInlineJournal(JournalSuite):
+    """The durable journal without its thread, as simulations open it."""
+
+    @pytest.fixture
+    def journal_factory(self, tmp_path: Path) -> JournalFactory:
+        return lambda: inline(tmp_path / "payouts.db")

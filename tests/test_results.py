@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import stat
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from reading import read
 
 from payout_engine.errors import ConfigError, SinkError
-from payout_engine.journal import MemoryJournal, SqliteJournal
+from payout_engine.journal import SqliteJournal
 from payout_engine.lifecycle import State
 from payout_engine.model import REJECTED_LANE, Chunk, Lane, Outcome, Payout, Problem, Receipt, Run, Tally
 from payout_engine.pipeline.events import EventLog
@@ -33,14 +32,11 @@ FATES = (
 )
 
 
-@asynccontextmanager
-async def a_journal(kind: str, folder: Path) -> AsyncIterator[Journal]:
-    """Open one of the journals."""
-    if kind == "memory":
-        yield MemoryJournal()
-    else:
-        async with SqliteJournal.open(folder / "payouts.db") as journal:
-            yield journal
+@pytest.fixture
+async def journal(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Journal]:
+    """Return an empty journal."""
+    async with SqliteJournal.open(tmp_path_factory.mktemp("journal") / "payouts.db") as opened:
+        yield opened
 
 
 def a_run(run_id: str = "1120-abcde", columns: Sequence[str] = COLUMNS, **dialect: str) -> Run:
@@ -103,11 +99,9 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter=";"))
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_every_line_comes_out_once_in_its_order(kind: str, tmp_path: Path) -> None:
+async def test_every_line_comes_out_once_in_its_order(journal: Journal, tmp_path: Path) -> None:
     """`results.csv` has the input's columns in the input's format, then ours."""
-    async with a_journal(kind, tmp_path) as journal:
-        files = await results(journal, await settled(journal, a_run()), tmp_path / "out")
+    files = await results(journal, await settled(journal, a_run()), tmp_path / "out")
     found = table(files.results)
     assert files.results.read_bytes().startswith(b"\xef\xbb\xbfphone;amount;name;payout_line;payout_reference;")
     assert list(found[0]) == [*COLUMNS, *RESULT_COLUMNS]
@@ -132,9 +126,8 @@ async def test_every_line_comes_out_once_in_its_order(kind: str, tmp_path: Path)
     assert {row["payout_settled_at"] for row in found[2:]} == {""}
 
 
-async def test_lines_that_need_something_done_have_files_of_their_own(tmp_path: Path) -> None:
+async def test_lines_that_need_something_done_have_files_of_their_own(journal: Journal, tmp_path: Path) -> None:
     """Provably unpaid, refused, and for a person; each with what is needed to go on."""
-    journal = MemoryJournal()
     files = await results(journal, await settled(journal, a_run()), tmp_path / "out")
     assert table(files.failed) == [{"reference": "R3", "phone": "70123453", "amount": "1003", "name": "'=name"}]
     assert table(files.rejected) == [
@@ -154,9 +147,8 @@ async def test_lines_that_need_something_done_have_files_of_their_own(tmp_path: 
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_failed_lines_can_be_read_again_as_they_are(tmp_path: Path) -> None:
+async def test_failed_lines_can_be_read_again_as_they_are(journal: Journal, tmp_path: Path) -> None:
     """In the input's own columns and format, with the reference in its column, whatever that is called."""
-    journal = MemoryJournal()
     run = await settled(journal, a_run(columns=("phone", "amount", "Matricule"), reference_column="Matricule"))
     files = await results(journal, run, tmp_path)
     found = await read(files.failed)
@@ -165,9 +157,8 @@ async def test_failed_lines_can_be_read_again_as_they_are(tmp_path: Path) -> Non
     assert (found.dialect["delimiter"], found.dialect["bom"]) == (";", "yes")
 
 
-async def test_results_fed_back_in_get_no_columns_twice(tmp_path: Path) -> None:
+async def test_results_fed_back_in_get_no_columns_twice(journal: Journal, tmp_path: Path) -> None:
     """The new value takes the place of the old one, where it stood."""
-    journal = MemoryJournal()
     columns = ("phone", "amount", "payout_remedy", "Payout_Status", "payout_line")
     run = await settled(journal, a_run(columns=columns))
     files = await results(journal, run, tmp_path)
@@ -178,9 +169,8 @@ async def test_results_fed_back_in_get_no_columns_twice(tmp_path: Path) -> None:
     assert len((await read(files.results)).rows) == 7
 
 
-async def test_the_summary_adds_up(tmp_path: Path) -> None:
+async def test_the_summary_adds_up(journal: Journal, tmp_path: Path) -> None:
     """Counts and amounts by state, currency, account and operator; currencies are never added together."""
-    journal = MemoryJournal()
     files = await results(journal, await settled(journal, a_run()), tmp_path)
     summary: dict[str, Any] = msgspec.json.decode(files.summary.read_bytes())
     assert (summary["run_id"], summary["digest"], summary["lines"]) == ("1120-abcde", "d" * 64, 7)
@@ -203,7 +193,7 @@ async def test_the_summary_adds_up(tmp_path: Path) -> None:
     }
 
 
-class Forgetful(MemoryJournal):
+class Forgetful(SqliteJournal):
     """A journal whose count does not agree with its lines."""
 
     async def tally(self, run_id: str) -> Sequence[Tally]:
@@ -212,18 +202,19 @@ class Forgetful(MemoryJournal):
 
 async def test_nothing_is_written_when_a_line_would_be_missing(tmp_path: Path) -> None:
     """Count in = count out, amount in = amount out, or the files of before stay as they are."""
-    journal = Forgetful()
-    (tmp_path / "results.csv").write_text("before")
-    with pytest.raises(SinkError, match=r"7 lines .* 8 lines"):
-        await results(journal, await settled(journal, a_run()), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
-    assert (tmp_path / "results.csv").read_text() == "before"
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "results.csv").write_text("before")
+    async with Forgetful.open(tmp_path / "payouts.db") as journal:
+        with pytest.raises(SinkError, match=r"7 lines .* 8 lines"):
+            await results(journal, await settled(journal, a_run()), out)
+    assert [path.name for path in out.iterdir()] == ["results.csv"]
+    assert (out / "results.csv").read_text() == "before"
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
-async def test_programs_may_have_all_lines_in_their_own_format(format: str, tmp_path: Path) -> None:
+async def test_programs_may_have_all_lines_in_their_own_format(journal: Journal, format: str, tmp_path: Path) -> None:
     """The files for people stay CSV."""
-    journal = MemoryJournal()
     files = await results(journal, await settled(journal, a_run()), tmp_path, format)
     assert files.results.name == f"results.{format}"
     found = await read(files.results)
@@ -233,9 +224,8 @@ async def test_programs_may_have_all_lines_in_their_own_format(format: str, tmp_
     assert len(table(files.failed)) == 1
 
 
-async def test_results_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+async def test_results_that_cannot_be_written_are_told(journal: Journal, tmp_path: Path) -> None:
     """As a sink's error, or as the option's that it is; nothing is left behind."""
-    journal = MemoryJournal()
     run = await settled(journal, a_run())
     (tmp_path / "file").write_text("")
     with pytest.raises(SinkError, match="file"):
@@ -253,30 +243,27 @@ def events(path: Path) -> list[dict[str, Any]]:
     return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_events_go_on_where_they_stopped(kind: str, tmp_path: Path) -> None:
+async def test_events_go_on_where_they_stopped(journal: Journal, tmp_path: Path) -> None:
     """Delivered any number of times, each outcome is in the file once, in the order of the log, without a phone."""
     path = tmp_path / "events.jsonl"
-    async with a_journal(kind, tmp_path) as journal:
-        run = await settled(journal, a_run())
-        for _ in range(2):
-            with EventLog(path) as log:
-                await log.catch_up(journal, run)
-        assert [event["status"] for event in events(path)] == ["paid", "failed", "unknown", "accepted"]
-        chunk = (await journal.ready(run.run_id, MOBILE, 0, 10))[0]
-        await journal.record(await journal.intend(chunk), [Receipt(State.PAID)])
+    run = await settled(journal, a_run())
+    for _ in range(2):
         with EventLog(path) as log:
             await log.catch_up(journal, run)
-            assert log.last_seq == events(path)[-1]["seq"]
+    assert [event["status"] for event in events(path)] == ["paid", "failed", "unknown", "accepted"]
+    chunk = (await journal.ready(run.run_id, MOBILE, 0, 10))[0]
+    await journal.record(await journal.intend(chunk), [Receipt(State.PAID)])
+    with EventLog(path) as log:
+        await log.catch_up(journal, run)
+        assert log.last_seq == events(path)[-1]["seq"]
     assert [event["line"] for event in events(path)] == [2, 3, 4, 5, 8]
     assert [event["more"] for event in events(path)] == [3, 2, 1, 0, 0]
     assert b"2267012345" not in path.read_bytes()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_a_crash_at_any_byte_neither_loses_nor_repeats_an_event(tmp_path: Path) -> None:
+async def test_a_crash_at_any_byte_neither_loses_nor_repeats_an_event(journal: Journal, tmp_path: Path) -> None:
     """However much of the file reached the disk, it ends the same."""
-    journal = MemoryJournal()
     run = await settled(journal, a_run())
     for line in (7, 8):
         lane = ORANGE if line == 7 else MOBILE
@@ -293,14 +280,15 @@ async def test_a_crash_at_any_byte_neither_loses_nor_repeats_an_event(tmp_path: 
         assert path.read_bytes() == whole, cut
 
 
-async def test_a_folder_used_for_two_runs_keeps_both_apart(tmp_path: Path) -> None:
+async def test_a_folder_used_for_two_runs_keeps_both_apart(journal: Journal, tmp_path: Path) -> None:
     """Numbers of one run, which may be of another journal, say nothing of the other's."""
-    path, first, second = tmp_path / "events.jsonl", MemoryJournal(), MemoryJournal()
-    one, two = await settled(first, a_run("one")), await settled(second, a_run("two"))
-    for _ in range(2):
-        for journal, run in ((first, one), (second, two)):
-            with EventLog(path) as log:
-                await log.catch_up(journal, run)
+    path = tmp_path / "events.jsonl"
+    async with SqliteJournal.open(tmp_path / "second.db") as second:
+        one, two = await settled(journal, a_run("one")), await settled(second, a_run("two"))
+        for _ in range(2):
+            for each, run in ((journal, one), (second, two)):
+                with EventLog(path) as log:
+                    await log.catch_up(each, run)
     assert [event["run_id"] for event in events(path)] == ["one"] * 4 + ["two"] * 4
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import cast
 
 import anyio
@@ -21,7 +22,10 @@ import msgspec
 import pytest
 
 from payout_engine import clock, retrying, steering
-from payout_engine.journal import MemoryJournal
+from payout_engine.journal import SqliteJournal
+from payout_engine.journal.changes import run_no
+from payout_engine.journal.keys import chunk_range
+from payout_engine.journal.writer import Need
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Dispatch, Lane, Outcome, Query, Receipt, Request, RequestKind, Run, Sighting
 from payout_engine.pipeline import payment
@@ -30,7 +34,8 @@ from payout_engine.pipeline.dispatch import Dispatcher
 from payout_engine.pipeline.follow import Follower, FollowPolicy, Found
 from payout_engine.ports import Journal, Provider, ReadyChunk
 from payout_engine.testing import virtual_time
-from payout_engine.testing.journal_lines import approved, chunk, sent, states
+from payout_engine.testing.crashing import Moment
+from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
 from payout_engine.testing.plans import draw_plan
 from payout_engine.testing.simulation import Report, explain, main, simulate
 from payout_engine.traits import LookUpKind
@@ -64,7 +69,7 @@ def test_the_seeds_reach_everything() -> None:
     assert sum(report.crashes for report in reports) > 100
     assert sum(report.lives for report in reports) > 300
     crashed_at = {line.split("CRASH ")[1] for report in reports for line in report.trace if "CRASH " in line}
-    money = {f"{when} {step}" for step in ("intend", "send", "record") for when in ("before", "after")}
+    money = {f"{when} {step}" for step in ("intend", "send", "record") for when in Moment}
     assert money | {"before approve", "after recover", "after apply", "before seal"} <= crashed_at
     happened = set().union(*(report.happened for report in reports))
     verbs = {"asked pause", "heard pause", "lift", "asked cancel", "heard cancel", "cancel", "retry"}
@@ -132,17 +137,18 @@ class TrustsStaleAbsence(Follower):
 
 
 async def withdraw_what_is_unknown(
-    journal: MemoryJournal, run_id: str, request: Request, after: int, limit: int
+    journal: SqliteJournal, run_id: str, request: Request, after: int, limit: int
 ) -> tuple[Sequence[Outcome], int]:
     """Take what is in doubt for what was never sent."""
-    for line in journal._run(run_id).lines.values():
-        if line.receipt.state in (State.SENDING, State.UNKNOWN):
-            line.receipt = Receipt(State.READY)
+    doubtful = (
+        "UPDATE progress SET states = replace(replace(states, 's', 'r'), 'u', 'r') WHERE chunk_id BETWEEN ? AND ?"
+    )
+    await journal._writer.run(lambda db: db.execute(doubtful, chunk_range(run_no(db, run_id))).get, Need.WRITE)
     return await withdraw(journal, run_id, request, after, limit)
 
 
 @asynccontextmanager
-async def share_the_lease(journal: MemoryJournal, *arguments: object, **named: object) -> AsyncIterator[None]:
+async def share_the_lease(journal: SqliteJournal, *arguments: object, **named: object) -> AsyncIterator[None]:
     """Let everybody send for an account."""
     yield
 
@@ -165,7 +171,7 @@ async def heed_nobody(paying: payment.Payment) -> None:
         await paying._journal.answer(paying._run_id, request.kind, False)
 
 
-withdraw = MemoryJournal.cancel
+withdraw = SqliteJournal.cancel
 NOT_HEEDED = "meant to be sent after a (pause|cancellation) was heard"
 
 
@@ -180,8 +186,8 @@ def test_a_planted_fault_is_found(planted: type, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("owner", "name", "planted", "damage"),
     [
-        (MemoryJournal, "cancel", withdraw_what_is_unknown, "is cancelled, and the bank paid it"),
-        (MemoryJournal, "lease", share_the_lease, "two processes send for account .* at once"),
+        (SqliteJournal, "cancel", withdraw_what_is_unknown, "is cancelled, and the bank paid it"),
+        (SqliteJournal, "lease", share_the_lease, "two processes send for account .* at once"),
         (payment.Payment, "_send_canary", send_no_canary, "are out, and its canary of . was not well yet"),
         (steering, "lift", say_it_passed, "was told to have passed, and it had not"),
         (payment.Payment, "_heed", heed_nobody, NOT_HEEDED),
@@ -217,7 +223,7 @@ def test_a_failure_is_explained_and_ends_the_command(
 
 
 @pytest.mark.parametrize(("follower", "expected"), [(Follower, State.UNKNOWN), (TrustsStaleAbsence, State.READY)])
-def test_absence_proves_nothing_of_a_later_dispatch(follower: type[Follower], expected: State) -> None:
+def test_absence_proves_nothing_of_a_later_dispatch(follower: type[Follower], expected: State, tmp_path: Path) -> None:
     """A look-up that outlives a second dispatch, and repeats its answer about the first, releases nothing."""
 
     class Witness:
@@ -225,7 +231,7 @@ def test_absence_proves_nothing_of_a_later_dispatch(follower: type[Follower], ex
 
         traits = msgspec.structs.replace(draw_plan(random.Random(1)).traits["bf"], look_up=LookUpKind.EACH)
 
-        def __init__(self, journal: MemoryJournal) -> None:
+        def __init__(self, journal: SqliteJournal) -> None:
             self._journal = journal
 
         async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
@@ -239,13 +245,13 @@ def test_absence_proves_nothing_of_a_later_dispatch(follower: type[Follower], ex
         assert outcomes
 
     async def main() -> dict[int, State]:
-        journal = MemoryJournal()
-        with clock.replaced(anyio.current_time):
-            await approved(journal, "run", chunk([1]))
-            await sent(journal, "run", Receipt(State.UNKNOWN))
-            provider = cast(Provider, Witness(journal))
-            await follower(journal, provider, "run", "bf", FollowPolicy(), listen, lambda event: None).look_up()
-        return await states(journal, "run")
+        async with inline(tmp_path / "payouts.db") as journal:
+            with clock.replaced(anyio.current_time):
+                await approved(journal, "run", chunk([1]))
+                await sent(journal, "run", Receipt(State.UNKNOWN))
+                provider = cast(Provider, Witness(journal))
+                await follower(journal, provider, "run", "bf", FollowPolicy(), listen, lambda event: None).look_up()
+            return await states(journal, "run")
 
     assert virtual_time.run(main()) == {1: expected}
 

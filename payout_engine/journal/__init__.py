@@ -1,6 +1,6 @@
 """The journal: the durable memory of every run, payout, dispatch and receipt.
 
-`SqliteJournal` keeps the promises of `payout_engine.ports.Journal`.
+`SqliteJournal` keeps the promises of `payout_engine.ports.Journal`, in payment and in simulations alike.
 """
 
 from __future__ import annotations

@@ -125,15 +125,15 @@ def tally(db: apsw.Connection, run_id: str, after: int, counts: Counts) -> int:
         " FROM chunks JOIN progress USING (chunk_id) WHERE chunk_id BETWEEN ? AND ? ORDER BY chunk_id LIMIT ?",
         (max(first, after + 1), last, TALLY_CHUNKS),
     )
-    last_read = 0
+    read = last_read = 0
     for chunk_id, account, lane_name, currency, count, amount_minor, states, payouts in found:
-        lane, last_read = Lane(account, lane_name, currency), chunk_id
+        lane, read, last_read = Lane(account, lane_name, currency), read + 1, chunk_id
         if payouts is None:
             _count(counts, lane, states[0], count, amount_minor)
             continue
         for letter, payout in zip(states, rows.read_payouts(payouts), strict=True):
             _count(counts, lane, letter, 1, payout.amount_minor)
-    return last_read
+    return last_read if read == TALLY_CHUNKS else 0
 
 
 def _count(counts: Counts, lane: Lane, letter: str, count: int, amount_minor: int) -> None:

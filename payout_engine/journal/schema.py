@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -68,6 +69,7 @@ MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_first, _second, _t
 """`MIGRATIONS[n]` brings a journal from version n to n + 1. They are added to and never edited."""
 
 
+@cache
 def _sql(name: str) -> str:
     return files("payout_engine.journal").joinpath("sql", name).read_text(encoding="utf-8")
 

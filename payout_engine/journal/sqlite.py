@@ -1,4 +1,4 @@
-"""The durable journal: one SQLite file, one thread, one commit for many requests.
+"""The durable journal: one SQLite file, one writer, one commit for many requests.
 
 `SqliteJournal` keeps every promise of `ports.Journal`. What each method does to the file is in the modules beside this
 one; here is who waits for what. Opened by the engine; several processes may have one file open, and only the holder of
@@ -8,7 +8,7 @@ an account's lease sends for it.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from operator import attrgetter
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 
 from payout_engine import clock
 from payout_engine.errors import JournalError
@@ -26,7 +25,7 @@ from payout_engine.journal.changes import run_no
 from payout_engine.journal.lease import lease
 from payout_engine.journal.schema import connect
 from payout_engine.journal.verifying import digest_file, verify_file
-from payout_engine.journal.writer import Need, Work, Writer
+from payout_engine.journal.writer import Need, ThreadWriter, Work, Writer
 from payout_engine.lifecycle import State
 from payout_engine.limits import BLOCK_ROWS
 from payout_engine.model import (
@@ -69,7 +68,12 @@ class SqliteJournal:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path: Path, *, scratch_of: Path | None = None, sandbox: bool = False
+        cls,
+        path: Path,
+        *,
+        scratch_of: Path | None = None,
+        sandbox: bool = False,
+        writer: Callable[..., Writer] = ThreadWriter,
     ) -> AsyncIterator[SqliteJournal]:
         """Open a journal, making it if there is none, and close it at the end.
 
@@ -78,6 +82,7 @@ class SqliteJournal:
             scratch_of: makes this a throw-away journal that judges as if it were that one: repeats are compared with
                 the runs of `scratch_of`, if it exists, and nothing is written to it. A scratch journal is not durable.
             sandbox: whether it is for a sandbox's payouts; a journal keeps the kind it was made as.
+            writer: makes what carries requests out; `InlineWriter` where time is virtual.
 
         Raises:
             JournalDamagedError: the file is not a journal.
@@ -88,9 +93,9 @@ class SqliteJournal:
         earlier = scratch_of if scratch_of is not None and scratch_of.exists() else None
         scratch = scratch_of is not None
         opening = partial(connect, path, sandbox=sandbox, scratch=scratch, earlier=earlier)
-        writer = Writer(path, opening, durable=not scratch)
-        await writer.start()
-        journal = cls(path, writer)
+        made = writer(path, opening, durable=not scratch)
+        await made.start()
+        journal = cls(path, made)
         try:
             yield journal
         finally:
@@ -250,10 +255,10 @@ class SqliteJournal:
         return {key: found.get(place, []) for key, place in wanted.items()}
 
     async def digest(self, run_id: str) -> str:
-        return await anyio.to_thread.run_sync(digest_file, self.path, run_id, abandon_on_cancel=True)
+        return await self._writer.beside(digest_file, self.path, run_id)
 
     async def verify(self, run_id: str, kept: str = "") -> Audit:
-        return await anyio.to_thread.run_sync(verify_file, self.path, run_id, kept, abandon_on_cancel=True)
+        return await self._writer.beside(verify_file, self.path, run_id, kept)
 
     async def note(self, run_id: str, kind: str, text: str) -> None:
         await self._writer.run(lambda db: log.note(db, clock.now(), run_no(db, run_id), kind, text), Need.DURABLE)
@@ -267,7 +272,7 @@ class SqliteJournal:
             for seq, found in page:
                 yield seq, found
                 after = seq
-            if not page:
+            if len(page) < reading.LOG_PAGE:
                 return
 
     @asynccontextmanager

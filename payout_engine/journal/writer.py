@@ -1,15 +1,19 @@
-"""The journal's thread: one connection, one thread, and many requests in one commit.
+"""The journal's writer: one connection, and many requests in one commit.
 
-Callers hand in a function that gets the connection. The thread takes every request that waits, runs each inside a
+Callers hand in a function that gets the connection. The writer takes every request that waits, runs each inside a
 savepoint of one transaction, commits once, and answers all of them with one call into the event loop; so the price of
 an fsync is shared and a failing request undoes nothing but itself. A request that was handed in is carried out even
 if its caller is cancelled. `SqliteJournal` is the only user.
+
+`ThreadWriter` does so in a thread of its own. `InlineWriter` does the same in the event loop, for worlds whose time is
+virtual: the same groups, transactions and answers, and only the fsync is a timer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
@@ -18,6 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
+import anyio.to_thread
 import apsw
 
 from payout_engine.errors import JournalError
@@ -36,14 +41,18 @@ class Need(IntEnum):
     DURABLE = 2  # survives the loss of power once it is answered
 
 
-class _Request(NamedTuple):
+class Asked(NamedTuple):
+    """A request: what to do, and who waits for it."""
+
     work: Work[Any]
     need: Need
     future: asyncio.Future[Any]
 
 
-class _Answer(NamedTuple):
-    future: asyncio.Future[Any]
+class Answer(NamedTuple):
+    """What came of a request."""
+
+    asked: Asked
     result: Any
     error: Exception | None
 
@@ -52,8 +61,8 @@ class _LostError(Exception):
     """SQLite rolled the whole transaction back by itself, so every request of the group has failed."""
 
 
-class Writer:
-    """Runs functions against one connection, in order, in its own thread.
+class Writer(ABC):
+    """Runs functions against one connection, in order, in shared transactions. Where and when is for the subclasses.
 
     Attributes:
         commits: how many transactions were committed that had something to write.
@@ -64,7 +73,7 @@ class Writer:
 
         Args:
             path: the journal's file, for messages.
-            connect: opens the connection, in the writer's thread.
+            connect: opens the connection, where it will be used.
             durable: False for a throw-away journal, which is never synced.
         """
         self.commits = 0
@@ -72,31 +81,36 @@ class Writer:
         self._connect = connect
         self._durable = durable
         self._synced: bool | None = None
-        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
         self._slots = anyio.Semaphore(JOURNAL_QUEUE_MAX, fast_acquire=True)
         self._loop = asyncio.get_running_loop()
-        # Not a daemon: a daemon thread could be stopped by the interpreter's end in the middle of a commit.
-        self._thread = threading.Thread(target=self._serve, name="payout-engine-journal", daemon=False)
-        self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._closed: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
 
+    @abstractmethod
     async def start(self) -> None:
-        """Start the thread and open the connection.
+        """Open the connection.
 
         Raises:
-            JournalError: the connection cannot be opened; the thread has ended.
+            JournalError: it cannot be opened; nothing is left of the writer.
         """
-        self._thread.start()
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._opened
-            except BaseException:
-                self._queue.put(None)
-                raise
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Carry out what is queued, then close the connection."""
+
+    @abstractmethod
+    async def beside(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run something that takes long and has a connection of its own, where it keeps nobody waiting."""
+
+    @abstractmethod
+    def _put(self, asked: Asked) -> None:
+        """Queue a request."""
+
+    @abstractmethod
+    def _answer(self, answers: list[Answer]) -> None:
+        """Let those who wait for these answers know."""
 
     async def run(self, work: Work[T], need: Need) -> T:
-        """Run `work` in the thread and return its result, once it is as durable as it needs to be."""
+        """Run `work` on the connection and return its result, once it is as durable as it needs to be."""
         # The shield keeps a cancelled caller here until its answer is known. A cancellation that does not come from
         # anyio breaks through; the request is carried out all the same, and its answer falls on the floor.
         future: asyncio.Future[T] = self._loop.create_future()
@@ -105,70 +119,40 @@ class Writer:
             if self._closing:
                 self._slots.release()
                 raise JournalError(f"The journal {self._path} is closed.")
-            self._queue.put(_Request(work, need, future))
+            self._put(Asked(work, need, future))
             await future
         return future.result()
 
-    async def aclose(self) -> None:
-        """Carry out what is queued, then close the connection and end the thread."""
-        if not self._closing:
-            self._closing = True
-            self._queue.put(None)
-        with anyio.CancelScope(shield=True):
-            await asyncio.shield(self._closed)
-        self._thread.join()
+    # -------------------------------------------------------------------------------------------------- a transaction
 
-    # ------------------------------------------------------------------------------------------------- in the thread
-
-    def _serve(self) -> None:
-        try:
-            connection = self._connect()
-        except Exception as error:
-            self._tell(_fail, self._opened, fault(error, self._path))
-            return
-        self._tell(_succeed, self._opened)
-        try:
-            going_on = True
-            while going_on:
-                group, going_on = self._take()
-                if group:
-                    self._tell(self._resolve, self._carry_out(connection, group))
-        finally:
-            self._close(connection)
-
-    def _close(self, connection: apsw.Connection) -> None:
-        try:
-            connection.close()
-        except apsw.Error as error:
-            self._tell(_fail, self._closed, fault(error, self._path))
-        else:
-            self._tell(_succeed, self._closed)
-
-    def _take(self) -> tuple[list[_Request], bool]:
-        """Wait for a request and return it with all others that wait; False when the writer is to end."""
-        group: list[_Request] = []
-        request = self._queue.get()
-        while request is not None:
-            group.append(request)
-            try:
-                request = self._queue.get_nowait()
-            except Empty:
-                return group, True
-        return group, False
-
-    def _carry_out(self, connection: apsw.Connection, group: list[_Request]) -> list[_Answer]:
-        need = max(request.need for request in group)
+    def _carry_out(self, connection: apsw.Connection, group: list[Asked]) -> None:
+        """Run a group in one transaction, and answer it once that is over."""
+        need = max(asked.need for asked in group)
         try:
             self._begin(connection, need)
-            answers = [self._attempt(connection, request) for request in group]
+            answers = [self._attempt(connection, asked) for asked in group]
             connection.execute("COMMIT")
         except Exception as error:
             cause = error.__cause__ if isinstance(error, _LostError) else error
             assert isinstance(cause, Exception)
             _roll_back(connection)
-            return [_Answer(request.future, None, fault(cause, self._path)) for request in group]
+            self._fail(connection, group, fault(cause, self._path))
+            return
         self.commits += need is not Need.READ
-        return answers
+        self._answer(answers)
+
+    def _fail(self, connection: apsw.Connection, group: list[Asked], error: Exception) -> None:
+        """Answer a group that was rolled back: its writes have failed, and its reads are carried out by themselves.
+
+        What they read before may be what was rolled back.
+        """
+        reads = [asked for asked in group if asked.need is Need.READ]
+        if len(reads) == len(group):
+            reads = []  # Nobody's write spoilt them.
+        failed = [asked for asked in group if not reads or asked.need is not Need.READ]
+        self._answer([Answer(asked, None, error) for asked in failed])
+        if reads:
+            self._carry_out(connection, reads)
 
     def _begin(self, connection: apsw.Connection, need: Need) -> None:
         """Begin a transaction that will be synced if anybody in it needs that.
@@ -181,18 +165,109 @@ class Writer:
             self._synced = synced
         connection.execute("BEGIN" if need is Need.READ else "BEGIN IMMEDIATE")
 
-    def _attempt(self, connection: apsw.Connection, request: _Request) -> _Answer:
+    def _attempt(self, connection: apsw.Connection, asked: Asked) -> Answer:
         connection.execute("SAVEPOINT request")
         try:
-            result = request.work(connection)
+            result = asked.work(connection)
         except Exception as error:
             if not connection.in_transaction:
                 raise _LostError from error
             connection.execute("ROLLBACK TO request")
             connection.execute("RELEASE request")
-            return _Answer(request.future, None, fault(error, self._path))
+            return Answer(asked, None, fault(error, self._path))
         connection.execute("RELEASE request")
-        return _Answer(request.future, result, None)
+        return Answer(asked, result, None)
+
+    # --------------------------------------------------------------------------------------------------- in the loop
+
+    def _resolve(self, answers: list[Answer]) -> None:
+        for (_, _, future), result, error in answers:
+            self._slots.release()
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+
+class ThreadWriter(Writer):
+    """Carries requests out in a thread of its own: the one that pays."""
+
+    def __init__(self, path: Path, connect: Callable[[], apsw.Connection], *, durable: bool) -> None:
+        super().__init__(path, connect, durable=durable)
+        self._queue: SimpleQueue[Asked | None] = SimpleQueue()
+        # Not a daemon: a daemon thread could be stopped by the interpreter's end in the middle of a commit.
+        self._thread = threading.Thread(target=self._serve, name="payout-engine-journal", daemon=False)
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+
+    async def start(self) -> None:
+        """Start the thread and open the connection; see `Writer.start`."""
+        self._thread.start()
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._opened
+            except BaseException:
+                self._queue.put(None)
+                raise
+
+    async def aclose(self) -> None:
+        """Carry out what is queued, then close the connection and end the thread."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._closed)
+        self._thread.join()
+
+    async def beside(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run something in another thread; see `Writer.beside`."""
+        return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
+
+    def _put(self, asked: Asked) -> None:
+        self._queue.put(asked)
+
+    # ------------------------------------------------------------------------------------------------- in the thread
+
+    def _serve(self) -> None:
+        try:
+            connection = self._connect()
+        except Exception as error:
+            self._tell(_refuse, self._opened, fault(error, self._path))
+            return
+        self._tell(_succeed, self._opened)
+        try:
+            going_on = True
+            while going_on:
+                group, going_on = self._take()
+                if group:
+                    self._carry_out(connection, group)
+        finally:
+            self._close(connection)
+
+    def _close(self, connection: apsw.Connection) -> None:
+        try:
+            connection.close()
+        except apsw.Error as error:
+            self._tell(_refuse, self._closed, fault(error, self._path))
+        else:
+            self._tell(_succeed, self._closed)
+
+    def _take(self) -> tuple[list[Asked], bool]:
+        """Wait for a request and return it with all others that wait; False when the writer is to end."""
+        group: list[Asked] = []
+        asked = self._queue.get()
+        while asked is not None:
+            group.append(asked)
+            try:
+                asked = self._queue.get_nowait()
+            except Empty:
+                return group, True
+        return group, False
+
+    def _answer(self, answers: list[Answer]) -> None:
+        self._tell(self._resolve, answers)
 
     def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
@@ -201,17 +276,73 @@ class Writer:
             # The loop is closed, so nobody waits any more. What was asked for has been done.
             self._closing = True
 
-    # --------------------------------------------------------------------------------------------------- in the loop
 
-    def _resolve(self, answers: list[_Answer]) -> None:
-        for future, result, error in answers:
-            self._slots.release()
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+class InlineWriter(Writer):
+    """Carries requests out in the event loop, which stands still meanwhile: for virtual time, where threads have none.
+
+    Like the thread, it takes up a request at once when it is idle, and everything that comes while it commits is the
+    next group. What it commits is in the file at once, and answered `commit_seconds` later.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        connect: Callable[[], apsw.Connection],
+        *,
+        durable: bool,
+        commit_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(path, connect, durable=durable)
+        self._commit_seconds = commit_seconds
+        self._connection: apsw.Connection | None = None
+        self._waiting: list[Asked] = []
+        self._answers: list[Answer] = []
+        self._busy = False
+
+    async def start(self) -> None:
+        """Open the connection; see `Writer.start`."""
+        try:
+            self._connection = self._connect()
+        except Exception as error:
+            raise fault(error, self._path) from error
+
+    async def aclose(self) -> None:
+        """Carry out what is queued, then close the connection. The last answers are still on their way."""
+        self._closing = True
+        self._serve()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            try:
+                connection.close()
+            except apsw.Error as error:
+                raise fault(error, self._path) from error
+
+    async def beside(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run something here; see `Writer.beside`."""
+        return work(*arguments)
+
+    def _put(self, asked: Asked) -> None:
+        self._waiting.append(asked)
+        if not self._busy:
+            self._serve()
+
+    def _serve(self) -> None:
+        """Carry out everything that waits, and be busy for as long as that takes."""
+        if self._waiting and self._connection is not None:
+            self._busy = True
+            group, self._waiting = self._waiting, []
+            self._carry_out(self._connection, group)
+            self._loop.call_later(self._commit_seconds, self._conclude)
+
+    def _answer(self, answers: list[Answer]) -> None:
+        self._answers += answers
+
+    def _conclude(self) -> None:
+        """Answer what was carried out, and go on."""
+        answers, self._answers = self._answers, []
+        self._busy = False
+        self._resolve(answers)
+        self._serve()
 
 
 def _roll_back(connection: apsw.Connection) -> None:
@@ -226,6 +357,6 @@ def _succeed(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _fail(future: asyncio.Future[None], error: Exception) -> None:
+def _refuse(future: asyncio.Future[None], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)

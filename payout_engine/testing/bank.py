@@ -44,6 +44,10 @@ ABSENCE_FINAL_SECONDS = TIMEOUT_SECONDS + LATE_SECONDS_MAX + HIDDEN_SECONDS_MAX 
 """After this, what the bank does not show was never received: a true statement about this bank."""
 
 
+FETCHED_MAX = 4
+"""Up to this many payouts whose references are known are looked up alone; beyond, the whole list is."""
+
+
 class Fault(StrEnum):
     """What may go wrong. Each simulation draws which of them happen, and how often."""
 
@@ -375,13 +379,19 @@ class SimulatedProvider:
         assert self.traits.look_up is not LookUpKind.NONE, "a provider that cannot be asked is not asked"
         await anyio.sleep(self._bank.between(0.05, 0.5))
         self._see_through()
-        found = self._swept() if self.traits.look_up is LookUpKind.SWEEP else self._asked(queries)
+        found = self._swept() if self._sweeps(queries) else self._asked(queries)
         sightings = self._bank.shuffled([*found, *self._absent(queries)])
         size = 1 + len(sightings) // 3
         for start in range(0, len(sightings), size):
             yield sightings[start : start + size]
             await anyio.sleep(self._bank.between(0.0, self._bank.page_seconds_max))
             self._see_through()
+
+    def _sweeps(self, queries: Sequence[Query]) -> bool:
+        """Whether a look-up shows everything: an adapter may fetch a few known transfers instead."""
+        if self.traits.look_up is not LookUpKind.SWEEP:
+            return False
+        return not 0 < len(queries) <= FETCHED_MAX or not all(query.provider_reference for query in queries)
 
     async def balances(self) -> Sequence[Balance]:
         """Return what the bank's balances hold."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from payout_engine.journal.steering import ONCE_SENT_REASON
 from payout_engine.journal.verdict import CONTRADICTION
 from payout_engine.lifecycle import State
 from payout_engine.model import REJECTED_LANE, Choice, Entry, Outcome, Run, RunState
@@ -111,7 +112,8 @@ def lines_come_out(book: Book, banks: Mapping[str, Bank], witness: Witness) -> I
         written = book.file.lines[entry.payout.line - 2]
         if written.good and entry.payout.amount_minor != int(written.amount):
             yield f"{_name(book, entry)} has another amount than its line"
-        if entry.receipt.state is State.HELD and not _held_with_cause(entry, banks):
+        withdrawn = book.run.run_id in witness.withdrawn
+        if entry.receipt.state is State.HELD and not _held_with_cause(entry, banks, withdrawn=withdrawn):
             yield f"{_name(book, entry)} is held without cause: {entry.receipt.reason} {entry.receipt.message}"
     if book.run.approved_at is None:
         yield f"{book.file.name}: a run was left behind without anybody's yes"
@@ -136,8 +138,9 @@ def _all_lines_come_out(book: Book, witness: Witness) -> Iterator[str]:
         yield f"{book.file.name}: lines {sorted(book.file.repeated() - heeded)} repeat others and were not held"
 
 
-def _held_with_cause(entry: Entry, banks: Mapping[str, Bank]) -> bool:
-    return entry.receipt.reason in REPEATED or _contradicted(entry, banks)
+def _held_with_cause(entry: Entry, banks: Mapping[str, Bank], *, withdrawn: bool) -> bool:
+    reason = entry.receipt.reason
+    return reason in REPEATED or (withdrawn and reason == ONCE_SENT_REASON) or _contradicted(entry, banks)
 
 
 def _contradicted(entry: Entry, banks: Mapping[str, Bank]) -> bool:

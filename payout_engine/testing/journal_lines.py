@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from payout_engine import clock
+from payout_engine.journal import SqliteJournal
+from payout_engine.journal.writer import InlineWriter
 from payout_engine.lifecycle import State
 from payout_engine.model import (
     REJECTED_LANE,
@@ -36,6 +40,11 @@ IVORY = Lane("ci", "orange_ci", "XOF")
 
 SOMEBODY = Holder(pid=4711, task="paying", journal="payouts.db", run_id="2026-11-abcde", name="salaries.csv", since=1e9)
 """Who holds a lease in these suites."""
+
+
+def inline(path: Path, commit_seconds: float = 0.0) -> AbstractAsyncContextManager[SqliteJournal]:
+    """Open the real journal for a world of virtual time: carried out in the event loop, without a thread."""
+    return SqliteJournal.open(path, writer=partial(InlineWriter, commit_seconds=commit_seconds))
 
 
 def payout(line: int, **changes: object) -> Payout:

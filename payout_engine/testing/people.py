@@ -15,7 +15,7 @@ import anyio
 import msgspec
 
 from payout_engine.engine import Engine
-from payout_engine.errors import ConfigError, DecisionError, JournalBusyError, ProviderError
+from payout_engine.errors import ConfigError, DecisionError, JournalBusyError, UnansweredError
 from payout_engine.journal.verdict import CONTRADICTION
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.model import Choice, Decision, Entry, Run
@@ -28,7 +28,7 @@ from payout_engine.testing.witness import Witness
 WHO, WHY = "Awa", "seen at the bank"
 
 Pay = Callable[[Engine, Submission | Run], Awaitable[None]]
-FileOf = Callable[[Run], Awaitable[RandomFile]]
+FileOf = Callable[[Run], RandomFile]
 
 
 class Errand(StrEnum):
@@ -95,7 +95,7 @@ class Person:
         run = self._chance.choice(runs)
         try:
             return await self._do(run)
-        except (ConfigError, DecisionError, JournalBusyError, ProviderError) as error:
+        except (ConfigError, DecisionError, JournalBusyError, UnansweredError) as error:
             # Nothing was done. The messages name runs, whose random ids would make two traces differ.
             assert "There is no run" not in str(error), "a run that was approved is never removed"
             return f"is refused: {type(error).__name__}"
@@ -185,11 +185,11 @@ class Person:
 
     async def _is_alone(self, run: Run, entry: Entry) -> bool:
         """Whether no other line that means the same payment has been paid, or may be."""
-        meant = (await self._file_of(run)).identity_of(entry.payout)
+        meant = self._file_of(run).identity_of(entry.payout)
         for other in await self._engine.runs():
             if other.approved_at is None:
                 continue
-            file = await self._file_of(other)
+            file = self._file_of(other)
             async for entries in (await self._engine.journal()).entries(other.run_id):
                 for one in entries:
                     if one.key == entry.key or file.identity_of(one.payout) != meant:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from payout_engine.testing.bank import ABSENCE_FINAL_SECONDS, Fault
-from payout_engine.testing.crashing import Step
+from payout_engine.testing.crashing import Moment, Step
 from payout_engine.testing.people import Errand, Visit
 from payout_engine.testing.random_file import RandomFile, long_file, random_files
 from payout_engine.traits import KeyPromise, LookUpKind, Traits
@@ -25,6 +25,8 @@ STEPS: Mapping[str, int] = {
     **dict.fromkeys(["intend", "send", "record"], 14),
 }
 """Steps at which a life may end, and how often each is chosen."""
+
+MOMENTS = tuple(Moment)
 
 ERRANDS: Mapping[Errand, int] = {
     Errand.PAUSE: 3,
@@ -186,7 +188,7 @@ def _draw_visit(chance: random.Random) -> Visit:
     if chance.random() < 0.3:
         name = chance.choice(["", *PEOPLES_STEPS])
         number = chance.choice([1, 1, 2]) if name else chance.randint(1, 40)
-        step = Step(number, chance.random() < 0.5, name)
+        step = Step(number, chance.choice(MOMENTS), name)
     return Visit(
         at=_moment(chance),
         errand=chance.choices(list(ERRANDS), list(ERRANDS.values()))[0],
@@ -220,12 +222,11 @@ def _draw_life(chance: random.Random) -> Life:
     at = _moment(chance)
     if end == "step":
         number = int(math.exp(chance.uniform(0.0, math.log(400.0))))
-        return Life(step=Step(number, chance.random() < 0.5), **common)
+        return Life(step=Step(number, chance.choice(MOMENTS)), **common)
     if end == "named":
         number = chance.choice([1, 1, 1, 2, 3, 6])
-        return Life(
-            step=Step(number, chance.random() < 0.5, chance.choices(list(STEPS), list(STEPS.values()))[0]), **common
-        )
+        name = chance.choices(list(STEPS), list(STEPS.values()))[0]
+        return Life(step=Step(number, chance.choice(MOMENTS), name), **common)
     when = {"time": "crash_at", "stop": "stop_at", "cut_off": "cut_off_at", "leave": "leave_at", "full": "disk_full_at"}
     if end in when:
         common[when[end]] = at

@@ -1,6 +1,7 @@
-"""Processes of the real engine over one journal and the same banks, each with a fuse of its own.
+"""Processes of the real engine over one journal's file and the same banks, each with a fuse of its own.
 
-Only the journal, the connections and what is configured are replaced. `simulation.py` starts the processes that pay,
+Each opens the journal by itself, carries its requests out in the event loop, and holds its locks as any process does.
+Only the connections to providers and what is configured are replaced. `simulation.py` starts the processes that pay,
 and those in which people steer.
 """
 
@@ -17,11 +18,13 @@ import anyio.abc
 
 from payout_engine.accounts import Accounts
 from payout_engine.engine import Engine
+from payout_engine.journal import SqliteJournal
 from payout_engine.model import Dispatch, Query, Receipt, Sighting
 from payout_engine.ports import Journal, Provider
 from payout_engine.settings import Settings
 from payout_engine.testing.bank import Bank, SimulatedProvider
-from payout_engine.testing.crashing import CrashingJournal, CrashingProvider, Fuse
+from payout_engine.testing.crashing import CrashingJournal, CrashingProvider, Fuse, MortalWriter
+from payout_engine.testing.disk import Disk
 from payout_engine.testing.witness import Witness
 from payout_engine.traits import Traits, Wallet
 
@@ -100,7 +103,7 @@ def open_engine(
     process: str,
     fuse: Fuse,
     settings: Settings,
-    journal: Journal,
+    disk: Disk,
     banks: Mapping[str, Bank],
     witness: Witness,
     commit_seconds: float,
@@ -110,13 +113,13 @@ def open_engine(
     Args:
         process: what to call it in the trace.
         fuse: its life.
-        settings: what is configured.
-        journal: shared by all processes.
+        settings: what is configured, with the journal that all processes share.
+        disk: where the journal is.
         banks: by account.
         witness: sees what it does.
-        commit_seconds: how long its journal's thread takes, twice for each call.
+        commit_seconds: how long its journal's writer waits for a group, and again for the answers.
     """
-    wrapped = CrashingJournal(journal, fuse, commit_seconds, partial(witness.heard, process))
+    writer = partial(MortalWriter, fuse=fuse, done=partial(witness.heard, process), commit_seconds=commit_seconds)
     connections = {
         account: CrashingProvider(WatchedProvider(account, bank, witness, process, fuse), fuse)
         for account, bank in banks.items()
@@ -129,6 +132,12 @@ def open_engine(
             super().__init__(settings, SimulatedAccounts(settings, stack, connections), tasks, stack)
 
         async def journal(self) -> Journal:
-            return cast(Journal, wrapped)
+            async with self._opening:
+                if self._opened is None:
+                    journal = await self._stack.enter_async_context(
+                        SqliteJournal.open(self.settings.journal, writer=writer)
+                    )
+                    self._opened = cast(Journal, CrashingJournal(journal, fuse, disk))
+                return self._opened
 
     return SimulatedEngine.open(settings)

@@ -3,8 +3,9 @@
     python -m payout_engine.testing.simulation --seeds 1-1000
 
 One seed decides everything: the files, the bank's promises and its faults, how each life of the engine ends, and who
-else is about: a second process with the same commands, and people who steer. The engine is the real one; only its
-journal is in memory (it survives the lives), its provider speaks to a simulated bank, and time is virtual. What
+else is about: a second process with the same commands, and people who steer. The engine is the real one, and so are its
+journal, a file that each process opens for itself, and the locks beside it; only its provider speaks to a simulated
+bank, and time is virtual. What
 `witness.py` watches must hold at every moment. The last lives are without faults, and what a person stopped is let go
 on; then what `invariants.py` asks for must hold. A failure prints its seed and everything that happened; the same seed
 gives the same failure again.
@@ -19,6 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,8 +31,10 @@ import msgspec
 
 from payout_engine import clock
 from payout_engine.engine import Engine
-from payout_engine.errors import JournalBusyError, JournalFullError
-from payout_engine.journal import MemoryJournal
+from payout_engine.errors import JournalBusyError, JournalFullError, UnansweredError
+from payout_engine.journal import SqliteJournal, reading
+from payout_engine.journal.glance import snapshot
+from payout_engine.journal.writer import InlineWriter
 from payout_engine.lifecycle import State
 from payout_engine.model import Run
 from payout_engine.payments import PaymentStream, alone
@@ -38,7 +42,8 @@ from payout_engine.settings import AccountSettings, Settings
 from payout_engine.submission import Submission
 from payout_engine.testing import virtual_time
 from payout_engine.testing.bank import HIDDEN_SECONDS_MAX, LATE_SECONDS_MAX, SETTLING_SECONDS_MAX, Bank
-from payout_engine.testing.crashing import Disk, Fuse
+from payout_engine.testing.crashing import Fuse
+from payout_engine.testing.disk import Disk
 from payout_engine.testing.invariants import Book, broken, events_tell_all, open_book
 from payout_engine.testing.people import Person, Visit
 from payout_engine.testing.plans import Life, draw_plan
@@ -49,6 +54,9 @@ from payout_engine.traits import LookUpKind
 
 STARTED_AT = 1_800_000_000.0
 """When the simulated world begins, in seconds since 1970."""
+
+FAST_FOLDER = Path("/dev/shm")
+"""Where files are memory, on systems that have it: what a simulation writes is gone in a moment."""
 
 CALM_LIVES_MAX = 6
 """Lives without faults after which everything must be at rest."""
@@ -90,15 +98,14 @@ class Simulation:
         self._chance = random.Random(f"payout_engine simulation {seed}")
         self._plan = draw_plan(self._chance)
         self._folder = folder
-        self._journal = MemoryJournal()
         self._banks: dict[str, Bank] = {}
         self._clock_offset_seconds = 0.0
         self._booted_at = 0.0
         self._disk = Disk()
         self.report = Report(seed, [], [])
-        self._witness = Witness(self._journal, self._tell, self._violated)
+        self._witness = Witness(self._tell, self._violated)
         self._settings = Settings(
-            journal=folder / "none.db",
+            journal=folder / "payouts.db",
             accounts={account: AccountSettings("simulated") for account in self._plan.traits},
             unknown_patience_seconds=self._plan.patience_seconds,
             canary=self._plan.canary,
@@ -107,13 +114,17 @@ class Simulation:
 
     async def run(self) -> Report:
         """Live all lives, come to rest, and check."""
-        with clock.replaced(lambda: STARTED_AT + anyio.current_time() + self._clock_offset_seconds, self._up):
+        with (
+            clock.replaced(lambda: STARTED_AT + anyio.current_time() + self._clock_offset_seconds, self._up),
+            self._disk.mounted(),
+        ):
             async with anyio.create_task_group() as world:
                 self._open_banks(world)
                 for life in self._plan.lives:
                     await self._live(life)
                 await self._calm_down()
-                await self._check()
+                async with self.journal() as journal:
+                    await self._check(journal)
                 world.cancel_scope.cancel()
         self.report.seconds = anyio.current_time()
         self.report.happened.update(self._witness.happened)
@@ -180,13 +191,13 @@ class Simulation:
 
     async def _work(self, name: str, life: Life) -> None:
         """Live the life of a process that gives the usual commands."""
-        fuse = Fuse(life.step, lambda where: self._tell(f"{name}CRASH {where}"), self._disk)
+        fuse = Fuse(life.step, lambda where: self._tell(f"{name}CRASH {where}"))
         await anyio.sleep(life.begins_at)
         await self._process(name, fuse, partial(self._commands, life, fuse, name), life.crash_at, life.leave_at)
 
     async def _visit(self, name: str, visit: Visit, life: Life) -> None:
         """Live the life of a process in which a person steers."""
-        fuse = Fuse(visit.step, lambda where: self._tell(f"{name}CRASH {where}"), self._disk)
+        fuse = Fuse(visit.step, lambda where: self._tell(f"{name}CRASH {where}"))
 
         async def pay(engine: Engine, run: Submission | Run) -> None:
             await self._pay(engine, run, life, fuse)
@@ -211,7 +222,7 @@ class Simulation:
     ) -> None:
         """Run one process until its work is done, or it dies, or is left."""
         engine = open_engine(
-            name, fuse, self._settings, self._journal, self._banks, self._witness, self._plan.commit_seconds
+            name, fuse, self._settings, self._disk, self._banks, self._witness, self._plan.commit_seconds
         )
         try:
             async with anyio.create_task_group() as process:
@@ -259,7 +270,7 @@ class Simulation:
             submission = submissions.get(file.name) or await engine.submit(file, wait=life.waits)
             await self._pay(engine, submission, life, fuse)
             paid.add(submission.run_id)
-        for run in reversed(await self._journal.runs()) if life.resumes_all else ():
+        for run in reversed(await engine.runs()) if life.resumes_all else ():
             if run.run_id not in paid and run.approved_at is not None:
                 await self._pay(engine, run, life, fuse)
 
@@ -278,10 +289,14 @@ class Simulation:
                 person.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             error = alone(group)
-            if isinstance(error, JournalBusyError) and isinstance(run, Submission) and not run.known:
+            unpaid = isinstance(error, JournalBusyError | UnansweredError)
+            if unpaid and isinstance(run, Submission) and not run.known:
                 # So do the commands: what cannot be paid now was not approved, and is not kept.
                 await (await engine.journal()).discard(run.run_id)
-            raise error from None
+            if not isinstance(error, UnansweredError):
+                raise error from None
+            self._tell("the provider cannot say what it already has")
+            self._witness.happened["not answered"] += 1
 
     async def _interrupt(self, stream: PaymentStream, life: Life) -> None:
         if life.stop_at is not None:
@@ -303,13 +318,18 @@ class Simulation:
         await anyio.sleep(CALM_SECONDS)
         for _ in range(CALM_LIVES_MAX):
             await self._live(Life(resumes_all=True, lifts=True, balance_share=1.0, downtime_seconds=CALM_SECONDS))
-            if not await self._unfinished() and not await self._untold():
-                return
+            async with self.journal() as journal:
+                if not await self._unfinished(journal) and not await self._untold(journal):
+                    return
 
-    async def _unfinished(self) -> bool:
+    def journal(self) -> AbstractAsyncContextManager[SqliteJournal]:
+        """Open the journal from outside, as it is at this moment."""
+        return SqliteJournal.open(self._settings.journal, writer=InlineWriter)
+
+    async def _unfinished(self, journal: SqliteJournal) -> bool:
         """Whether another life could move something."""
-        for run in await self._journal.runs():
-            for tally in await self._journal.tally(run.run_id):
+        for run in await journal.runs():
+            for tally in await journal.tally(run.run_id):
                 account = self._plan.traits.get(tally.lane.account)
                 if tally.state in (State.READY, State.SENDING):
                     return True
@@ -319,43 +339,44 @@ class Simulation:
                     return True
         return False
 
-    async def _untold(self) -> bool:
+    async def _untold(self, journal: SqliteJournal) -> bool:
         """Whether a look-up for one file showed something of another, whose events wait for its own next payment."""
-        books = await self._books()
+        books = await self._books(journal)
         return any(violation for book in books for violation in events_tell_all(book))
 
-    async def _check(self) -> None:
-        books = await self._books()
+    async def _check(self, journal: SqliteJournal) -> None:
+        books = await self._books(journal)
         for file in self._plan.files:
             if all(book.file is not file for book in books):
                 self._violated(f"{file.name} has no run")
         for violation in broken(books, self._banks, self._witness):
             self._violated(violation)
         for book in books:
-            audit = await self._journal.verify(book.run.run_id)
+            audit = await journal.verify(book.run.run_id)
             for finding in audit.findings:
                 self._violated(f"{book.file.name}:{finding.first_line} is not proved: {finding.what}")
             self.report.counts.update(entry.receipt.state for entry in book.entries)
 
-    async def _books(self) -> Sequence[Book]:
+    async def _books(self, journal: SqliteJournal) -> Sequence[Book]:
         """Return the book of every run. A file whose lines all failed is a new attempt, and so a new run.
 
         Runs that nobody approved are left out where that is how a process that dies may leave them behind: a retry has
         no content by which to find it again, and a file that was judged anew is known as its first run from then on
         when a person retries that one instead. Nothing of them may be sent; `nothing_else_is_paid` would see it.
         """
-        runs = await self._journal.runs()
+        runs = await journal.runs()
         taken_up = {run.digest for run in runs if run.approved_at is not None}
         return [
-            await open_book(self._journal, await self._file_of(run), run, self._events(run.run_id))
+            await open_book(journal, self._file_of(run), run, self._events(run.run_id))
             for run in runs
             if run.approved_at is not None or not (run.retry_of or run.digest in taken_up)
         ]
 
-    async def _file_of(self, run: Run) -> RandomFile:
+    def _file_of(self, run: Run) -> RandomFile:
         """Return the file that a run was made from, also by way of a retry."""
         while run.retry_of:
-            run = await self._journal.find(run.retry_of) or run
+            with snapshot(self._settings.journal) as db:
+                run = reading.find(db, run.retry_of) or run
         return next(file for file in self._plan.files if file.digest == run.digest)
 
     def _events(self, run_id: str) -> Path:
@@ -371,7 +392,7 @@ def _is(error: BaseException, kind: type[Exception]) -> bool:
 
 def simulate(seed: int) -> Report:
     """Simulate one seed from its first life to the last check."""
-    with TemporaryDirectory(prefix="simulation-") as folder:
+    with TemporaryDirectory(prefix="simulation-", dir=FAST_FOLDER if FAST_FOLDER.is_dir() else None) as folder:
         simulation = Simulation(seed, Path(folder))
         try:
             virtual_time.run(simulation.run())
@@ -403,7 +424,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
     total = Report(0, [], [])
-    began_at = time.monotonic()
+    began_at, on_screen = time.monotonic(), sys.stdout.isatty()
     for done, seed in enumerate(options.seeds, start=1):
         report = simulate(seed)
         if report.violations:
@@ -415,10 +436,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         total.crashes += report.crashes
         total.seconds += report.seconds
         total.counts.update(report.counts)
-        if done % 10 == 0 or done == len(options.seeds):
-            sys.stdout.write(f"\r{_progress(total, done, len(options.seeds), time.monotonic() - began_at)}")
+        if done % (10 if on_screen else 100) == 0 or done == len(options.seeds):
+            told = _progress(total, done, len(options.seeds), time.monotonic() - began_at)
+            sys.stdout.write(f"\r{told}" if on_screen else f"{told}\n")
             sys.stdout.flush()
-    sys.stdout.write("\n")
+    if on_screen:
+        sys.stdout.write("\n")
     return 0
 
 

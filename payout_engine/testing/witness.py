@@ -1,4 +1,4 @@
-"""What must hold while it happens: every call whose work is in the journal, and every send, of all processes at once.
+"""What must hold while it happens: every call whose work is committed, and every send, of all processes at once.
 
 A rule that is broken is told at the moment it is broken, and not only when it did damage. What the witness has seen is
 also what a person at the bank can know: `people.py` asks it. `simulation.py` makes one for each seed.
@@ -12,19 +12,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import apsw
 
+from payout_engine.journal import reading
+from payout_engine.journal.glance import tallies
 from payout_engine.lifecycle import OPEN, UNPAID, State
 from payout_engine.model import Choice, Decision, Dispatch, Lane, Receipt, Request, RequestKind
 from payout_engine.pipeline.brakes import CANARY_OVERRULED_NOTE, CANARY_PASSED_NOTE, CANARY_SIZE_NOTE
-from payout_engine.ports import Applied, Journal, ReadyChunk
+from payout_engine.ports import Applied, ReadyChunk
 from payout_engine.testing.bank import LATE_SECONDS_MAX, TRAVEL_SECONDS
-from payout_engine.testing.crashing import READS, Fuse
+from payout_engine.testing.crashing import READS, Call, Fuse
 
 TRAVELLING_SECONDS_MAX = LATE_SECONDS_MAX + TRAVEL_SECONDS[1] + 0.5
 """After this, a request that left has been carried out or is lost."""
 
 _AT_THE_PROVIDER = OPEN | {State.PAID, State.FAILED, State.REVERSED}
-_SILENT = READS | {"requests", "notes"}
 
 
 class Witness:
@@ -37,17 +39,15 @@ class Witness:
         happened: how often each verb of a person, and each brake, came to something.
 
     Args:
-        journal: the journal itself.
         tell: told of what happens.
         violated: told of what does not hold.
     """
 
-    def __init__(self, journal: Journal, tell: Callable[[str], None], violated: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], violated: Callable[[str], None]) -> None:
         self.decided: dict[str, Choice] = {}
         self.withdrawn: set[str] = set()
         self.clock_was_ahead = False
         self.happened: Counter[str] = Counter()
-        self._journal = journal
         self._tell = tell
         self._violated = violated
         self._intents: Counter[str] = Counter()
@@ -71,20 +71,22 @@ class Witness:
 
     # ----------------------------------------------------------------------------------------------------- the journal
 
-    async def heard(self, process: str, name: str, arguments: Sequence[Any], result: Any) -> None:
-        """Hear of a call whose work is in the journal. Nothing else happens before this returns."""
-        text = await self._look(name, arguments, result)
+    def heard(self, process: str, call: Call, result: Any, db: apsw.Connection) -> None:
+        """Hear of a call that is about to be answered: its work must be in the journal. `db` is only read."""
+        if call.name not in READS and db.in_transaction:
+            self._violated(f"{process}{call.name} is answered before it is committed")
+        text = self._look(call.name, call.arguments, result, db)
         if text is None:
-            text = "" if name in _SILENT else name
+            text = "" if call.name in READS else call.name
         if text:
             self._tell(f"{process}journal: {text}")
 
-    async def _look(self, name: str, arguments: Sequence[Any], result: Any) -> str | None:
+    def _look(self, name: str, arguments: Sequence[Any], result: Any, db: apsw.Connection) -> str | None:
         """Check what can be checked of a call; return what to tell of it, None for its name alone."""
         if name in ("ready", "unanswered"):
             self._run_of |= {chunk.chunk_id: arguments[0] for chunk in result}
         elif name in ("intend", "ask_again"):
-            await self._intended(arguments[0], result)
+            self._intended(arguments[0], result, db)
             return f"{name} lines {_lines(result)}"
         elif name == "record":
             receipts: Sequence[Receipt] = arguments[1]
@@ -92,7 +94,7 @@ class Witness:
         elif name == "apply":
             return _sighted(result)
         elif name == "approve" and result:
-            await self._begun(arguments[0])
+            self._begun(arguments[0], db)
         elif name == "decide":
             self._decided(arguments[1])
         elif name in ("ask", "answer"):
@@ -103,11 +105,11 @@ class Witness:
         elif name == "note":
             self.happened[arguments[1]] += 1
             if arguments[1] == CANARY_PASSED_NOTE:
-                await self._was_well(*arguments)
+                self._was_well(arguments[0], arguments[2], db)
             return f"note {arguments[1]}"
         return None
 
-    async def _intended(self, chunk: ReadyChunk, dispatch: Dispatch) -> None:
+    def _intended(self, chunk: ReadyChunk, dispatch: Dispatch, db: apsw.Connection) -> None:
         run_id = self._run_of[chunk.chunk_id]
         if self._requests.get((run_id, RequestKind.PAUSE)):
             self._violated(f"lines {_lines(dispatch)} were meant to be sent after a pause was heard")
@@ -116,11 +118,11 @@ class Witness:
         if run_id in self.withdrawn and any(key not in self._released for key in dispatch.keys):
             self._violated(f"lines {_lines(dispatch)} were meant to be sent in a cancelled run")
         self._intents.update(dispatch.keys)
-        await self._keeps_to_canary(run_id, dispatch.lane)
+        self._keeps_to_canary(run_id, dispatch.lane, db)
 
-    async def _keeps_to_canary(self, run_id: str, lane: Lane) -> None:
+    def _keeps_to_canary(self, run_id: str, lane: Lane, db: apsw.Connection) -> None:
         """Before a lane's canary was well, or a person has looked at it, no more than its size may be out."""
-        notes = await self._journal.notes(run_id)
+        notes = reading.notes(db, run_id)
         sizes = [int(text) for _, kind, text in notes if kind == CANARY_SIZE_NOTE]
         passed = any(kind == CANARY_PASSED_NOTE and text == _name(lane) for _, kind, text in notes)
         overruled = any(
@@ -128,29 +130,28 @@ class Witness:
         )
         if not sizes or passed or overruled:
             return
-        tallies = await self._journal.tally(run_id)
-        out = sum(tally.count for tally in tallies if tally.lane == lane and tally.state in _AT_THE_PROVIDER)
+        out = sum(item.count for item in tallies(db, run_id) if item.lane == lane and item.state in _AT_THE_PROVIDER)
         if out > sizes[-1]:
             self._violated(f"{out} payouts of {_name(lane)} are out, and its canary of {sizes[-1]} was not well yet")
 
-    async def _was_well(self, run_id: str, kind: str, name: str) -> None:
+    def _was_well(self, run_id: str, name: str, db: apsw.Connection) -> None:
         """A canary passed only if as many as it counts arrived and none failed; what a person lets go did not pass."""
-        size = int([text for _, kind, text in await self._journal.notes(run_id) if kind == CANARY_SIZE_NOTE][-1])
+        size = int([text for _, kind, text in reading.notes(db, run_id) if kind == CANARY_SIZE_NOTE][-1])
         counts = Counter[State]()
-        for tally in await self._journal.tally(run_id):
-            if _name(tally.lane) == name:
-                counts[tally.state] += tally.count
+        for item in tallies(db, run_id):
+            if _name(item.lane) == name:
+                counts[item.state] += item.count
         # What was taken back had arrived.
         if counts[State.PAID] + counts[State.REVERSED] < size or counts[State.FAILED]:
             self._violated(f"a canary of {size} in {name} was told to have passed, and it had not")
 
-    async def _begun(self, run_id: str) -> None:
+    def _begun(self, run_id: str, db: apsw.Connection) -> None:
         """One content is begun once, unless all that was begun before came to nothing."""
-        runs = {run.run_id: run for run in await self._journal.runs()}
+        runs = {run.run_id: run for run in reading.runs(db)}
         run = runs.pop(run_id)
         for other in runs.values():
             begun = run.digest and other.digest == run.digest and other.approved_at is not None
-            if begun and {tally.state for tally in await self._journal.tally(other.run_id)} - UNPAID:
+            if begun and {tally.state for tally in tallies(db, other.run_id)} - UNPAID:
                 self._violated("a file was begun again while its first run may still pay")
 
     def _steered(self, name: str, arguments: Sequence[Any]) -> str:
