@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from payout_engine.cli.console import data, emit, plain, say
 from payout_engine.cli.paying import Wishes, pay_submission
 from payout_engine.cli.progress import LineCounter
 from payout_engine.cli.render import counted
+from payout_engine.elsewhere import user_name
 from payout_engine.engine import Engine
 from payout_engine.errors import ProviderError, UserError
 from payout_engine.sinks import check_format
@@ -18,12 +18,7 @@ from payout_engine.summary import Exit
 
 def asker(given: str) -> str:
     """Return who asks: as given, or the user of this machine."""
-    if given:
-        return given
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
+    return given or user_name()
 
 
 async def pause(engine: Engine, run_id: str, who: str, why: str, options: str) -> int:
@@ -55,7 +50,9 @@ async def retry(engine: Engine, run_id: str, wishes: Wishes, *, yes: bool) -> in
     check_format(wishes.format)
     watch = LineCounter(json=wishes.json).watch
     try:
-        submission = await engine.retry(run_id, watch=watch, wait=True, key_renewed=wishes.key_renewed)
+        submission = await engine.retry(
+            run_id, watch=watch, wait=True, key_renewed=wishes.key_renewed, journal_lost=wishes.journal_lost
+        )
     except ProviderError as error:
         raise UserError(f"Nothing was sent, because the provider could not say what it already has: {error}") from error
     out = wishes.out or Path(f"{submission.run_id}-results")

@@ -61,7 +61,7 @@ from payout_engine.model import (
     Step,
     Tally,
 )
-from payout_engine.ports import Applied, ReadyChunk
+from payout_engine.ports import Applied, Mark, ReadyChunk
 from payout_engine.traits import Traits
 
 
@@ -461,6 +461,9 @@ class MemoryJournal:
             totals=await self.tally(run_id),
             digest=await self.digest(run_id),
         )
+
+    async def mark(self, seq: int | None = None) -> Mark | None:
+        return None  # Nobody can copy it.
 
     async def note(self, run_id: str, kind: str, text: str) -> None:
         self._times.append(clock.now())

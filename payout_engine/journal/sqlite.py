@@ -8,7 +8,7 @@ an account's lease sends for it.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from operator import attrgetter
@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import anyio
 import anyio.to_thread
+import apsw
 
 from payout_engine import clock
 from payout_engine.errors import JournalError
@@ -49,10 +50,13 @@ from payout_engine.model import (
     Step,
     Tally,
 )
-from payout_engine.ports import Applied, ReadyChunk
+from payout_engine.ports import Applied, Mark, ReadyChunk
 from payout_engine.traits import Traits
 
 T = TypeVar("T")
+
+Remember = Callable[[Mark], Mark | None]
+"""Keeps a mark of a journal apart from it, and returns the one it keeps instead because that is further, if any."""
 
 
 class SqliteJournal:
@@ -69,7 +73,12 @@ class SqliteJournal:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path: Path, *, scratch_of: Path | None = None, sandbox: bool = False
+        cls,
+        path: Path,
+        *,
+        scratch_of: Path | None = None,
+        sandbox: bool = False,
+        remember: Remember | None = None,
     ) -> AsyncIterator[SqliteJournal]:
         """Open a journal, making it if there is none, and close it at the end.
 
@@ -78,6 +87,8 @@ class SqliteJournal:
             scratch_of: makes this a throw-away journal that judges as if it were that one: repeats are compared with
                 the runs of `scratch_of`, if it exists, and nothing is written to it. A scratch journal is not durable.
             sandbox: whether it is for a sandbox's payouts; a journal keeps the kind it was made as.
+            remember: given the end of the log, in the journal's thread, after each commit that promises to send, and
+                before anything is sent. If it raises, or keeps the end of another copy's log, nothing is.
 
         Raises:
             JournalDamagedError: the file is not a journal.
@@ -88,7 +99,8 @@ class SqliteJournal:
         earlier = scratch_of if scratch_of is not None and scratch_of.exists() else None
         scratch = scratch_of is not None
         opening = partial(connect, path, sandbox=sandbox, scratch=scratch, earlier=earlier)
-        writer = Writer(path, opening, durable=not scratch)
+        speaking = partial(_remembering, path, remember) if remember is not None else None
+        writer = Writer(path, opening, durable=not scratch, speaking=speaking)
         await writer.start()
         journal = cls(path, writer)
         try:
@@ -153,7 +165,7 @@ class SqliteJournal:
 
     async def intend(self, chunk: ReadyChunk) -> Dispatch:
         self._require_named()
-        return await self._writer.run(lambda db: payment.intend(db, chunk), Need.DURABLE)
+        return await self._writer.run(lambda db: payment.intend(db, chunk), Need.SPEAK)
 
     async def record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
         return await self._writer.run(lambda db: payment.record(db, dispatch, receipts), Need.DURABLE)
@@ -165,7 +177,7 @@ class SqliteJournal:
 
     async def ask_again(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
         self._require_named()
-        return await self._writer.run(lambda db: asking_again.ask_again(db, chunk, traits), Need.DURABLE)
+        return await self._writer.run(lambda db: asking_again.ask_again(db, chunk, traits), Need.SPEAK)
 
     async def apply(self, sightings: Sequence[Sighting]) -> Applied:
         return await self._writer.run(lambda db: looked_up.apply(db, sightings), Need.DURABLE)
@@ -240,6 +252,9 @@ class SqliteJournal:
     async def verify(self, run_id: str, kept: str = "") -> Audit:
         return await anyio.to_thread.run_sync(verify_file, self.path, run_id, kept, abandon_on_cancel=True)
 
+    async def mark(self, seq: int | None = None) -> Mark | None:
+        return await self._read(lambda db: log.mark(db, seq))
+
     async def note(self, run_id: str, kind: str, text: str) -> None:
         await self._writer.run(lambda db: log.note(db, clock.now(), run_no(db, run_id), kind, text), Need.DURABLE)
 
@@ -282,3 +297,20 @@ class SqliteJournal:
 
 
 _line = attrgetter("payout.line")
+
+
+def _remembering(path: Path, remember: Remember, db: apsw.Connection) -> Callable[[], None]:
+    """Look how far the log has come, to be kept once that is on the disk."""
+    # Looked up before the commit: what another process writes after it may not be on the disk yet.
+    mark = log.mark(db)
+    assert mark is not None
+
+    def keep() -> None:
+        further = remember(mark)
+        if further is not None and log.mark(db, further.seq) != further:
+            raise JournalError(
+                f"Another copy of the journal {path} has gone on meanwhile, and sends. Nothing more is sent from this "
+                "one, which does not know what the other does."
+            )
+
+    return keep

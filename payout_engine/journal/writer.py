@@ -34,6 +34,7 @@ class Need(IntEnum):
     READ = 0  # changes nothing but temporary tables
     WRITE = 1  # may be lost with the power, in order, as long as nothing durable follows it
     DURABLE = 2  # survives the loss of power once it is answered
+    SPEAK = 3  # likewise, and whoever is answered then sends: see `speaking`
 
 
 class _Request(NamedTuple):
@@ -59,15 +60,25 @@ class Writer:
         commits: how many transactions were committed that had something to write.
     """
 
-    def __init__(self, path: Path, connect: Callable[[], apsw.Connection], *, durable: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connect: Callable[[], apsw.Connection],
+        *,
+        durable: bool,
+        speaking: Callable[[apsw.Connection], Callable[[], None]] | None = None,
+    ) -> None:
         """Prepare a writer; `start` starts it.
 
         Args:
             path: the journal's file, for messages.
             connect: opens the connection, in the writer's thread.
             durable: False for a throw-away journal, which is never synced.
+            speaking: called in the thread at the end of a transaction after which something is sent. What it returns is
+                called after the commit; if that raises, who was going to send is told so instead.
         """
         self.commits = 0
+        self._speaking = speaking
         self._path = path
         self._connect = connect
         self._durable = durable
@@ -161,6 +172,7 @@ class Writer:
         try:
             self._begin(connection, need)
             answers = [self._attempt(connection, request) for request in group]
+            spoken = self._speaking(connection) if self._speaking is not None and need is Need.SPEAK else None
             connection.execute("COMMIT")
         except Exception as error:
             cause = error.__cause__ if isinstance(error, _LostError) else error
@@ -168,6 +180,15 @@ class Writer:
             _roll_back(connection)
             return [_Answer(request.future, None, fault(cause, self._path)) for request in group]
         self.commits += need is not Need.READ
+        try:
+            if spoken is not None:
+                spoken()
+        except Exception as error:
+            mute = [_Answer(request.future, None, error) for request in group]
+            return [
+                unsaid if request.need is Need.SPEAK else answer
+                for request, answer, unsaid in zip(group, answers, mute, strict=True)
+            ]
         return answers
 
     def _begin(self, connection: apsw.Connection, need: Need) -> None:
@@ -175,7 +196,7 @@ class Writer:
 
         A commit that is not synced waits in the write-ahead log, in order; the next synced one makes it durable too.
         """
-        synced = need is Need.DURABLE and self._durable
+        synced = need >= Need.DURABLE and self._durable
         if need is not Need.READ and self._durable and synced is not self._synced:
             connection.execute("PRAGMA main.synchronous = FULL" if synced else "PRAGMA main.synchronous = NORMAL")
             self._synced = synced

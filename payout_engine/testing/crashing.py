@@ -31,6 +31,7 @@ READS = frozenset(
         "find",
         "find_digest",
         "tally",
+        "mark",
         "notes",
         "requests",
         "trace",
