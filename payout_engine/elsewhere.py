@@ -28,8 +28,8 @@ LOST_NOTE = "journal_lost"
 """The kind of the remarks that say who gave up which journal."""
 
 _LOST = (
-    "If it is lost for good, first compare with the provider's list of transfers, then say so: give the same command "
-    "with --journal-lost"
+    "If it is lost for good, first compare with the provider's list of transfers, then say so, with the option "
+    "--journal-lost of run, resume or retry"
 )
 
 
@@ -81,7 +81,7 @@ async def may_begin(
     mark, digest = await _end(journal), (await _origin(journal, run)).digest
     begun_here = run.run_id if run.approved_at is not None else ""
     for begun in memory.others(keys, digest, mark.identity, begun_here) if digest else ():
-        missing = await _missing(begun, digest)
+        missing = await _missing(begun, digest, path)
         if missing and not lost:
             raise ConfigError(_gone(begun, missing))
         if missing:
@@ -154,7 +154,7 @@ async def _origin(journal: Journal, run: Run) -> Run:
     return run
 
 
-async def _missing(begun: Begun, digest: str) -> str:
+async def _missing(begun: Begun, digest: str, ours: Path) -> str:
     """Return why a journal that has begun a content cannot be asked about it, or an empty text if it can.
 
     Raises:
@@ -163,6 +163,8 @@ async def _missing(begun: Begun, digest: str) -> str:
     path = begun.journal.path
     if begun.lost:
         return "of which the part that knew of it is lost"
+    if str(path) == whereabouts(ours):
+        return "which is missing: the one that is in its place now is another"
     try:
         path.stat()
         found = await anyio.to_thread.run_sync(begun_in_file, path, digest, begun.journal.mark)

@@ -31,7 +31,7 @@ from payout_engine.retrying import ask_providers, retry_source
 from payout_engine.settings import Settings
 from payout_engine.sinks import open_sink
 from payout_engine.sources import open_source, payouts_source
-from payout_engine.steering import Steered, over_limits, refuse
+from payout_engine.steering import Steered, Withdrawal, over_limits, refuse
 from payout_engine.submission import Submission
 
 Payouts = Iterable[Payout] | AsyncIterable[Payout]
@@ -158,8 +158,8 @@ class Judging(Steered):
                 is false.
         """
         journal, run = await self.journal(), await self.run(run_id)
-        if not self.accounts.sandbox and not journal_lost:
-            await require_newest(self.memory, journal, self.settings.journal)
+        if not journal_lost:
+            await self._require_newest()
         async with AsyncExitStack() as beginning:
             await self._begin(beginning, _retry(run_id), run.name, watch, wait)
             await self._clear(journal, lambda left: left.retry_of == run_id)
@@ -175,6 +175,20 @@ class Judging(Steered):
             submission = await self._within_limits(msgspec.structs.replace(submission, left_out=source.left_out))
             self._beginnings[_retry(run_id)] = beginning.pop_all()
         return submission
+
+    async def cancel(self, run_id: str, who: str, why: str = "") -> Withdrawal:
+        """Withdraw what was never sent of a run; what was sent is followed to its end as usual. From any process.
+
+        Raises:
+            ConfigError: there is no such run, or it was never approved; or this journal is an older copy, which does
+                not know what was sent.
+        """
+        await self._require_newest()
+        return await super().cancel(run_id, who, why)
+
+    async def _require_newest(self) -> None:
+        if not self.accounts.sandbox:
+            await require_newest(self.memory, await self.journal(), self.settings.journal)
 
     async def _begin(
         self, held: AsyncExitStack, right: str, name: str, watch: observe.Watch | None, wait: bool
