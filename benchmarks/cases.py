@@ -6,6 +6,7 @@ Nothing heavy happens in this process, so that the client and the stub have a co
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -244,9 +245,16 @@ class ClientFailedError(Exception):
 
 def _run(job: Job) -> Measured:
     command = [sys.executable, "-m", "benchmarks.clients"]
+    # The journals of a benchmark are thrown away, which the user's own memory of journals would not forget.
+    environment = {**os.environ, "XDG_STATE_HOME": str(Path(job.folder).absolute() / "state")}
     try:
         done = subprocess.run(
-            command, input=msgspec.json.encode(job), capture_output=True, timeout=CLIENT_SECONDS_MAX, check=False
+            command,
+            input=msgspec.json.encode(job),
+            capture_output=True,
+            timeout=CLIENT_SECONDS_MAX,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         raise ClientFailedError(f"took longer than {CLIENT_SECONDS_MAX} s") from None

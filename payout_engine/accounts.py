@@ -22,7 +22,7 @@ from payout_engine.model import Balance, Lane
 from payout_engine.pipeline.payment import Payer
 from payout_engine.pipeline.route import Route, Router, Served
 from payout_engine.ports import HasBalances, Provider
-from payout_engine.registration import Account, Registration, SandboxServer
+from payout_engine.registration import Account, Registration, SandboxServer, is_loopback
 from payout_engine.settings import AccountSettings, Settings, lock_folder, resolve_account
 from payout_engine.throttle import Pace
 from payout_engine.traits import Traits, Wallet
@@ -202,9 +202,14 @@ def key_of(registration: Registration, account: Account) -> str:
 
 
 def _address(base_url: str) -> str:
-    """Return one spelling for all that lead to the same place: with or without the port, a last slash, capitals."""
+    """Return one spelling for all that lead to the same place: with or without the port, a last slash, capitals.
+
+    All names and addresses of this machine are one: whatever listens behind a port of it is the same.
+    """
     url = URL(base_url)
-    return f"{url.scheme}://{url.host}:{url.port}{url.path.rstrip('/')}"
+    host = (url.host or "").rstrip(".")
+    here = is_loopback(host) or host.endswith(".localhost")
+    return f"{url.scheme}://{'localhost' if here else host}:{url.port}{url.path.rstrip('/')}"
 
 
 @contextmanager

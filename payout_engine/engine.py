@@ -24,19 +24,11 @@ import msgspec
 from payout_engine import observe
 from payout_engine.accounts import Accounts
 from payout_engine.clearing import Clearing, accounts_to_send
+from payout_engine.elsewhere import may_begin, notice_move, remember_begun
 from payout_engine.errors import ConfigError
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.judging import Judging
-from payout_engine.leasing import (
-    Rights,
-    holder,
-    leases,
-    others_of,
-    patiently,
-    refuse_if_paid_elsewhere,
-    require_same_keys,
-    rights,
-)
+from payout_engine.leasing import Rights, holder, leases, patiently, require_same_keys, rights
 from payout_engine.lifecycle import ATTENTION, State
 from payout_engine.model import Audit, Decision, Entry, Outcome, Payout, Run, RunState, Step, Tally
 from payout_engine.payments import PaymentStream, alone
@@ -81,6 +73,7 @@ class _Terms(NamedTuple):
     canary: int | None
     wait: bool
     key_renewed: bool
+    journal_lost: bool
 
 
 class Engine(Judging):
@@ -146,8 +139,11 @@ class Engine(Judging):
         async with self._opening:
             if self._opened is not None:
                 return self._opened
-            opening = SqliteJournal.open(self.settings.journal, sandbox=self.accounts.sandbox)
+            path, sandbox = self.settings.journal, self.accounts.sandbox
+            opening = SqliteJournal.open(path, sandbox=sandbox, remember=None if sandbox else self.memory.keep)
             journal: Journal = await self._stack.enter_async_context(opening)
+            if not sandbox:
+                await notice_move(self.memory, journal, path)
             self._opened = journal
             return journal
 
@@ -164,6 +160,7 @@ class Engine(Judging):
         canary: int | None = None,
         wait: bool = False,
         key_renewed: bool = False,
+        journal_lost: bool = False,
     ) -> PaymentStream:
         """Pay a run, or finish paying it, and stream its outcomes.
 
@@ -179,17 +176,20 @@ class Engine(Judging):
                 finish what is left. `PaymentStream.stop` ends the waiting.
             key_renewed: a run that was begun with other keys goes on with the configured ones: they are of the same
                 accounts, a person says.
+            journal_lost: a person says that the newer copy of this journal is lost for good, or else the journal with
+                which the same content was begun; recorded, with the name of this machine's user.
 
         Returns:
             An async iterator of outcomes, each told once. Paying goes on whether or not anybody iterates, and `done`
             is set at its end; leaving the engine's block stops it. Its `ending` says how paying ended. It raises
-            JournalBusyError if another process pays and `wait` is false, or was ended; and ConfigError if the run was
-            begun with other keys.
+            JournalBusyError if another process pays and `wait` is false, or was ended; ConfigError if the run was begun
+            with other keys, or another journal knows more of it; and UnansweredError if a provider could not say what
+            it already has of lines that may have been sent before.
         """
         run_id = run if isinstance(run, str) else run.run_id
         stream = PaymentStream(run_id, self.journal)
         self._streams.append(stream)
-        terms = _Terms(follow_for_seconds, send, events, observe.safe(watch), canary, wait, key_renewed)
+        terms = _Terms(follow_for_seconds, send, events, observe.safe(watch), canary, wait, key_renewed, journal_lost)
         self._tasks.start_soon(self._pay, stream, terms)
         return stream
 
@@ -198,13 +198,13 @@ class Engine(Judging):
 
         async def begin(publish: Publish, held: AsyncExitStack) -> Payment:
             granted = await self._granted(stream, terms, held)
-            used_before = granted.used_before or await self._used_before()
+            used_before = self.memory.used(granted.keys) or await self._used_before()
             journal, run = await self.journal(), await self.run(stream.run_id)
             resumed = run.approved_at is not None
             if not resumed and not terms.send:
                 raise ConfigError(f"Run {run.run_id} was never approved, so there is nothing of it to follow.")
-            if not resumed:
-                await refuse_if_paid_elsewhere(journal, run, granted.others)
+            here = (journal, self.settings.journal)
+            await remember_begun(self.memory, *here, run, granted.keys, lost=terms.journal_lost)
             payers = await self.accounts.payers(granted.accounts, used_before)
             halted = anyio.Event()
             clearing = Clearing(
@@ -252,17 +252,23 @@ class Engine(Judging):
             keys = self.accounts.keys
             await require_same_keys(await self.journal(), run, keys, accounts, renewed=terms.key_renewed)
 
-    async def check_accounts(self, run_id: str) -> None:
+    async def check_accounts(self, run_id: str, *, journal_lost: bool = False) -> None:
         """Find out before anybody is asked whether a judged run could be paid; no byte is sent by this.
 
+        Args:
+            run_id: the run.
+            journal_lost: as for `pay`.
+
         Raises:
-            ConfigError: an account has no key, or another journal has begun this file with the same key or cannot say.
+            ConfigError: an account has no key, this journal is an older copy, or another one has begun this file with
+                the same key or cannot say.
         """
         names = sorted({tally.lane.account for tally in await self.tally(run_id)} - {""})
         for name in names:
             await self.accounts.connect(name)
-        others = await others_of(self.accounts, names, self.settings.journal)
-        await refuse_if_paid_elsewhere(await self.journal(), await self.run(run_id), others)
+        keys = [self.accounts.keys[name] for name in (await self.accounts.locks(names)).values()]
+        journal, run = await self.journal(), await self.run(run_id)
+        await may_begin(self.memory, journal, self.settings.journal, run, keys, lost=journal_lost)
 
     async def _granted(self, stream: PaymentStream, terms: _Terms, held: AsyncExitStack) -> Rights:
         """Hold everything that paying needs, as soon as nobody else does."""

@@ -16,6 +16,7 @@ import msgspec
 
 from payout_engine import observe
 from payout_engine.accounts import Accounts
+from payout_engine.elsewhere import require_newest
 from payout_engine.errors import ConfigError, InputError, LimitError
 from payout_engine.journal import SqliteJournal
 from payout_engine.leasing import holder, leases, patiently, require_same_keys
@@ -25,11 +26,12 @@ from payout_engine.pipeline.forecast import Forecast, forecast
 from payout_engine.pipeline.intake import intake, prepare
 from payout_engine.pipeline.results import write_refused
 from payout_engine.ports import Journal, Source
+from payout_engine.remembered import Remembered
 from payout_engine.retrying import ask_providers, retry_source
 from payout_engine.settings import Settings
 from payout_engine.sinks import open_sink
 from payout_engine.sources import open_source, payouts_source
-from payout_engine.steering import Steered, over_limits, refuse
+from payout_engine.steering import Steered, Withdrawal, over_limits, refuse
 from payout_engine.submission import Submission
 
 Payouts = Iterable[Payout] | AsyncIterable[Payout]
@@ -41,7 +43,9 @@ class Judging(Steered):
     def __init__(self, settings: Settings, accounts: Accounts, stack: AsyncExitStack) -> None:
         self.settings = settings
         self.accounts = accounts
+        self.memory = Remembered()
         self._stack = stack
+        stack.callback(self.memory.close)
         self._beginnings: dict[str, AsyncExitStack] = {}
         stack.push_async_callback(self._end_beginnings)
 
@@ -128,7 +132,13 @@ class Judging(Steered):
         return submission
 
     async def retry(
-        self, run_id: str, *, watch: observe.Watch | None = None, wait: bool = False, key_renewed: bool = False
+        self,
+        run_id: str,
+        *,
+        watch: observe.Watch | None = None,
+        wait: bool = False,
+        key_renewed: bool = False,
+        journal_lost: bool = False,
     ) -> Submission:
         """Judge the provably unpaid lines of a run again, by today's rules, and record them as a new run; send nothing.
 
@@ -140,13 +150,16 @@ class Judging(Steered):
 
         Raises:
             ConfigError: there is nothing to retry, or a retry of the run is not finished, or the run was paid with
-                another key: what that account knows of its lines cannot be asked. `key_renewed` as for `pay`.
+                another key: what that account knows of its lines cannot be asked; or this journal is an older copy.
+                `key_renewed` and `journal_lost` as for `pay`, which has to be told the latter, too.
             UnansweredError: the provider could not say what it already has; nothing was recorded.
             LimitError: the money limits forbid it; nothing was recorded.
             JournalBusyError: another process is about to retry the same run, or pays from an account of it, and `wait`
                 is false.
         """
         journal, run = await self.journal(), await self.run(run_id)
+        if not journal_lost:
+            await self._require_newest()
         async with AsyncExitStack() as beginning:
             await self._begin(beginning, _retry(run_id), run.name, watch, wait)
             await self._clear(journal, lambda left: left.retry_of == run_id)
@@ -162,6 +175,20 @@ class Judging(Steered):
             submission = await self._within_limits(msgspec.structs.replace(submission, left_out=source.left_out))
             self._beginnings[_retry(run_id)] = beginning.pop_all()
         return submission
+
+    async def cancel(self, run_id: str, who: str, why: str = "") -> Withdrawal:
+        """Withdraw what was never sent of a run; what was sent is followed to its end as usual. From any process.
+
+        Raises:
+            ConfigError: there is no such run, or it was never approved; or this journal is an older copy, which does
+                not know what was sent.
+        """
+        await self._require_newest()
+        return await super().cancel(run_id, who, why)
+
+    async def _require_newest(self) -> None:
+        if not self.accounts.sandbox:
+            await require_newest(self.memory, await self.journal(), self.settings.journal)
 
     async def _begin(
         self, held: AsyncExitStack, right: str, name: str, watch: observe.Watch | None, wait: bool

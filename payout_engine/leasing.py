@@ -1,14 +1,14 @@
 """The rights that paying needs, each held by one at a time: to send for an account, and to use a provider's key.
 
 The first is a lease of the journal, so that one journal never has two dispatchers for an account. The second is a lock
-of this user on this machine, which holds over all journals and account names: the provider counts calls by key, and a
-file that one journal has paid must not be paid again from another. `Engine` and `steering.py` call this.
+of this user on this machine, which holds over all journals and account names: the provider counts calls by key. What a
+key remembers of journals is asked in `elsewhere.py`, with its lock held. `Engine` and `steering.py` call this.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -19,11 +19,11 @@ import msgspec
 
 from payout_engine import observe
 from payout_engine.accounts import Accounts
-from payout_engine.clock import now, text
+from payout_engine.clock import now
 from payout_engine.errors import ConfigError, JournalBusyError, JournalError
-from payout_engine.journal import begun_in_file, tally_file
-from payout_engine.lifecycle import OPEN, UNPAID, State
-from payout_engine.locks import describe, locked, remember, remembered
+from payout_engine.journal import tally_file
+from payout_engine.lifecycle import OPEN, State
+from payout_engine.locks import describe, locked
 from payout_engine.model import Holder, Run, Tally
 from payout_engine.ports import Journal
 
@@ -49,14 +49,12 @@ class Rights(msgspec.Struct, frozen=True):
     Attributes:
         accounts: the accounts of the run.
         leased: these, and the accounts from which earlier runs may have sent lines of this one.
-        used_before: whether the keys were used before, so that earlier calls may still count against the rate.
-        others: other journals that have paid with these keys.
+        keys: what the keys are known by that it may be sent with; none where nothing is sent, or into a sandbox.
     """
 
     accounts: Sequence[str]
     leased: Sequence[str]
-    used_before: bool = False
-    others: Sequence[Path] = ()
+    keys: Sequence[str] = ()
 
 
 @asynccontextmanager
@@ -98,18 +96,13 @@ async def rights(journal: Journal, accounts: Accounts, run: Run, path: Path, *, 
         former = set(await journal.formerly(run.run_id)) - set(names) if send else ()
         for name in sorted(former):
             await held.enter_async_context(journal.lease(f"account {name}", who))
-        used = False
-        others: list[str] = []
-        for file, name in (await accounts.locks(await _sending(journal, run) if send else ())).items():
+        locks = await accounts.locks(await _sending(journal, run) if send else ())
+        for file, name in locks.items():
             try:
                 held.enter_context(locked(file, f"account {name}", who))
-                journals = remembered(_book(file))
-                remember(_book(file), who.journal)
             except OSError as error:
                 raise ConfigError(f"The lock {file} cannot be made ({error.strerror}). Nothing was sent.") from None
-            used |= bool(journals)
-            others += journals
-        yield Rights(names, sorted({*names, *former}), used, _without(path, others))
+        yield Rights(names, sorted({*names, *former}), [accounts.keys[name] for name in locks.values()])
 
 
 async def _sending(journal: Journal, run: Run) -> Sequence[str]:
@@ -117,11 +110,6 @@ async def _sending(journal: Journal, run: Run) -> Sequence[str]:
     tallies = [tally for tally in await journal.tally(run.run_id) if tally.count]
     moving = {tally.lane.account for tally in tallies if tally.state in _MOVING or run.approved_at is None}
     return sorted(moving - {""})
-
-
-def _book(lock: Path) -> Path:
-    """Return the list of the journals that have paid with a key, beside its lock."""
-    return lock.with_suffix(".journals")
 
 
 def holder(task: str, path: Path | None = None, run: Run | None = None, name: str = "") -> Holder:
@@ -136,7 +124,23 @@ def holder(task: str, path: Path | None = None, run: Run | None = None, name: st
     Raises:
         ConfigError: others could not read where the journal is.
     """
-    journal = str(path.resolve()) if path is not None else ""
+    return Holder(
+        pid=os.getpid(),
+        task=task,
+        journal=whereabouts(path) if path is not None else "",
+        run_id=run.run_id if run is not None else "",
+        name=run.name if run is not None else name,
+        since=now(),
+    )
+
+
+def whereabouts(path: Path) -> str:
+    """Return where a journal is, in words that others can read.
+
+    Raises:
+        ConfigError: its folder's name is no text.
+    """
+    journal = str(path.resolve())
     try:
         journal.encode()
     except UnicodeEncodeError:
@@ -144,69 +148,7 @@ def holder(task: str, path: Path | None = None, run: Run | None = None, name: st
             f"The journal {journal} is in a folder whose name is no text. Nothing was sent; name another journal with "
             "--journal."
         ) from None
-    return Holder(
-        pid=os.getpid(),
-        task=task,
-        journal=journal,
-        run_id=run.run_id if run is not None else "",
-        name=run.name if run is not None else name,
-        since=now(),
-    )
-
-
-# ----------------------------------------------------------------------------------------------------- other journals
-
-
-async def others_of(accounts: Accounts, names: Iterable[str], path: Path) -> Sequence[Path]:
-    """Return the journals other than ours that have paid with the keys of some accounts.
-
-    Raises:
-        ConfigError: a secret is missing, or the folder for the locks cannot be made.
-    """
-    return _without(path, [other for file in await accounts.locks(names) for other in remembered(_book(file))])
-
-
-def _without(path: Path, journals: Iterable[str]) -> Sequence[Path]:
-    return [Path(other) for other in journals if other != str(path.resolve())]
-
-
-async def refuse_if_paid_elsewhere(journal: Journal, run: Run, others: Iterable[Path]) -> None:
-    """Refuse to begin a file that another journal has begun with the same keys: its lines would be paid twice.
-
-    A retry counts as its file, here and there.
-
-    Raises:
-        ConfigError: another journal has begun it, or cannot say; the message names it and says what to do.
-    """
-    digest = (await _origin(journal, run)).digest
-    for path in others if digest else ():
-        try:
-            path.stat()
-            begun = await anyio.to_thread.run_sync(begun_in_file, path, digest)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (JournalError, OSError, ValueError) as error:
-            why = error if isinstance(error, JournalError) else f"{path} cannot be read."
-            raise ConfigError(
-                f"Nothing was sent, because nobody can see whether the journal {path} has paid this file from the same "
-                f"account. {why} Make it readable, or move it out of its place if it is none of a payer's."
-            ) from None
-        for other, tallies in begun:
-            # A run that this journal knows too was copied with it; where its lines stand is known here.
-            if {tally.state for tally in tallies if tally.count} - UNPAID and not await journal.find(other.run_id):
-                day = text(other.approved_at or 0)[:10]
-                raise ConfigError(
-                    f"Nothing was sent: this file was begun as run {other.run_id} on {day} with the journal {path}, "
-                    f"from the same account. Go on with it there: --journal {path}. If these people are really to be "
-                    "paid once more, give the lines new references."
-                )
-
-
-async def _origin(journal: Journal, run: Run) -> Run:
-    """Return the run of the file whose lines a retry pays; another run is its own."""
-    while run.retry_of and (earlier := await journal.find(run.retry_of)) is not None:
-        run = earlier
-    return run
+    return journal
 
 
 # -------------------------------------------------------------------------------------------------------- the same key

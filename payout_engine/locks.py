@@ -1,15 +1,17 @@
 """Locks between processes: files that the operating system frees when their holder dies, and that say who holds them.
 
 A journal's leases are such files, and so is the lock of an account's key in the user's own state folder, which holds
-over all journals; beside the latter stays a list of the journals that have paid with the key. Nobody has to clean up
-after a crash, and no clock is involved. Called by `journal/lease.py` and `leasing.py`.
+over all journals. Nobody has to clean up after a crash, and no clock is involved. What is not such a file is left as it
+is, whatever its name and wherever that leads. Called by `journal/lease.py` and `leasing.py`.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,27 +35,32 @@ def locked(path: Path, what: str, holder: Holder) -> Iterator[None]:
 
     Raises:
         JournalBusyError: somebody else holds it; the message says who and what it does.
+        ConfigError: what has this name is no lock of ours. It is left as it is.
         OSError: the file cannot be made.
     """
     descriptor = _grasp(path, what)
     try:
+        os.fchmod(descriptor, 0o600)  # Under some umasks nobody else of this user could read who holds it.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, msgspec.json.encode(holder), 0)
         yield
     finally:
         # Under the lock: whoever opened the file before sees that it is no longer the one of this name.
         with suppress(OSError):
-            path.unlink()
+            if _is_named(descriptor, path):
+                path.unlink()
         os.close(descriptor)
 
 
 def _grasp(path: Path, what: str) -> int:
-    """Open and lock the file that has this name once it is locked."""
+    """Open and lock the file that has this name once it is locked, if it is a lock of ours."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open(path)
         try:
+            _require(stat.S_ISREG(os.fstat(descriptor).st_mode), path)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_named(descriptor, path):
+                _require(os.fstat(descriptor).st_nlink == 1 and _is_ours(descriptor), path)
                 return descriptor
         except BlockingIOError:
             holder = _read(descriptor)
@@ -65,12 +72,36 @@ def _grasp(path: Path, what: str) -> int:
         os.close(descriptor)
 
 
+def _open(path: Path) -> int:
+    """Open the file of a lock, made if there is none; a link is not followed, and nothing is waited for."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        _require(error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO), path)
+        raise
+
+
+def _require(is_ours: bool, path: Path) -> None:
+    if not is_ours:
+        raise ConfigError(
+            f"{path} is in the place of a lock, and is none: payout_engine did not write it. It was left as it is, and "
+            "nothing was sent. Move it elsewhere, and give the command again."
+        )
+
+
 def _is_named(descriptor: int, path: Path) -> bool:
     """Whether an open file is still the one of its name: its last holder may have removed it since we opened it."""
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether a file holds what the last holder of a lock left when it died, or nothing at all."""
+    # A loss of power may leave zeros, or nothing, of what was written.
+    return not os.pread(descriptor, CONTENT_BYTES_MAX, 0).strip(b"\0") or _read(descriptor) is not None
 
 
 def _read(descriptor: int) -> Holder | None:
@@ -95,44 +126,3 @@ def describe(holder: Holder | None) -> str:
     journal = f" with the journal {holder.journal}" if holder.journal else ""
     since = text(holder.since)[:16].replace("T", " ")
     return f"Process {holder.pid} is {holder.task}{run}{name}{journal}, since {since} UTC"
-
-
-# ------------------------------------------------------------------------------------------- which journals used a key
-
-
-def remembered(path: Path) -> Sequence[str]:
-    """Return the journals in a list, which need not exist: one JSON text a line, each written whole before it counts.
-
-    Raises:
-        ConfigError: the list cannot be read.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-        return [msgspec.json.decode(line, type=str) for line in lines]
-    except FileNotFoundError:
-        return []
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        raise ConfigError(
-            f"The list {path} of the journals that have paid from an account cannot be read. Nothing was sent. Mend it "
-            "(each line is the path of a journal, in quotes); if nothing else helps, remove it, and run no file that "
-            "another journal may have paid."
-        ) from None
-
-
-def remember(path: Path, journal: str) -> None:
-    """Add a journal to a list, durably, unless it is there. Called with the lock of the key held.
-
-    Raises:
-        ConfigError: the list cannot be read.
-        OSError: it cannot be written; it is as it was before, to any reader.
-    """
-    if journal in remembered(path):
-        return
-    with path.open("ab") as file:
-        os.fchmod(file.fileno(), 0o600)
-        # What a crash left of a line never counted.
-        file.truncate(path.read_bytes().rfind(b"\n") + 1)
-        file.seek(0, os.SEEK_END)
-        file.write(msgspec.json.encode(journal) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())

@@ -122,6 +122,22 @@ class Applied(msgspec.Struct, frozen=True):
     conflicts: Sequence[str]
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """An entry of a journal's log: how far the log had come, and what tells its journal and its copies apart.
+
+    Attributes:
+        identity: of which journal. Copies have the same.
+        seq: the number of the entry.
+        hash: seals the entry and all before it, in hex.
+        at: when it was written, in seconds since 1970.
+    """
+
+    identity: str
+    seq: int
+    hash: str
+    at: float
+
+
 class Journal(Protocol):
     """The durable memory. It refuses every move the lifecycle does not have. All methods may be awaited concurrently.
 
@@ -375,6 +391,10 @@ class Journal(Protocol):
 
     def outcomes(self, run_id: str, after: int = 0) -> AsyncIterator[tuple[int, Sequence[Outcome]]]:
         """Replay what happened from the log: (sequence, outcomes) for entries above `after`, in order."""
+        ...
+
+    async def mark(self, seq: int | None = None) -> Mark | None:
+        """Return the last entry of the log, or the one with a number; None where there is none."""
         ...
 
     def lease(self, name: str, holder: Holder) -> AbstractAsyncContextManager[None]:

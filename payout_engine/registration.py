@@ -8,12 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 import msgspec
 
 from payout_engine.ports import Provider
 from payout_engine.traits import Traits, Wallet
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether `host` surely is this machine: `localhost` or a loopback address."""
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host or "")
+    except ValueError:
+        return False
+    return bool((getattr(address, "ipv4_mapped", None) or address).is_loopback)
 
 
 class FaultScript(Protocol):

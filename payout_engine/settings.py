@@ -7,9 +7,10 @@ the account is first used, so that judging a file never asks for a key.
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -17,36 +18,83 @@ from urllib.parse import urlsplit
 import msgspec
 
 from payout_engine.errors import ConfigError
-from payout_engine.registration import Account
+from payout_engine.registration import Account, is_loopback
 
 DEFAULT_CONFIG = Path("payouts.toml")
 DEFAULT_JOURNAL = Path("payouts.db")
 SANDBOX_JOURNAL = Path("payouts-sandbox.db")
 
 
-def lock_folder() -> Path:
-    """Return the folder that holds the locks of keys, in this user's state folder, made if there is none.
+def state_folder() -> Path:
+    """Return the folder in which the processes of this user tell each other who pays, and has paid; perhaps not made.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: this user has no home, and names no folder instead.
     """
-    # The specification has a relative path ignored; here it would give each working folder locks of its own.
+    # The specification has a relative path ignored; here it would give each working folder a memory of its own.
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
     try:
-        folder = (state if state.is_absolute() else Path("~/.local/state").expanduser()) / "payout_engine" / "locks"
+        return (state if state.is_absolute() else Path("~/.local/state").expanduser()) / "payout_engine"
     except RuntimeError:
         raise ConfigError(
             "This user has no home folder, where processes see who is paying from an account. Nothing was sent; set "
             "XDG_STATE_HOME to a folder that can be written."
         ) from None
+
+
+def made_state_folder() -> Path:
+    """Return the same folder, made if there is none, and kept from everybody but this user.
+
+    Raises:
+        ConfigError: it cannot be made, leads elsewhere, or is somebody else's.
+    """
+    folder = state_folder()
+    _make_own(folder)
+    return folder
+
+
+def lock_folder() -> Path:
+    """Return the folder that holds the locks of keys, in this user's state folder, made if there is none.
+
+    Raises:
+        ConfigError: it cannot be made, leads elsewhere, or is somebody else's.
+    """
+    folder = made_state_folder() / "locks"
+    _make_own(folder)
+    return folder
+
+
+def _make_own(folder: Path) -> None:
+    """Make a folder and what is missing above it, for this user alone whatever the umask; keep it so.
+
+    Raises:
+        ConfigError: it cannot be made, leads elsewhere, or is somebody else's.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for missing in reversed([each for each in folder.parents if not each.exists()]):
+            _make_private(missing)
+        if not os.path.lexists(folder):
+            _make_private(folder)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            what = "belongs to another user" if stat.S_ISDIR(found.st_mode) else "is a link, or no folder"
+            raise ConfigError(
+                f"The folder {folder}, where processes see who is paying from an account, {what}, so others could "
+                "change it. Nothing was sent; move it away, or set XDG_STATE_HOME to a folder of your own."
+            )
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            folder.chmod(0o700)
     except OSError as error:
         raise ConfigError(
             f"The folder {folder}, where processes see who is paying from an account, cannot be made "
             f"({error.strerror}). Nothing was sent; set XDG_STATE_HOME to a folder that can be written."
         ) from None
-    return folder
+
+
+def _make_private(folder: Path) -> None:
+    with suppress(FileExistsError):  # Another process of ours was quicker.
+        folder.mkdir(mode=0o700)
+        folder.chmod(0o700)  # The umask may have taken away even what its owner needs.
 
 
 class RouteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -186,7 +234,7 @@ def _secret(account: str, key: str, value: Any, base_url: str | None) -> str:
         except (OSError, UnicodeDecodeError):
             found = ""
         missing = f"{where}: the file {value['file']} is missing, empty or not readable."
-    elif isinstance(value, str) and ("_test_" in value or is_loopback(base_url)):
+    elif isinstance(value, str) and ("_test_" in value or _is_here(base_url)):
         found, missing = value, f"{where} is empty."
     elif isinstance(value, str):
         raise ConfigError(f'{where} is written out in the file. Put it elsewhere: {key} = {{ env = "NAME" }}.')
@@ -197,10 +245,6 @@ def _secret(account: str, key: str, value: Any, base_url: str | None) -> str:
     return found
 
 
-def is_loopback(url: str | None) -> bool:
-    """Return whether `url` surely points at this machine: a loopback address or `localhost`."""
-    host = (urlsplit(url).hostname or "") if url else ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _is_here(url: str | None) -> bool:
+    """Return whether `url` surely points at this machine."""
+    return url is not None and is_loopback(urlsplit(url).hostname)

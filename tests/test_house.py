@@ -20,11 +20,11 @@ FLOORS = {
     **dict.fromkeys(["clock", "errors", "lifecycle", "limits", "model", "money", "reasons"], 0),
     # agreements
     **dict.fromkeys(["countries", "files", "locks", "observe", "ports", "registration"], 1),
-    **dict.fromkeys(["settings", "throttle", "traits"], 1),
+    **dict.fromkeys(["remembered", "settings", "throttle", "traits"], 1),
     # rooms
     **dict.fromkeys(["journal", "pipeline", "providers", "sinks", "sources"], 2),
     # where rooms meet
-    **dict.fromkeys(["accounts", "clearing", "engine", "judging", "leasing", "payments", "retrying"], 3),
+    **dict.fromkeys(["accounts", "clearing", "elsewhere", "engine", "judging", "leasing", "payments", "retrying"], 3),
     **dict.fromkeys(["steering", "submission", "summary"], 3),
     # doors
     **dict.fromkeys(["__main__", "cli", "sandbox", "testing"], 4),
@@ -35,6 +35,7 @@ ROOMS = 2
 CALLABLE_BY_ROOMS = {
     "accounts": {"pipeline", "providers"},
     "clearing": {"pipeline"},
+    "elsewhere": {"journal"},
     "engine": {"journal", "pipeline", "sinks"},
     "judging": {"journal", "pipeline", "sinks", "sources"},
     "leasing": {"journal"},

@@ -1,4 +1,4 @@
-"""The locks between processes, and the lists of journals beside them: one holder, nothing lost, nothing believed."""
+"""The locks between processes: one holder, nothing believed, and nothing touched that is no lock of ours."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from test_two_at_once import BankMaker, a_file, two_names
 
 from payout_engine import Engine
 from payout_engine.errors import ConfigError, JournalBusyError
-from payout_engine.locks import locked, remember, remembered
+from payout_engine.locks import locked
+from payout_engine.model import Holder
 from payout_engine.settings import lock_folder
 from payout_engine.testing.journal_lines import SOMEBODY
 
@@ -47,8 +49,8 @@ ODD_LOCKS = {
 
 
 @pytest.mark.parametrize("content", ODD_LOCKS.values(), ids=ODD_LOCKS)
-async def test_whatever_a_lock_says_paying_goes_on(tmp_path: Path, bank: BankMaker, content: bytes) -> None:
-    """A lock's file that was damaged or written by somebody else locks nobody out, and is described without a fault."""
+def test_whatever_a_held_lock_says_it_is_described(tmp_path: Path, content: bytes) -> None:
+    """A lock's file that was damaged or written by somebody else is held all the same, and told without a fault."""
     lock = tmp_path / "held.lock"
     lock.write_bytes(content)
     descriptor = os.open(lock, os.O_RDWR)
@@ -56,41 +58,126 @@ async def test_whatever_a_lock_says_paying_goes_on(tmp_path: Path, bank: BankMak
     with pytest.raises(JournalBusyError, match=r"was first|is paying"), locked(lock, "it", SOMEBODY):
         pass
     os.close(descriptor)
+
+
+LEFT_BY_US = {"nothing": b"", "zeros": b"\0" * 100, "a holder": msgspec.json.encode(SOMEBODY)}
+
+
+@pytest.mark.parametrize("content", LEFT_BY_US.values(), ids=LEFT_BY_US)
+def test_what_a_dead_holder_left_is_taken_over(tmp_path: Path, content: bytes) -> None:
+    """Whatever a kill or a loss of power may leave of a lock of ours locks nobody out."""
+    lock = tmp_path / "left.lock"
+    lock.write_bytes(content)
+    with locked(lock, "it", SOMEBODY):
+        assert msgspec.json.decode(lock.read_bytes(), type=Holder) == SOMEBODY
+    assert not lock.exists()
+
+
+def precious(place: Path, what: str) -> Path:
+    """Put something in the place of a lock that is none, and return the file that holds what must not be lost."""
+    away = place.with_name("precious")
+    if what == "a file with text":
+        place.write_text("precious")
+        return place
+    if what == "a folder":
+        place.mkdir()
+        return place
+    if what == "a pipe":
+        os.mkfifo(place)
+        return place
+    if what == "a link to nothing":
+        place.symlink_to(away)
+        return away
+    away.write_text("precious")
+    place.symlink_to(away) if what == "a link" else place.hardlink_to(away)
+    return away
+
+
+NO_LOCKS = ["a file with text", "a link", "a link to nothing", "a hard link", "a folder", "a pipe"]
+
+
+@pytest.mark.parametrize("what", NO_LOCKS)
+def test_what_is_no_lock_of_ours_is_left_as_it_is(tmp_path: Path, what: str) -> None:
+    """Neither followed, truncated, written, removed nor given another mode; the error names it and the way out."""
+    place = tmp_path / "a.lock"
+    kept = precious(place, what)
+    before = [os.lstat(path) if os.path.lexists(path) else None for path in (place, kept)]
+    refused = pytest.raises(ConfigError, match=r"a\.lock is in the place of a lock, and is none")
+    with refused, locked(place, "it", SOMEBODY):
+        pass
+    after = [os.lstat(path) if os.path.lexists(path) else None for path in (place, kept)]
+    assert [found and (found.st_ino, found.st_mode, found.st_mtime_ns, found.st_size) for found in after] == [
+        found and (found.st_ino, found.st_mode, found.st_mtime_ns, found.st_size) for found in before
+    ]
+    if kept.is_file():
+        assert kept.read_text() == "precious"
+
+
+def test_what_took_the_place_of_a_held_lock_is_not_removed(tmp_path: Path) -> None:
+    """Only the file that was locked is removed, and only while it has its name."""
+    lock = tmp_path / "a.lock"
+    with locked(lock, "it", SOMEBODY):
+        lock.rename(tmp_path / "moved.lock")
+        lock.write_text("precious")
+    assert lock.read_text() == "precious"
+
+
+@pytest.mark.parametrize("which", ["the account's", "the key's"])
+async def test_a_link_in_the_place_of_a_lock_pays_nobody(tmp_path: Path, bank: BankMaker, which: str) -> None:
+    """Beside the journal, and in the user's folder: nothing is sent, and where the link leads nothing changes."""
     async with bank() as server:
         async with Engine.open(two_names(server, tmp_path / "payouts.db")) as engine:
             run = await engine.submit(a_file(tmp_path, "salaries", 0, 5))
-            (path,) = await engine.accounts.locks(["rest"])
-            path.write_bytes(content)
-            [outcome async for outcome in engine.pay(run)]
-        assert len(server.paid()) == 5
-
-
-@pytest.mark.parametrize("content", [b"\xff\n", b"payouts.db\n", b'"a"\n[1]\n'])
-async def test_a_damaged_list_of_journals_pays_nobody(tmp_path: Path, bank: BankMaker, content: bytes) -> None:
-    """Nobody can say then which journals may know the file: the error names the list and what to do."""
-    async with bank() as server:
-        async with Engine.open(two_names(server, tmp_path / "payouts.db")) as engine:
-            run = await engine.submit(a_file(tmp_path, "salaries", 0, 5))
-            (lock,) = await engine.accounts.locks(["rest"])
-            lock.with_suffix(".journals").write_bytes(content)
-            for attempt in (engine.check_accounts(run.run_id), anext(engine.pay(run))):
-                with pytest.raises(ConfigError, match=r"of the journals .* cannot be read"):
-                    await attempt
+            (key,) = await engine.accounts.locks(["rest"])
+            place = tmp_path / "payouts.db.account_rest-4b3c.lock" if which == "the account's" else key
+            if which == "the account's":
+                async with (await engine.journal()).lease("account rest", SOMEBODY):
+                    (place,) = tmp_path.glob("payouts.db.account_rest*.lock")
+            kept = precious(place, "a link")
+            with pytest.raises(ConfigError, match="in the place of a lock"):
+                [outcome async for outcome in engine.pay(run)]
+            assert kept.read_text() == "precious" and place.is_symlink()
         assert not server.paid()
 
 
-def test_a_list_of_journals_loses_nothing(tmp_path: Path) -> None:
-    """Each is there once, in order; what a crash left of a line never counted, and is gone with the next."""
-    book = tmp_path / "key.journals"
-    assert remembered(book) == []
-    for journal in ("/a/payouts.db", "/b/été\n.db", "/a/payouts.db"):
-        remember(book, journal)
-    with book.open("ab") as file:
-        file.write(b'"/c/pay')
-    assert remembered(book) == ["/a/payouts.db", "/b/été\n.db"]
-    remember(book, "/d.db")
-    assert remembered(book) == ["/a/payouts.db", "/b/été\n.db", "/d.db"]
-    assert stat.S_IMODE(book.stat().st_mode) == 0o600
+@pytest.mark.parametrize("umask", [0, 0o777])
+def test_locks_are_their_users_alone_under_any_umask(tmp_path: Path, umask: int) -> None:
+    """The folder and what had to be made above it 0700, the locks 0600; also where the folder was made wider before."""
+    before = os.umask(umask)
+    try:
+        folder = lock_folder()
+        folder.chmod(0o777)
+        folder.parent.chmod(0o755)
+        assert lock_folder() == folder
+        with locked(folder / "a.lock", "it", SOMEBODY):
+            assert stat.S_IMODE((folder / "a.lock").stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+    for path in (folder, folder.parent, folder.parent.parent):
+        assert path == tmp_path / "state" or path.is_relative_to(tmp_path / "state")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["payout_engine", "payout_engine/locks"])
+@pytest.mark.parametrize("what", ["a link", "somebody else's", "a file"])
+def test_a_folder_that_others_could_change_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+) -> None:
+    """Through it somebody else could let two processes pay at once; nothing of it is changed."""
+    place = tmp_path / "state" / name
+    place.parent.mkdir(parents=True, mode=0o700)
+    if what == "a link":
+        (tmp_path / "theirs").mkdir(mode=0o755)
+        place.symlink_to(tmp_path / "theirs")
+    elif what == "a file":
+        place.write_text("precious")
+    else:
+        place.mkdir(mode=0o755)
+        monkeypatch.setattr("os.geteuid", lambda: place.stat().st_uid + 1)
+    mode = place.stat().st_mode
+    with pytest.raises(ConfigError, match=r"state/payout_engine.* (is a link|belongs to another user)"):
+        lock_folder()
+    assert place.stat().st_mode == mode
 
 
 async def test_a_relative_state_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

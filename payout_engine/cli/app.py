@@ -24,6 +24,7 @@ from payout_engine.cli.options import (
     File,
     FollowFor,
     Format,
+    JournalLost,
     JournalPath,
     Json,
     KeyRenewed,
@@ -109,6 +110,7 @@ def run(
     no_follow: NoFollow = False,
     format: Format = "csv",
     canary: CanarySize = None,
+    journal_lost: JournalLost = False,
 ) -> None:
     """Plan, ask, pay, follow, write results. Running the same file again finishes what was begun."""
     wishes = Wishes(
@@ -119,6 +121,7 @@ def run(
         options=as_given(config, journal, sandbox),
         sheet=sheet,
         canary=canary,
+        journal_lost=journal_lost,
     )
 
     async def main() -> int:
@@ -141,6 +144,7 @@ def resume(
     no_follow: NoFollow = False,
     format: Format = "csv",
     key_renewed: KeyRenewed = False,
+    journal_lost: JournalLost = False,
 ) -> None:
     """Finish a run that was begun: after a crash, a Ctrl-C, a top-up, or the next morning."""
     wishes = Wishes(
@@ -150,6 +154,7 @@ def resume(
         follow_for_seconds=0.0 if no_follow else follow_for,
         options=as_given(config, journal, sandbox),
         key_renewed=key_renewed,
+        journal_lost=journal_lost,
     )
 
     async def main() -> int:
@@ -210,6 +215,7 @@ def retry(
     format: Format = "csv",
     canary: CanarySize = None,
     key_renewed: KeyRenewed = False,
+    journal_lost: JournalLost = False,
 ) -> None:
     """Pay the lines of a run that are provably unpaid, as a new run; plans and asks like `run`."""
     wishes = Wishes(
@@ -220,6 +226,7 @@ def retry(
         options=as_given(config, journal, sandbox),
         canary=canary,
         key_renewed=key_renewed,
+        journal_lost=journal_lost,
     )
 
     async def main() -> int:

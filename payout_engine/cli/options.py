@@ -81,6 +81,14 @@ KeyRenewed = Annotated[
     bool,
     typer.Option("--key-renewed", help="The provider gave the same account a new key since the run was begun."),
 ]
+JournalLost = Annotated[
+    bool,
+    typer.Option(
+        "--journal-lost",
+        help="The newer copy of this journal, or the journal that began this file, is lost for good. Compare with the "
+        "provider's list first; recorded in the journal.",
+    ),
+]
 Format = Annotated[str, typer.Option("--format", metavar="csv|jsonl|parquet", help="How to write the results file.")]
 Decisions = Annotated[
     Path | None,

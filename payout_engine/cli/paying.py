@@ -48,6 +48,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     sheet: str | None = None
     canary: int | None = None
     key_renewed: bool = False
+    journal_lost: bool = False
 
 
 async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> int:
@@ -68,7 +69,7 @@ async def pay_submission(engine: Engine, submission: Submission, out: Path, wish
         _tell_known(run, wishes)
     async with _forgotten_unless_approved(engine, run):
         if not submission.known:
-            await engine.check_accounts(run.run_id)
+            await engine.check_accounts(run.run_id, journal_lost=wishes.journal_lost)
             try:
                 confirmed = await _confirmed(engine, submission, wishes, yes=yes)
             except typer.Abort:
@@ -236,6 +237,7 @@ async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: boo
             canary=wishes.canary,
             wait=True,
             key_renewed=wishes.key_renewed,
+            journal_lost=wishes.journal_lost,
         )
         async with _interruptible(stream):
             async for outcome in stream:

@@ -44,6 +44,8 @@ async def retry(engine: Engine, run_id: str, wishes: Wishes, *, yes: bool) -> in
         raise UserError("Nothing was sent: there is nobody to ask. Pay with `retry --yes`.")
     check_format(wishes.format)
     watch = LineCounter(json=wishes.json).watch
-    submission = await engine.retry(run_id, watch=watch, wait=True, key_renewed=wishes.key_renewed)
+    submission = await engine.retry(
+        run_id, watch=watch, wait=True, key_renewed=wishes.key_renewed, journal_lost=wishes.journal_lost
+    )
     out = wishes.out or Path(f"{submission.run_id}-results")
     return await pay_submission(engine, submission, out, wishes, yes=yes)

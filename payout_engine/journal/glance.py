@@ -12,10 +12,11 @@ from pathlib import Path
 
 import apsw
 
-from payout_engine.journal import reading
+from payout_engine.journal import log, reading
 from payout_engine.journal.faults import fault
 from payout_engine.journal.schema import open_to_read
 from payout_engine.model import Run, Tally
+from payout_engine.ports import Mark
 
 
 @contextmanager
@@ -54,8 +55,14 @@ def tally_file(path: Path, run_id: str) -> Sequence[Tally]:
         return tallies(db, run_id)
 
 
-def begun_in_file(path: Path, digest: str) -> Sequence[tuple[Run, Sequence[Tally]]]:
+def begun_in_file(path: Path, digest: str, mark: Mark) -> Sequence[tuple[Run, Sequence[Tally]]] | None:
     """Return the approved runs of a content in a journal's file, and their retries, with where their lines stand.
+
+    Args:
+        path: the file.
+        digest: the content.
+        mark: what the journal's log holds, at least. None is returned if it does not: the file is another journal, or
+            an older copy.
 
     Raises:
         JournalError: the file cannot be read, or is no journal.
@@ -63,8 +70,20 @@ def begun_in_file(path: Path, digest: str) -> Sequence[tuple[Run, Sequence[Tally
     family: set[str] = set()
     found: list[tuple[Run, Sequence[Tally]]] = []
     with snapshot(path) as db:
+        if log.mark(db, mark.seq) != mark:
+            return None
         for run in reversed(reading.runs(db)):
             if run.approved_at is not None and (run.digest == digest or run.retry_of in family):
                 family.add(run.run_id)
                 found.append((run, tallies(db, run.run_id)))
     return found
+
+
+def is_in_file(path: Path, mark: Mark) -> bool:
+    """Tell whether a journal's file is a given journal, and no older copy: its log holds the mark.
+
+    Raises:
+        JournalError: the file cannot be read, or is no journal.
+    """
+    with snapshot(path) as db:
+        return log.mark(db, mark.seq) == mark

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import apsw
 import msgspec
 
-from payout_engine.journal.ask import value
+from payout_engine.journal.ask import row, value
 from payout_engine.model import Receipt
+from payout_engine.ports import Mark
 
 SEAL = "seal"
 """A run is judged: its name, its control totals and the digest of its payouts."""
@@ -171,6 +172,20 @@ def append(db: apsw.Connection, at: float, run_no: int, kind: str, body: str, ch
         (at, run_no, chunk_id, kind, body, chained(before, at, run_no, chunk_id, kind, body)),
     )
     return db.last_insert_rowid()
+
+
+def mark(db: apsw.Connection, seq: int | None = None) -> Mark | None:
+    """Return the last entry, or the one with a number; see `Journal.mark`.
+
+    A journal is known by the hash of its first entry, which seals the random token of its first run: every copy has it,
+    no other journal does, and `verify` has it among what it proves.
+    """
+    where, bindings = ("ORDER BY seq DESC LIMIT 1", ()) if seq is None else ("WHERE seq = ?", (seq,))
+    found = row(db, f"SELECT seq, hash, at FROM log {where}", bindings)  # noqa: S608
+    if found is None:
+        return None
+    identity = value(db, "SELECT hash FROM log ORDER BY seq LIMIT 1")
+    return Mark(identity.hex(), found[0], found[1].hex(), found[2])
 
 
 def note(db: apsw.Connection, at: float, run_no: int, kind: str, text: str, chunk_id: int | None = None) -> None:

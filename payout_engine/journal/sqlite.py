@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
+import apsw
 
 from payout_engine import clock
 from payout_engine.errors import JournalError
@@ -48,10 +49,13 @@ from payout_engine.model import (
     Step,
     Tally,
 )
-from payout_engine.ports import Applied, ReadyChunk
+from payout_engine.ports import Applied, Mark, ReadyChunk
 from payout_engine.traits import Traits
 
 T = TypeVar("T")
+
+Remember = Callable[[Mark], Mark | None]
+"""Keeps a mark of a journal apart from it, and returns the one it keeps instead because that is further, if any."""
 
 
 class SqliteJournal:
@@ -74,6 +78,7 @@ class SqliteJournal:
         scratch_of: Path | None = None,
         sandbox: bool = False,
         writer: Callable[..., Writer] = ThreadWriter,
+        remember: Remember | None = None,
     ) -> AsyncIterator[SqliteJournal]:
         """Open a journal, making it if there is none, and close it at the end.
 
@@ -83,6 +88,8 @@ class SqliteJournal:
                 the runs of `scratch_of`, if it exists, and nothing is written to it. A scratch journal is not durable.
             sandbox: whether it is for a sandbox's payouts; a journal keeps the kind it was made as.
             writer: makes what carries requests out; `InlineWriter` where time is virtual.
+            remember: given the end of the log, after each commit that promises to send, and before anything is sent. If
+                it raises, or keeps the end of another copy's log, nothing is.
 
         Raises:
             JournalDamagedError: the file is not a journal.
@@ -93,7 +100,8 @@ class SqliteJournal:
         earlier = scratch_of if scratch_of is not None and scratch_of.exists() else None
         scratch = scratch_of is not None
         opening = partial(connect, path, sandbox=sandbox, scratch=scratch, earlier=earlier)
-        made = writer(path, opening, durable=not scratch)
+        speaking = partial(_remembering, path, remember) if remember is not None else None
+        made = writer(path, opening, durable=not scratch, speaking=speaking)
         await made.start()
         journal = cls(path, made)
         try:
@@ -168,7 +176,7 @@ class SqliteJournal:
 
     async def intend(self, chunk: ReadyChunk) -> Dispatch:
         self._require_named()
-        return await self._writer.run(lambda db: payment.intend(db, chunk), Need.DURABLE)
+        return await self._writer.run(lambda db: payment.intend(db, chunk), Need.SPEAK)
 
     async def record(
         self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool = True
@@ -183,7 +191,7 @@ class SqliteJournal:
 
     async def ask_again(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
         self._require_named()
-        return await self._writer.run(lambda db: asking_again.ask_again(db, chunk, traits), Need.DURABLE)
+        return await self._writer.run(lambda db: asking_again.ask_again(db, chunk, traits), Need.SPEAK)
 
     async def apply(self, sightings: Sequence[Sighting]) -> Applied:
         return await self._writer.run(lambda db: looked_up.apply(db, sightings), Need.DURABLE)
@@ -260,6 +268,9 @@ class SqliteJournal:
     async def verify(self, run_id: str, kept: str = "") -> Audit:
         return await self._writer.beside(verify_file, self.path, run_id, kept)
 
+    async def mark(self, seq: int | None = None) -> Mark | None:
+        return await self._read(lambda db: log.mark(db, seq))
+
     async def note(self, run_id: str, kind: str, text: str) -> None:
         await self._writer.run(lambda db: log.note(db, clock.now(), run_no(db, run_id), kind, text), Need.DURABLE)
 
@@ -302,3 +313,20 @@ class SqliteJournal:
 
 
 _line = attrgetter("payout.line")
+
+
+def _remembering(path: Path, remember: Remember, db: apsw.Connection) -> Callable[[], None]:
+    """Look how far the log has come, to be kept once that is on the disk."""
+    # Looked up before the commit: what another process writes after it may not be on the disk yet.
+    mark = log.mark(db)
+    assert mark is not None
+
+    def keep() -> None:
+        further = remember(mark)
+        if further is not None and log.mark(db, further.seq) != further:
+            raise JournalError(
+                f"Another copy of the journal {path} has gone on meanwhile, and sends. Nothing more is sent from this "
+                "one, which does not know what the other does."
+            )
+
+    return keep

@@ -39,6 +39,7 @@ class Need(IntEnum):
     READ = 0  # changes nothing but temporary tables
     WRITE = 1  # may be lost with the power, in order, as long as nothing durable follows it
     DURABLE = 2  # survives the loss of power once it is answered
+    SPEAK = 3  # likewise, and whoever is answered then sends: see `speaking`
 
 
 class Asked(NamedTuple):
@@ -68,15 +69,25 @@ class Writer(ABC):
         commits: how many transactions were committed that had something to write.
     """
 
-    def __init__(self, path: Path, connect: Callable[[], apsw.Connection], *, durable: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connect: Callable[[], apsw.Connection],
+        *,
+        durable: bool,
+        speaking: Callable[[apsw.Connection], Callable[[], None]] | None = None,
+    ) -> None:
         """Prepare a writer; `start` starts it.
 
         Args:
             path: the journal's file, for messages.
             connect: opens the connection, where it will be used.
             durable: False for a throw-away journal, which is never synced.
+            speaking: called in the thread at the end of a transaction after which something is sent. What it returns is
+                called after the commit; if that raises, who was going to send is told so instead.
         """
         self.commits = 0
+        self._speaking = speaking
         self._path = path
         self._connect = connect
         self._durable = durable
@@ -131,6 +142,7 @@ class Writer(ABC):
         try:
             self._begin(connection, need)
             answers = [self._attempt(connection, asked) for asked in group]
+            spoken = self._speaking(connection) if self._speaking is not None and need is Need.SPEAK else None
             connection.execute("COMMIT")
         except Exception as error:
             cause = error.__cause__ if isinstance(error, _LostError) else error
@@ -139,7 +151,16 @@ class Writer(ABC):
             self._fail(connection, group, fault(cause, self._path))
             return
         self.commits += need is not Need.READ
-        self._answer(answers)
+        self._answer(self._spoken(answers, spoken))
+
+    def _spoken(self, answers: list[Answer], spoken: Callable[[], None] | None) -> list[Answer]:
+        """Return the answers, after what has to be done before anybody sends; who was going to is told if it fails."""
+        try:
+            if spoken is not None:
+                spoken()
+        except Exception as error:
+            return [Answer(each.asked, None, error) if each.asked.need is Need.SPEAK else each for each in answers]
+        return answers
 
     def _fail(self, connection: apsw.Connection, group: list[Asked], error: Exception) -> None:
         """Answer a group that was rolled back: its writes have failed, and its reads are carried out by themselves.
@@ -159,7 +180,7 @@ class Writer(ABC):
 
         A commit that is not synced waits in the write-ahead log, in order; the next synced one makes it durable too.
         """
-        synced = need is Need.DURABLE and self._durable
+        synced = need >= Need.DURABLE and self._durable
         if need is not Need.READ and self._durable and synced is not self._synced:
             connection.execute("PRAGMA main.synchronous = FULL" if synced else "PRAGMA main.synchronous = NORMAL")
             self._synced = synced

@@ -10,7 +10,6 @@ Called by the providers' `client.py` only.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from yarl import URL
 
 from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.limits import ANSWER_BYTES_MAX, LIST_BYTES_MAX, LIST_SECONDS_MAX
+from payout_engine.registration import is_loopback
 
 KEEPALIVE_SECONDS = 10.0
 """How long an idle connection is kept. A connection that the server closed meanwhile fails ambiguously, because the
@@ -313,16 +313,6 @@ class HttpClient:
         if self._session is None:
             self._session = self._open_session(self._headers, self._connections)
         return self._session
-
-
-def is_loopback(host: str | None) -> bool:
-    """Return whether `host` is this machine: `localhost` or a loopback address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _checked_url(base_url: str, *, loopback_only: bool) -> URL:

@@ -44,6 +44,7 @@ READS = frozenset(
         "formerly",
         "former_queries",
         "tally",
+        "mark",
         "notes",
         "requests",
         "trace",
