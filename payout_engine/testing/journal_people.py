@@ -207,7 +207,7 @@ class PeopleSuite:
             assert len(set(seen)) == 4
 
     async def test_a_note_before_the_seal_is_kept_and_spoils_no_proof(self, journal_factory: JournalFactory) -> None:
-        """Who remarks on a run, or asks something of it, while its file is being read is heard; the run stays proven."""
+        """Who remarks on a run, or asks something of it, while its file is read is heard; the run stays proven."""
         async with journal_factory() as journal:
             await journal.begin(run("run"))
             await journal.note("run", "remark", "Early.")

@@ -114,7 +114,7 @@ def draw_plan(chance: random.Random) -> Plan:
         traits=traits,
         faults={account: _draw_faults(chance) for account in accounts},
         lives=[_draw_company(chance) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
-        commit_seconds=chance.choice([0.0, 0.001, 0.01]),
+        commit_seconds=chance.choice([0.0, 0.01, 0.1, 0.4]),
         patience_seconds=chance.choice([5.0, 20.0, 90.0]),
         canary=chance.choice([None, None, None, 1, 3]),
         max_failure_share=chance.choice([0.05, 0.2, 1.0]),

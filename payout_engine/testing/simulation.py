@@ -128,6 +128,7 @@ class Simulation:
                 world.cancel_scope.cancel()
         self.report.seconds = anyio.current_time()
         self.report.happened.update(self._witness.happened)
+        self.report.happened["a full disk refused"] = self._disk.refusals
         return self.report
 
     def _up(self) -> tuple[str, float]:
