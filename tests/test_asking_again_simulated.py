@@ -28,6 +28,8 @@ from payout_engine.testing.plans import Life, Plan, draw_plan
 from payout_engine.testing.simulation import Report, Simulation, explain
 from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
+pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
+
 SEEDS = 60
 SEEDS_FOR_A_PLANTED_FAULT = 100
 

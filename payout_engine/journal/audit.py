@@ -123,6 +123,7 @@ class Story:
     """What the log says of one run as a whole, gathered while the chain is followed.
 
     Attributes:
+        judged: whether it says anything of the run apart from remarks.
         head_seq: its last entry, 0 if there is none.
         head: the hash of that entry.
         seal_text: the body of its seal, or empty.
@@ -132,7 +133,7 @@ class Story:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.entries = 0
+        self.judged = False
         self.head_seq, self.head = 0, log.GENESIS
         self.kept_head: bytes | None = None
         self.seal_text = ""
@@ -144,11 +145,13 @@ class Story:
 
     def hear(self, entry: LogRow) -> None:
         """Take in one entry of the run."""
-        self.entries += 1
+        first = not self.judged and entry.kind != log.NOTE
+        self.judged = self.judged or first
         self.head_seq, self.head = entry.seq, entry.hash
         self._set_back = self._set_back or entry.at < self._latest_at - CLOCK_SLACK_SECONDS
         self._latest_at = max(self._latest_at, entry.at)
-        if self.entries == 1 and entry.kind != log.SEAL:
+        # People may remark on a run, or ask something of it, while its file is still being read.
+        if first and entry.kind != log.SEAL:
             self.problems.append((entry.seq, "the run's log does not begin with its seal"))
         try:
             self._hear(entry)

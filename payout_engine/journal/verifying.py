@@ -58,8 +58,9 @@ UNPROVABLE_SINCE = (
 def digest_file(path: Path, run_id: str) -> str:
     """Return the digest of a run in a journal's file; see `Journal.digest`."""
     with snapshot(path) as db:
-        found = row(db, "SELECT seq, hash FROM log WHERE run_no = ? ORDER BY seq DESC LIMIT 1", (run_no(db, run_id),))
-        if found is None:
+        number = run_no(db, run_id)
+        found = row(db, "SELECT seq, hash FROM log WHERE run_no = ? ORDER BY seq DESC LIMIT 1", (number,))
+        if found is None or value(db, "SELECT 1 FROM log WHERE run_no = ? AND kind <> 'note'", (number,)) is None:
             return ""
         seq, head = found
         return audit.digest_of(run_id, seq, head, tallies(db, run_id))
@@ -99,7 +100,7 @@ class _Verifier:
             for problem in chain(frame.damages(self._db), frame.alterations(self._db), frame.strays(self._db)):
                 self._find(problem, run_id="")
             self._walk_log()
-            if not self._story.entries and self._run_state() == RunState.INTAKE:
+            if not self._story.judged and self._run_state() == RunState.INTAKE:
                 raise JournalError(f"Run {self._run_id} was never judged to its end, so there is nothing to prove yet.")
             self._walk_chunks()
             self._check_run()

@@ -33,6 +33,10 @@ T = TypeVar("T")
 Work = Callable[[apsw.Connection], T]
 
 
+Speaking = Callable[[apsw.Connection], Callable[[], None]]
+"""Called within a transaction after which something is sent; what it returns is called after the commit."""
+
+
 class Need(IntEnum):
     """What a request asks of the transaction it runs in."""
 
@@ -75,7 +79,7 @@ class Writer(ABC):
         connect: Callable[[], apsw.Connection],
         *,
         durable: bool,
-        speaking: Callable[[apsw.Connection], Callable[[], None]] | None = None,
+        speaking: Speaking | None = None,
     ) -> None:
         """Prepare a writer; `start` starts it.
 
@@ -215,8 +219,10 @@ class Writer(ABC):
 class ThreadWriter(Writer):
     """Carries requests out in a thread of its own: the one that pays."""
 
-    def __init__(self, path: Path, connect: Callable[[], apsw.Connection], *, durable: bool) -> None:
-        super().__init__(path, connect, durable=durable)
+    def __init__(
+        self, path: Path, connect: Callable[[], apsw.Connection], *, durable: bool, speaking: Speaking | None = None
+    ) -> None:
+        super().__init__(path, connect, durable=durable, speaking=speaking)
         self._queue: SimpleQueue[Asked | None] = SimpleQueue()
         # Not a daemon: a daemon thread could be stopped by the interpreter's end in the middle of a commit.
         self._thread = threading.Thread(target=self._serve, name="payout-engine-journal", daemon=False)
@@ -311,9 +317,10 @@ class InlineWriter(Writer):
         connect: Callable[[], apsw.Connection],
         *,
         durable: bool,
+        speaking: Speaking | None = None,
         commit_seconds: float = 0.0,
     ) -> None:
-        super().__init__(path, connect, durable=durable)
+        super().__init__(path, connect, durable=durable, speaking=speaking)
         self._commit_seconds = commit_seconds
         self._connection: apsw.Connection | None = None
         self._waiting: list[Asked] = []

@@ -26,7 +26,7 @@ import apsw
 import msgspec
 
 from payout_engine.journal import SqliteJournal
-from payout_engine.journal.writer import Answer, Asked, InlineWriter
+from payout_engine.journal.writer import Answer, Asked, InlineWriter, Need
 from payout_engine.model import Balance, Dispatch, Outcome, Query, Receipt, Request, Sighting
 from payout_engine.ports import HasBalances, Provider
 from payout_engine.testing.disk import Disk
@@ -65,6 +65,7 @@ class Moment(StrEnum):
 
     BEFORE = "before"  # nothing of the call has happened
     INSIDE = "inside"  # its work is done in a transaction that never commits; a paying call is on the wire
+    BETWEEN = "between"  # from that call on, as soon as a second write is about to follow another in one transaction
     AFTER = "after"  # its work is done, and only its caller never hears of it
 
 
@@ -101,6 +102,7 @@ class Fuse:
         self.at_death: dict[Callable[[], None], None] = {}
         self._step = step
         self._tell = tell
+        self._armed = False
         self._calls: Counter[str] = Counter()
 
     def blow(self, where: str) -> NoReturn:
@@ -122,13 +124,19 @@ class Fuse:
             return None
         if step.moment is Moment.BEFORE:
             self.blow(f"before {name}")
-        return step.moment
+        self._armed = step.moment is Moment.BETWEEN
+        return None if self._armed else step.moment
 
     def leave(self, name: str, moment: Moment | None) -> None:
         """End a step that `enter` began with this answer."""
         if moment is not None:
             self.blow(f"after {name}")
         self.check()
+
+    def between(self, one: str, other: str) -> None:
+        """Pass from one write to another of the same transaction."""
+        if self._armed:
+            self.blow(f"between requests: {one} and {other}")
 
     def check(self) -> None:
         """Go no further in a dead process."""
@@ -182,6 +190,7 @@ class MortalWriter(InlineWriter):
         self._fuse = fuse
         self._done = done
         self._calls: dict[asyncio.Future[Any], Call | None] = {}
+        self._written = ""
         fuse.at_death[self._die] = None
 
     async def aclose(self) -> None:
@@ -198,9 +207,17 @@ class MortalWriter(InlineWriter):
         with suppress(Crash):
             super()._serve()
 
+    def _carry_out(self, connection: apsw.Connection, group: list[Asked]) -> None:
+        self._written = ""
+        super()._carry_out(connection, group)
+
     def _attempt(self, connection: apsw.Connection, asked: Asked) -> Answer:
-        answer = super()._attempt(connection, asked)
         call = self._calls[asked.future]
+        if call is not None and asked.need is not Need.READ:
+            if self._written:
+                self._fuse.between(self._written, call.name)
+            self._written = call.name
+        answer = super()._attempt(connection, asked)
         if call is not None and call.moment is Moment.INSIDE:
             self._fuse.blow(f"inside {call.name}")
         return answer

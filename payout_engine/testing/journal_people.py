@@ -6,7 +6,7 @@ import pytest
 
 from payout_engine.errors import DecisionError, JournalError
 from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Decision, Problem, Receipt, RunState, Sighting
+from payout_engine.model import Choice, Decision, Problem, Receipt, Request, RequestKind, RunState, Sighting
 from payout_engine.ports import Journal
 from payout_engine.testing.journal_lines import (
     MOOV,
@@ -205,6 +205,24 @@ class PeopleSuite:
             seen.append(await journal.digest("run"))
             assert await journal.digest("run") == seen[-1]
             assert len(set(seen)) == 4
+
+    async def test_a_note_before_the_seal_is_kept_and_spoils_no_proof(self, journal_factory: JournalFactory) -> None:
+        """Who remarks on a run, or asks something of it, while its file is read is heard; the run stays proven."""
+        async with journal_factory() as journal:
+            await journal.begin(run("run"))
+            await journal.note("run", "remark", "Early.")
+            await journal.ask("run", Request(RequestKind.PAUSE, "awa"))
+            await journal.add("run", [chunk([1])])
+            assert await journal.digest("run") == ""
+            with pytest.raises(JournalError, match="never judged"):
+                await journal.verify("run")
+            await journal.seal("run")
+            assert (await journal.verify("run")).proven
+            await journal.approve("run")
+            await sent(journal, "run", Receipt(State.PAID))
+            audit = await journal.verify("run", await journal.digest("run"))
+            assert (audit.findings, audit.proven) == ([], True)
+            assert [kind for _, kind, _ in await journal.notes("run")] == ["remark", "asked_pause"]
 
     async def test_an_unknown_run_cannot_be_proven(self, journal_factory: JournalFactory) -> None:
         """Asking for the proof of a run that does not exist names it."""

@@ -15,7 +15,7 @@ import msgspec
 from payout_engine.testing.bank import ABSENCE_FINAL_SECONDS, Fault
 from payout_engine.testing.crashing import Moment, Step
 from payout_engine.testing.people import Errand, Visit
-from payout_engine.testing.random_file import RandomFile, long_file, random_files
+from payout_engine.testing.random_file import RandomFile, long_file, random_files, rival_files
 from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 STEPS: Mapping[str, int] = {
@@ -50,10 +50,11 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         stop_at: a person asks it to stop.
         cut_off_at: a person insists.
         leave_at: its caller is cancelled, or stops listening, and closes the engine.
-        disk_full_at: the disk is full for `disk_full_seconds`.
+        disk_full_after: so many of SQLite's writes find room, and then the disk is full for `disk_full_seconds`.
         follow_for_seconds: how long it follows after the last send.
         listener_seconds: how long its caller takes for each outcome.
         judges_all_first: it judges all files before it pays any.
+        backwards: it pays the last file first.
         resumes_all: it also goes on with runs whose file has begun a new one since.
         lifts: its command is `resume`: what a person paused, or a canary stopped, goes on.
         twin: another process that gives the same commands at the same time; its world is this one's.
@@ -73,11 +74,12 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     stop_at: float | None = None
     cut_off_at: float | None = None
     leave_at: float | None = None
-    disk_full_at: float | None = None
+    disk_full_after: int | None = None
     disk_full_seconds: float = 4.0
     follow_for_seconds: float = 600.0
     listener_seconds: float = 0.0
     judges_all_first: bool = False
+    backwards: bool = False
     resumes_all: bool = False
     lifts: bool = False
     twin: Life | None = None
@@ -114,12 +116,15 @@ def draw_plan(chance: random.Random) -> Plan:
         traits=traits,
         faults={account: _draw_faults(chance) for account in accounts},
         lives=[_draw_company(chance) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
-        commit_seconds=chance.choice([0.0, 0.001, 0.01]),
+        commit_seconds=chance.choice([0.0, 0.01, 0.1, 0.4]),
         patience_seconds=chance.choice([5.0, 20.0, 90.0]),
         canary=chance.choice([None, None, None, 1, 3]),
         max_failure_share=chance.choice([0.05, 0.2, 1.0]),
     )
-    return _with_many_failures(plan, chance) if chance.random() < 0.06 else plan
+    special = chance.random()
+    if special < 0.06:
+        return _with_many_failures(plan, chance)
+    return _with_rivals(plan, chance) if special < 0.16 else plan
 
 
 def _with_many_failures(plan: Plan, chance: random.Random) -> Plan:
@@ -137,6 +142,25 @@ def _with_many_failures(plan: Plan, chance: random.Random) -> Plan:
         lives=[Life(), *plan.lives[1:]],
         canary=None,
         max_failure_share=0.2,
+    )
+
+
+def _with_rivals(plan: Plan, chance: random.Random) -> Plan:
+    """Return a plan in which two processes begin two files at once that nobody may pay both, from different accounts.
+
+    No right keeps them apart: only the approval of one finds out about the other.
+    """
+    accounts = ("orange", "moov")
+    first, second = (msgspec.structs.replace(_draw_life(chance), disk_full_after=None) for _ in accounts)
+    return msgspec.structs.replace(
+        plan,
+        files=rival_files(chance),
+        traits={account: _draw_traits(chance) for account in accounts},
+        faults={account: _draw_faults(chance) for account in accounts},
+        lives=[
+            msgspec.structs.replace(first, twin=msgspec.structs.replace(second, backwards=True)),
+            *plan.lives[1:],
+        ],
     )
 
 
@@ -178,7 +202,7 @@ def _draw_company(chance: random.Random) -> Life:
     twin = None
     if chance.random() < 0.2:
         begins_at = chance.choice([0.0, 0.0, _moment(chance)])
-        twin = msgspec.structs.replace(_draw_life(chance), begins_at=begins_at, disk_full_at=None)
+        twin = msgspec.structs.replace(_draw_life(chance), begins_at=begins_at, disk_full_after=None)
     visits = [_draw_visit(chance) for _ in range(chance.choice([0, 0, 0, 1, 1, 2]))]
     return msgspec.structs.replace(life, twin=twin, visits=visits)
 
@@ -217,7 +241,7 @@ def _draw_life(chance: random.Random) -> Life:
         "restarted": chance.random() < 0.2,
         "downtime_seconds": chance.choice([0.5, 5.0, 60.0]),
     }
-    ends = {"peace": 4, "step": 4, "named": 10, "time": 4, "stop": 1, "cut_off": 1, "leave": 1, "full": 1}
+    ends = {"peace": 4, "step": 4, "named": 10, "time": 4, "stop": 1, "cut_off": 1, "leave": 1, "full": 3}
     end = chance.choices(list(ends), list(ends.values()))[0]
     at = _moment(chance)
     if end == "step":
@@ -227,7 +251,9 @@ def _draw_life(chance: random.Random) -> Life:
         number = chance.choice([1, 1, 1, 2, 3, 6])
         name = chance.choices(list(STEPS), list(STEPS.values()))[0]
         return Life(step=Step(number, chance.choice(MOMENTS), name), **common)
-    when = {"time": "crash_at", "stop": "stop_at", "cut_off": "cut_off_at", "leave": "leave_at", "full": "disk_full_at"}
+    when = {"time": "crash_at", "stop": "stop_at", "cut_off": "cut_off_at", "leave": "leave_at"}
+    if end == "full":
+        common["disk_full_after"] = int(math.exp(chance.uniform(0.0, math.log(3000.0))))
     if end in when:
         common[when[end]] = at
     return Life(**common)

@@ -94,6 +94,14 @@ def random_files(chance: random.Random) -> Sequence[RandomFile]:
     return files
 
 
+def rival_files(chance: random.Random) -> Sequence[RandomFile]:
+    """Draw two files with the same references for other people, who are paid from another account."""
+    return [
+        RandomFile(name, _lines(chance, 0, chance.choice(SIZES), [prefix]), has_references=True, block_rows=20)
+        for name, prefix in zip(("first.csv", "second.csv"), PREFIXES, strict=True)
+    ]
+
+
 def long_file(chance: random.Random) -> RandomFile:
     """Draw a file whose one lane is long enough for what only means something in large numbers."""
     lines = _lines(chance, 0, 150, PREFIXES[:1])

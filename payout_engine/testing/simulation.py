@@ -14,6 +14,7 @@ gives the same failure again.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import random  # noqa: TID251 - this is where a simulation's own generator is seeded
 import sys
@@ -128,6 +129,7 @@ class Simulation:
                 world.cancel_scope.cancel()
         self.report.seconds = anyio.current_time()
         self.report.happened.update(self._witness.happened)
+        self.report.happened["a full disk refused"] = self._disk.refusals
         return self.report
 
     def _up(self) -> tuple[str, float]:
@@ -169,25 +171,26 @@ class Simulation:
             self._booted_at = anyio.current_time()
         if life.balance_share is not None:
             self._top_up(life.balance_share)
+        if life.disk_full_after is not None:
+            self._disk.fill(life.disk_full_after, partial(self._filled, life.disk_full_seconds))
         async with anyio.create_task_group() as everybody:
-            everybody.start_soon(self._fill, life)
             everybody.start_soon(self._work, "", life)
             if life.twin is not None:
                 everybody.start_soon(self._work, "twin: ", life.twin)
             for number, visit in enumerate(life.visits, start=1):
                 everybody.start_soon(self._visit, f"person {number}: ", visit, life)
-        self._disk.full = False
+        self._disk.empty()
         self._tell(f"life {self.report.lives} ends")
         await anyio.sleep(life.downtime_seconds)
 
-    async def _fill(self, life: Life) -> None:
-        if life.disk_full_at is not None:
-            await anyio.sleep(life.disk_full_at)
-            self._tell("the disk is full")
-            self._disk.full = True
-            await anyio.sleep(life.disk_full_seconds)
+    def _filled(self, seconds: float) -> None:
+        self._tell("the disk is full")
+        asyncio.get_running_loop().call_later(seconds, self._empty)
+
+    def _empty(self) -> None:
+        if self._disk.full:
             self._tell("the disk has room again")
-            self._disk.full = False
+            self._disk.empty()
 
     async def _work(self, name: str, life: Life) -> None:
         """Live the life of a process that gives the usual commands."""
@@ -266,7 +269,7 @@ class Simulation:
         for file in self._plan.files if life.judges_all_first else ():
             submissions[file.name] = await engine.submit(file, wait=life.waits)
         paid = set()
-        for file in self._plan.files:
+        for file in reversed(self._plan.files) if life.backwards else self._plan.files:
             submission = submissions.get(file.name) or await engine.submit(file, wait=life.waits)
             await self._pay(engine, submission, life, fuse)
             paid.add(submission.run_id)
