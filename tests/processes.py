@@ -85,7 +85,7 @@ class Bank:
 
 def wait_for_payments(bank: Bank, count: int) -> None:
     """Wait until the bank has paid at least `count`."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 45
     while time.monotonic() < deadline:
         if bank.ledger.exists() and sum(bank.paid().values()) >= count:
             return
