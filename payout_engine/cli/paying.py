@@ -17,7 +17,7 @@ from payout_engine.cli.console import data, emit, fail, hurry, leave, plain, roo
 from payout_engine.cli.options import asker
 from payout_engine.cli.progress import LineCounter, metered
 from payout_engine.engine import Engine
-from payout_engine.errors import JournalBusyError, JournalError, SinkError, UserError
+from payout_engine.errors import JournalBusyError, JournalError, PayoutEngineError, SinkError, UserError
 from payout_engine.lifecycle import State
 from payout_engine.model import Run, RunState, masked
 from payout_engine.payments import PaymentStream, alone
@@ -167,7 +167,10 @@ async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, 
 
 
 async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, send: bool) -> int:
-    """Go on with one run, or with every run that is not finished; return the most urgent exit code."""
+    """Go on with one run, or with every run that is not finished; return the most urgent exit code.
+
+    Of several, one that cannot be used is told, and the others go on.
+    """
     if run_id is not None:
         runs: Sequence[Run] = [await engine.run(run_id)]
     else:
@@ -179,7 +182,15 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, sen
         await engine.lift(run.run_id, asker(""))
     codes: list[int] = []
     for run in runs:
-        code, interrupted = await _resume(engine, run, wishes, send=send)
+        try:
+            code, interrupted = await _resume(engine, run, wishes, send=send)
+        except PayoutEngineError as error:
+            if run_id is not None:
+                raise
+            fail(f"Run {run.run_id} ({run.name}) was not {'paid' if send else 'followed'}: {error}")
+            if wishes.json:
+                emit("unusable", run_id=run.run_id, message=masked(str(error)))
+            code, interrupted = Exit.UNUSABLE, False
         codes.append(code)
         if interrupted:
             break  # Whoever stops one run means all of them.
