@@ -111,3 +111,39 @@ def test_a_limit_is_told_by_plan_and_kept_by_run(tmp_path: Path, bank: Bank) -> 
     assert run.returncode == 2
     assert b"max_run_amount" in run.stderr
     assert not bank.paid()
+
+
+def test_resuming_all_goes_on_past_a_run_that_cannot_be_used(tmp_path: Path, bank: Bank) -> None:
+    """An account that is gone and a key that is missing are told with their runs; the others are paid.
+
+    The most urgent exit code is returned, and a run that is named alone fails alone.
+    """
+    config, url = ("--config", str(bank.config)), bank.config.read_text().partition('base_url = "')[2].partition('"')[0]
+    tables = {}
+    for place, account in enumerate(["gone", "bf", "keyless"]):
+        tables[account] = f'[accounts.{account}]\nprovider = "senfenico"\nbase_url = "{url}"\n'
+        bank.config.write_text(tables[account] + 'api_key = "sk_test_cli"\n')
+        # The canary fails, and leaves five payouts of each run to be resumed.
+        lines = [f"{account}-{number},70{500_100 + place * 100 + number},{1000 + number}" for number in range(5)]
+        text = "\n".join(["reference,phone,amount", f"{account}-x,70000001,900", *lines])
+        (tmp_path / f"{account}.csv").write_text(text)
+        begun = call(tmp_path, "run", f"{account}.csv", "--yes", "--canary", "1", *config)
+        assert begun.returncode == 4, begun.stderr.decode()
+    listed = call(tmp_path, "runs", "--json", *config).stdout
+    runs = {run["name"].partition(".")[0]: run["run_id"] for run in map(orjson.loads, listed.splitlines())}
+    bank.config.write_text(tables["bf"] + 'api_key = "sk_test_cli"\n' + tables["keyless"])
+
+    everything = call(tmp_path, "resume", *config, "--json")
+    said = everything.stderr.decode()
+    assert everything.returncode == 2, said
+    for name in ("gone", "keyless"):
+        assert f"Run {runs[name]} ({name}.csv) was not paid:" in said
+    events = [orjson.loads(line) for line in everything.stdout.splitlines()]
+    told = [event["run_id"] for event in events if event["event"] == "unusable"]
+    assert told == [runs["gone"], runs["keyless"]]
+    states = {run: call(tmp_path, "show", runs[run], "--json", *config).stdout for run in runs}
+    assert b'"state":"ready"' not in states["bf"]
+    assert all(b'"state":"ready","count":5' in states[run] for run in ("gone", "keyless"))
+    alone = call(tmp_path, "resume", runs["gone"], *config)
+    assert alone.returncode == 2
+    assert b"Traceback" not in everything.stderr + alone.stderr

@@ -127,14 +127,14 @@ async def judge(folder: Path, name: str, data: bytes) -> bool:
     """Read a file; return whether it came out as rows. Nothing but rows and `InputError` is let through."""
     path = folder / name
     path.write_bytes(data)
-    began = time.monotonic()
+    began = time.process_time()  # the work that it costs; how long that takes depends on who else works
     try:
         found = await read(path)
     except InputError as error:
         assert "\n" not in str(error) and path.stem in str(error)
         return False
     finally:
-        assert time.monotonic() - began < SECONDS_MAX
+        assert time.process_time() - began < SECONDS_MAX
     assert all(isinstance(value, str) for row in found.rows for value in row)
     return True
 

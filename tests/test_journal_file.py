@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+from processes import BOUND_BY_PERMISSIONS
 
 from payout_engine import limits
 from payout_engine.errors import (
@@ -167,8 +168,8 @@ async def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None
         await opened(tmp_path)
 
 
-READ_ONLY_SCRIPT = """
-import asyncio, os, sys
+READ_ONLY_SCRIPT = f"""{BOUND_BY_PERMISSIONS}
+import asyncio, sys
 from pathlib import Path
 from payout_engine.errors import JournalFullError
 from payout_engine.journal import SqliteJournal, verify_file
@@ -177,8 +178,6 @@ async def main():
     async with SqliteJournal.open(Path(sys.argv[1])):
         pass
 
-if os.geteuid() == 0:
-    os.setuid(65534)  # permissions do not bind root
 try:
     asyncio.run(main())
 except JournalFullError as error:
@@ -190,8 +189,6 @@ except JournalFullError as error:
 async def test_a_read_only_journal_is_refused(path: Path, what: str) -> None:
     """Where nothing can be recorded nothing may be sent: a read-only file or folder is an error at the door."""
     await opened(path)
-    for folder in list(path.parents)[:3]:
-        folder.chmod(0o755)
     path.chmod(0o444 if what == "file" else 0o666)
     path.parent.chmod(0o777 if what == "file" else 0o555)
     done = subprocess.run([sys.executable, "-c", READ_ONLY_SCRIPT, path], capture_output=True, text=True, check=True)

@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import anyio
 import anyio.to_thread
 import pytest
 import requests
 
-from payout_engine import providers
+from payout_engine import clock, providers
 from payout_engine.clock import Moment
 from payout_engine.errors import AmbiguousError, Brake, ConfigError, NotSentError, RefusedError
 from payout_engine.lifecycle import State
@@ -24,7 +23,7 @@ from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.adapter import SenfenicoProvider, wallets
 from payout_engine.providers.senfenico.client import SenfenicoClient
 from payout_engine.providers.senfenico.ledger import LedgerTransfer
-from payout_engine.providers.senfenico.sandbox import FATES, SenfenicoSandbox, sandbox
+from payout_engine.providers.senfenico.sandbox import FATES, LATE_SETTLE_FACTOR, SenfenicoSandbox, sandbox
 from payout_engine.registration import Account
 
 KEY = "sk_test_never_show_this"
@@ -91,11 +90,15 @@ async def test_a_dispatch_is_accepted_then_found_paid() -> None:
 
 
 async def test_every_fate_has_its_outcome() -> None:
-    """The magic numbers, as the notes describe them."""
-    async with connected(settle_seconds=0.05) as (provider, _):
-        sent = await provider.send(dispatch(*[f"76{ending}" for ending in FATES]))
-        await anyio.sleep(0.1)
-        found = await sweep(provider)
+    """The magic numbers, as the notes describe them: after the time to settle, and before that of the late one."""
+    time = [1_800_000_000.0]
+    with clock.replaced(lambda: time[0]):
+        async with connected(settle_seconds=1.0) as (provider, _):
+            sent = await provider.send(dispatch(*[f"76{ending}" for ending in FATES]))
+            time[0] += LATE_SETTLE_FACTOR - 1
+            found = await sweep(provider)
+            time[0] += 2
+            later = await sweep(provider)
 
     assert states(sent) == ["accepted", "accepted", "failed", "accepted", "accepted", "accepted"]
     assert {key: (seen.receipt.state.value, seen.receipt.reason) for key, seen in found.items()} == {
@@ -104,6 +107,8 @@ async def test_every_fate_has_its_outcome() -> None:
         "key-3": ("accepted", ""),
         "key-4": ("accepted", "status_not_documented"),
     }
+    assert {key for key in later if later[key].receipt != found[key].receipt} == {"key-3"}
+    assert later["key-3"].receipt.state is State.PAID
 
 
 async def test_the_documents_own_test_numbers_succeed() -> None:
@@ -159,13 +164,16 @@ async def test_what_must_never_come_this_far_never_leaves(malformed: Dispatch) -
 
 async def test_late_visibility_is_not_absence() -> None:
     """A queued transfer may be missing from the list at first."""
-    async with connected(faults=[Fault(FaultKind.LATE, "bulk", seconds=0.2)]) as (provider, _):
-        await provider.send(THREE)
+    time = [1_800_000_000.0]
+    late = Fault(FaultKind.LATE, "bulk", seconds=60.0)
+    with clock.replaced(lambda: time[0]):
+        async with connected(faults=[late]) as (provider, _):
+            await provider.send(THREE)
 
-        assert await sweep(provider) == {}
-        await anyio.sleep(0.25)
-        assert len(await sweep(provider)) == 3
-        assert provider.traits.absence_final_seconds is None
+            assert await sweep(provider) == {}
+            time[0] += 61.0
+            assert len(await sweep(provider)) == 3
+            assert provider.traits.absence_final_seconds is None
 
 
 async def test_a_key_that_is_not_accepted_stops_the_account() -> None:

@@ -279,7 +279,8 @@ def test_a_canary_is_judged_by_what_the_journal_counts() -> None:
 async def test_a_canary_that_arrives_lets_the_rest_go(bank: Bank, engine_with: EngineWith) -> None:
     """The first N of each lane go alone; when they have arrived the rest follows, and all are paid once."""
     wanted = payouts(250) + payouts(130, phone="7612", tag="orange")
-    async with bank(settle_seconds=0.3) as server, engine_with(server, canary=10) as engine:
+    settings = {"canary": 10, "unknown_patience_seconds": 30.0}
+    async with bank(settle_seconds=0.3) as server, engine_with(server, **settings) as engine:
         run = await engine.submit(wanted)
         sizes: list[int] = []
         stream = engine.pay(run, watch=lambda event: sizes.append(getattr(event, "count", 0)))
@@ -297,7 +298,7 @@ async def test_a_canary_that_dies_keeps_the_rest_back_until_a_person_has_looked(
     """A failed canary stops its lane only, running again sends nothing more, and lifting lets the rest go."""
     bad = failing(1) + payouts(150)
     good = payouts(50, phone="7612", tag="orange")
-    async with bank() as server, engine_with(server) as engine:
+    async with bank() as server, engine_with(server, unknown_patience_seconds=30.0) as engine:
         run = await engine.submit(bad + good)
         stream = engine.pay(run, canary=5)
         outcomes = await collect(stream)
@@ -318,7 +319,7 @@ async def test_a_canary_that_dies_keeps_the_rest_back_until_a_person_has_looked(
 async def test_only_a_canary_that_arrived_is_said_to_have_passed(bank: Bank, engine_with: EngineWith) -> None:
     """What a person let go on is remembered as overruled, once and by whom; a lane with nothing left says nothing."""
     good = payouts(50, phone="7612", tag="orange")
-    async with bank() as server, engine_with(server) as engine:
+    async with bank() as server, engine_with(server, unknown_patience_seconds=30.0) as engine:
         run = await engine.submit(failing(1) + payouts(150) + good)
         await collect(engine.pay(run, canary=5))
         for _ in range(2):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import BOUND_BY_PERMISSIONS
 from tampering import RUNS, a_life, altered, read
 
 from payout_engine.errors import JournalDamagedError, JournalError
@@ -409,6 +412,15 @@ def test_a_repetition_is_no_second_dispatch_but_no_cover_for_one(honest: tuple[P
     assert any("sent while unknown, without proof" in finding.what for finding in found)
 
 
+PROVING_SCRIPT = f"""{BOUND_BY_PERMISSIONS}
+import sys
+from pathlib import Path
+from payout_engine.journal import verify_file
+
+print(verify_file(Path(sys.argv[1]), "run").proven)
+"""
+
+
 async def test_a_read_only_copy_is_proven_and_left_alone(honest: tuple[Path, str], tmp_path: Path) -> None:
     """A copy in a folder where nothing may be written is read; no file appears beside it and it does not change."""
     folder = tmp_path / "archive"
@@ -418,8 +430,10 @@ async def test_a_read_only_copy_is_proven_and_left_alone(honest: tuple[Path, str
     path.chmod(0o400)
     folder.chmod(0o500)
     try:
-        assert verify_file(path, "run").proven
+        done = subprocess.run([sys.executable, "-c", PROVING_SCRIPT, path], capture_output=True, text=True, check=True)
+        assert done.stdout == "True\n"
         assert path.read_bytes() == honest[0].read_bytes()
+        assert list(folder.iterdir()) == [path]
     finally:
         folder.chmod(0o700)
 

@@ -11,12 +11,25 @@ from __future__ import annotations
 import sys
 
 from payout_engine.cli.app import app
-from payout_engine.cli.console import fail, show_fault
+from payout_engine.cli.console import fail, finish, hurry, show_fault
 from payout_engine.errors import PayoutEngineError
 from payout_engine.summary import Exit
 
 
 def main() -> None:
+    """Run the command line, and let what it printed come out."""
+    try:
+        _run()
+    except SystemExit as leaving:
+        if leaving.code == Exit.INTERRUPTED:
+            hurry()
+        raise
+    finally:
+        if not finish():
+            sys.exit(Exit.INTERRUPTED)
+
+
+def _run() -> None:
     """Run the command line; every error raised on purpose becomes one clear sentence and exit code 2."""
     try:
         app(prog_name="payout-engine")

@@ -6,21 +6,24 @@ characters, and would let a file's author move the cursor, hide a line or forge 
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import traceback
 import unicodedata
-from typing import Any
+from typing import IO, Any, cast
 
+import anyio
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from payout_engine.cli.outlet import outlets
 from payout_engine.model import masked
 
-messages = Console(stderr=True, highlight=False)
-data = Console(highlight=False)
+_output, _errors = outlets(sys.stdout, sys.stderr)
+
+messages = Console(file=cast("IO[str]", _errors), highlight=False)
+data = Console(file=cast("IO[str]", _output), highlight=False)
 
 
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -66,18 +69,46 @@ def show_fault(error: BaseException) -> None:
 
 
 def emit(event: str, **fields: Any) -> None:
-    """Print one JSON line for machines on stdout, at once."""
+    """Print one JSON line for machines on stdout, without waiting for who reads it; see `room`."""
     try:
         line = msgspec.json.encode({"event": event, **fields}, enc_hook=str)
     except UnicodeEncodeError:
         # A file's name may hold bytes that are no text; JSON has no way to say them.
         line = msgspec.json.encode(_encodable({"event": event, **fields}))
-    try:
-        sys.stdout.buffer.write(line + b"\n")
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # Whoever listened has left; that must not stop a payment. What follows goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _output.put(line + b"\n")
+
+
+async def room(over: anyio.Event | None = None) -> None:
+    """Wait, between many lines, for whoever reads them; once `over` is set (or at once), not for somebody who does not.
+
+    Nothing else waits meanwhile: the event loop goes on, and Ctrl-C is heard.
+    """
+    await _output.room(over)
+
+
+def hurry() -> None:
+    """A person asked to stop: wait only for a reader who reads."""
+    _output.hurry()
+    _errors.hurry()
+
+
+def leave() -> None:
+    """A person asked to stop at once: wait for no reader."""
+    _output.leave()
+
+
+def settle() -> None:
+    """Let everything come out that was printed, before somebody is asked."""
+    _errors.settle()
+
+
+def finish() -> bool:
+    """Let the rest come out, if anybody reads it; False when a person interrupted that."""
+    _output.finish()
+    if _output.left_out:
+        say("Nobody took everything that was printed for programs; the journal and the results hold it all.")
+    _errors.finish()
+    return not (_output.left_out and _output.hurried)
 
 
 def _encodable(value: Any) -> Any:

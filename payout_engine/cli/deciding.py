@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from payout_engine.cli import render
-from payout_engine.cli.console import data, emit, fail, plain, say
+from payout_engine.cli.console import data, emit, fail, plain, room, say
 from payout_engine.engine import Engine, Waiting
 from payout_engine.errors import UserError
 from payout_engine.journal.deciding import PROBLEMS_SHOWN, refused
@@ -76,6 +76,7 @@ async def attention(engine: Engine, run_id: str, options: str, *, accepted: bool
             count += 1
             if json:
                 _emit(line)
+                await room()
             elif count <= SHOWN_MAX:
                 for text in _told(line):
                     data.print(text, soft_wrap=True)
@@ -214,6 +215,7 @@ async def resolve(
     for outcome in outcomes:
         if json:
             emit("decided", **msgspec.structs.asdict(outcome))
+            await room()
         else:
             data.print(
                 f"line {outcome.line}  {plain(outcome.reference)}  "

@@ -13,11 +13,11 @@ import msgspec
 import typer
 
 from payout_engine.cli import render
-from payout_engine.cli.console import data, emit, fail, plain, say
+from payout_engine.cli.console import data, emit, fail, hurry, leave, plain, room, say, settle
 from payout_engine.cli.options import asker
 from payout_engine.cli.progress import LineCounter, metered
 from payout_engine.engine import Engine
-from payout_engine.errors import JournalBusyError, JournalError, SinkError, UserError
+from payout_engine.errors import JournalBusyError, JournalError, PayoutEngineError, SinkError, UserError
 from payout_engine.lifecycle import State
 from payout_engine.model import Run, RunState, masked
 from payout_engine.payments import PaymentStream, alone
@@ -158,6 +158,7 @@ async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, 
     if yes or submission.findings.accepted == 0:
         return True
     total = render.money(submission.forecast.totals_minor if submission.forecast else {})
+    settle()
     # The event loop would keep Ctrl-C for later, and the question would go on waiting for an answer.
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -167,7 +168,10 @@ async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, 
 
 
 async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, send: bool) -> int:
-    """Go on with one run, or with every run that is not finished; return the most urgent exit code."""
+    """Go on with one run, or with every run that is not finished; return the most urgent exit code.
+
+    Of several, one that cannot be used is told, and the others go on.
+    """
     if run_id is not None:
         runs: Sequence[Run] = [await engine.run(run_id)]
     else:
@@ -179,7 +183,15 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, sen
         await engine.lift(run.run_id, asker(""))
     codes: list[int] = []
     for run in runs:
-        code, interrupted = await _resume(engine, run, wishes, send=send)
+        try:
+            code, interrupted = await _resume(engine, run, wishes, send=send)
+        except PayoutEngineError as error:
+            if run_id is not None:
+                raise
+            fail(f"Run {run.run_id} ({run.name}) was not {'paid' if send else 'followed'}: {error}")
+            if wishes.json:
+                emit("unusable", run_id=run.run_id, message=masked(str(error)))
+            code, interrupted = Exit.UNUSABLE, False
         codes.append(code)
         if interrupted:
             break  # Whoever stops one run means all of them.
@@ -239,12 +251,14 @@ async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: boo
             key_renewed=wishes.key_renewed,
             journal_lost=wishes.journal_lost,
         )
-        async with _interruptible(stream):
+        async with _interruptible(stream) as asked:
             async for outcome in stream:
                 meter.settle(outcome)
                 if wishes.json:
                     emit("outcome", **msgspec.structs.asdict(outcome) | {"message": masked(outcome.message)})
-    return stream.ending
+                    await room(stream.done)
+    # Whoever reads slowly may still be reading when all is paid; then it is the reading that was stopped.
+    return msgspec.structs.replace(stream.ending, interrupted=stream.ending.interrupted or bool(asked))
 
 
 async def _emit_unsent(engine: Engine, run: Run) -> None:
@@ -259,28 +273,34 @@ async def _emit_unsent(engine: Engine, run: Run) -> None:
                 status=entry.receipt.state,
                 reason=entry.receipt.reason,
             )
+            await room()
 
 
 @asynccontextmanager
-async def _interruptible(stream: PaymentStream) -> AsyncIterator[None]:
-    """Let Ctrl-C, a closed terminal and a polite kill finish what is on the wire; a second one stops at once."""
+async def _interruptible(stream: PaymentStream) -> AsyncIterator[Sequence[bool]]:
+    """Let Ctrl-C, a closed terminal and a polite kill finish what is on the wire; a second one stops at once.
+
+    What is yielded is true once somebody has asked.
+    """
 
     async def listen() -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async for _ in signals:
                 if asked:
                     stream.cut_off()
+                    leave()
                     return
                 asked.append(True)
+                stream.stop()
+                hurry()
                 if stream.begun:
                     say("Stopping: finishing what is on the wire, then no more. Press Ctrl-C again to stop at once.")
-                stream.stop()
 
     asked: list[bool] = []
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen)
-            yield
+            yield asked
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The group would hide from the caller that it was the journal that failed.

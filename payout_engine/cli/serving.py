@@ -27,7 +27,6 @@ def _announce(servers: Mapping[str, SandboxServer]) -> None:
     for name, server in servers.items():
         data.print(f"[bold]\\[accounts.{name}][/]", soft_wrap=True)
         data.print(f'provider = "{name}"\nbase_url = "{server.base_url}"\napi_key = "sk_test_sandbox"')
-    data.file.flush()
     say("Serving; no real money moves. Ctrl-C ends it.")
 
 
