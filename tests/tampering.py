@@ -57,6 +57,7 @@ async def a_life(path: Path) -> str:
         await dispatched(journal, "run", MOOV)
         await judged(journal, "other", chunk([1]))
         await journal.discard("other")
+        await judged(journal, "waiting", chunk([21]))
         await journal.ask("run", Request(RequestKind.CANCEL, "Awa", "wrong month"))
         await journal.answer("run", RequestKind.CANCEL, True)
         await journal.ask("run", Request(RequestKind.PAUSE, "Issa", "lunch"))
@@ -67,7 +68,7 @@ async def a_life(path: Path) -> str:
     return kept
 
 
-RUNS = ("before", "run")
+RUNS = ("waiting", "before", "run")
 """The runs of `a_life` that are still there."""
 
 

@@ -302,17 +302,39 @@ def test_older_entries_are_proven_as_before(honest: tuple[Path, str], tmp_path: 
             row[4], body = "note", {"kind": "remark", "text": "Done."}
         row[5] = msgspec.json.encode(body).decode()
 
-    path = rewritten(honest[0], tmp_path, older)
-    assert [verify_file(path, run_id).findings for run_id in RUNS] == [[], []]
+    path, copy = rewritten(honest[0], tmp_path, older), tmp_path / "older.db"
+    shutil.copyfile(path, copy)
+    assert [verify_file(path, run_id).findings for run_id in RUNS] == [[]] * len(RUNS)
     for edit in (
         "UPDATE requests SET who = 'Nobody'",
         "UPDATE requests SET at = at - 1",
         "UPDATE meta SET value = '1'",
         "UPDATE dispatches SET begun_at = begun_at + 1 WHERE dispatch_id = 1",
     ):
-        older_copy = tmp_path / "older.db"
-        shutil.copyfile(path, older_copy)
-        assert not verify_file(altered(older_copy, tmp_path, edit), "run").proven, edit
+        assert not verify_file(altered(copy, tmp_path, edit), "run").proven, edit
+
+
+def test_what_the_seal_says_of_the_journal_is_compared(honest: tuple[Path, str], tmp_path: Path) -> None:
+    """Each fact of `meta` has to be the one that was sealed."""
+
+    def otherwise(row: list[Any]) -> None:
+        row[5] = row[5].replace('"meta":{"sandbox":"0"', '"meta":{"sandbox":"1"')
+
+    (found,) = verify_file(rewritten(honest[0], tmp_path, otherwise), "run").findings
+    assert "the sandbox of the journal is not the one that was sealed" in found.what
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "DELETE FROM runs WHERE run_id = 'before'",
+        "UPDATE runs SET approved_at = NULL, approved_no = NULL, state = 'judged' WHERE run_id = 'before'",
+    ],
+)
+def test_the_list_of_runs_is_that_of_the_log(honest: tuple[Path, str], tmp_path: Path, edit: str) -> None:
+    """A run that is hidden from the comparison with earlier runs is found by the proof of any other."""
+    found = verify_file(altered(honest[0], tmp_path, edit), "run").findings
+    assert any(finding.run_id == "before" for finding in found)
 
 
 def test_a_key_that_is_gone_names_its_lines(honest: tuple[Path, str], tmp_path: Path) -> None:
