@@ -55,7 +55,7 @@ class World:
     def __init__(self, seed: int, happened: Counter[str]) -> None:
         self.wrong: list[str] = []
         self._chance = random.Random(f"wire bank {seed}")
-        share = self._chance.choice([0.1, 0.3, 0.7])
+        share = self._chance.choice([0.2, 0.4, 0.8])
         self._faults = {
             fault: self._chance.choice([0.05, 0.2, 0.5])
             for fault in Fault
@@ -73,7 +73,7 @@ class World:
             bank.balances_minor |= {"orange_bf": self._chance.choice([5_000, 500_000]), "moov_bf": 500_000}
             self._provider: Provider = wired(bank, happened=self._happened)
             async with anyio.create_task_group() as both:
-                for number in range(8):
+                for number in range(16):
                     both.start_soon(self._send, number)
                 both.start_soon(self._look_up_often)
             bank.calm()

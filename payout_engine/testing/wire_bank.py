@@ -84,6 +84,14 @@ CONNECTED: Sequence[type[Exception]] = (
 )
 """What may be raised once a request is on the wire, whether or not the bank has heard it."""
 
+USUAL: Sequence[type[Exception]] = (
+    aiohttp.ClientOSError,
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ClientConnectionResetError,
+    aiohttp.ClientPayloadError,
+)
+"""Those of `CONNECTED` that networks bring about every day; they are drawn more often, so that few seeds find much."""
+
 TIMED_OUT: Sequence[type[Exception]] = (TimeoutError, aiohttp.SocketTimeoutError, aiohttp.ServerTimeoutError)
 
 
@@ -140,7 +148,7 @@ class Wire:
         if broken.fault is Fault.SILENT:
             self._raise("silent", TIMED_OUT)
         when = "before" if broken.fault is Fault.LOST else "after"
-        how = self._bank.choice(["raised", "raised", "raised", "page", "cut", "cut short"])
+        how = self._bank.choice(["raised"] * 4 + ["page", "cut", "cut short"])
         if how == "page":
             self._count(when, "page of a proxy")
             return _Response(Said("page", self._bank.choice([401, 403, 429, 500, 502, 503, 504]), HTML))
@@ -267,6 +275,8 @@ class Wire:
     # ----------------------------------------------------------------------------------------------------- breaking
 
     def _exception(self, kinds: Sequence[type[Exception]]) -> Exception:
+        if kinds is CONNECTED and self._bank.choice([True, False, False]):
+            kinds = USUAL
         kind = self._bank.choice(kinds)
         # Made without its arguments, which differ from class to class: what is caught is told by its class alone.
         return kind.__new__(kind)
