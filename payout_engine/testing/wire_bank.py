@@ -393,7 +393,10 @@ def wired(bank: Bank, api_key: str = API_KEY, happened: Counter[str] | None = No
 
 
 class WiredProvider:
-    """The real adapter over a bank, whose every call has a witness; made and used as `processes.WatchedProvider`."""
+    """The real adapter over a bank, whose every call has a witness; made and used as `processes.WatchedProvider`.
+
+    Its bank promises what `wire_traits` makes of drawn traits, and has no fault of `WORDLESS`.
+    """
 
     def __init__(self, account: str, bank: Bank, witness: Witness, process: str, fuse: Fuse) -> None:
         self._provider = wired(bank)
