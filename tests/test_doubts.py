@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from payout_engine import Brake, Engine, Exit, Payout, State, summarize
+from payout_engine.pipeline import dispatch
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
 from payout_engine.testing.provider_answers import HTML
 from payout_engine.testing.provider_relay import http, relaying
@@ -64,6 +65,23 @@ async def test_a_doubt_that_means_no_costs_one_call_and_frees_nobody(
         assert {stop.brake for stop in stream.ending.stops} == {brake}
         assert all((stop.lane is None) is (brake is not Brake.FUNDS) for stop in stream.ending.stops)
         assert summary.exit_code == Exit.BRAKE
+
+
+async def test_answers_that_say_nothing_of_anybody_stop_the_account(
+    bank: Bank, engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole answer, in which no payout can be found, is as useless as none: not every chunk is thrown after it."""
+    monkeypatch.setattr(dispatch, "TROUBLE_PAUSE_SECONDS", 0.01)
+    async with bank() as server, relaying(server) as relay:
+        relay.answer(lambda _: http(200, b'{"status": true, "message": "OK"}'), "bulk")
+        async with engine_for(server, base_url=relay.base_url, batch_limit=2, concurrency=1) as engine:
+            run = await engine.submit(payouts(40, "7012"))
+            stream = engine.pay(run)
+            outcomes = {outcome.reference: outcome async for outcome in stream}
+
+        assert server.calls["bulk"] == dispatch.TROUBLES_MAX
+        assert {outcome.status for outcome in outcomes.values()} == {State.PAID}
+        assert [stop.brake for stop in stream.ending.stops] == [Brake.PROVIDER_DOWN]
 
 
 @pytest.mark.parametrize(("api_key", "shown"), [("sk_live_tests", False), ("sk_test_tests", True)])

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payout_engine import clock
+from payout_engine import Engine, Payout, Settings, State, clock
 from payout_engine import sandbox as door
 from payout_engine.errors import ConfigError
 from payout_engine.providers._sandbox import Fault, FaultKind, Faults, SlidingWindow
 from payout_engine.providers.senfenico.ledger import Ledger
 from payout_engine.providers.senfenico.sandbox import sandbox
+from payout_engine.settings import AccountSettings
 
 HEADERS = {"X-API-KEY": "sk_test_x"}
 
@@ -180,6 +181,22 @@ os.kill(os.getpid(), 9)
     assert ledger.paid_by_ext_id() == {"x": 1}
     assert ledger.available() == {"orange_bf": 898}
     ledger.close()
+
+
+@pytest.mark.parametrize("extra", [{}, {"orange_bf": ["44"]}], ids=["as_printed", "extra"])
+async def test_a_rehearsal_knows_the_prefixes_of_the_configuration(tmp_path: Path, extra: dict[str, list[str]]) -> None:
+    """What the account's options allow, the embedded sandbox pays; what they do not is refused before it is sent."""
+    configured = Settings(accounts={"bf": AccountSettings("senfenico", {"extra_prefixes": extra})})
+    async with Engine.open(configured, journal=tmp_path / "payouts.db", sandbox=True) as engine:
+        run = await engine.submit([Payout("a", 500, phone="44000000"), Payout("b", 500, phone="76000000")])
+        outcomes = {outcome.reference: outcome async for outcome in engine.pay(run)}
+        journal = await engine.journal()
+        entries = [entry async for batch in journal.entries(run.run_id) for entry in batch]
+
+    assert outcomes["b"].status is State.PAID
+    assert ("a" in outcomes) is bool(extra)
+    told = {entry.payout.reference: entry.receipt.reason for entry in entries}
+    assert told["a"] == ("" if extra else "prefix_not_served")
 
 
 async def test_the_door_serves_every_sandbox_until_cancelled(tmp_path: Path) -> None:

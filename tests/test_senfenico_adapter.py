@@ -222,6 +222,18 @@ async def test_known_references_are_fetched_one_by_one() -> None:
         assert server.calls == {"bulk": 1, "fetch": 4}
 
 
+async def test_a_doubt_about_the_key_ends_the_fetching() -> None:
+    """The next question would be answered alike, and a later failure of another kind must not hide it."""
+    faults = [Fault(FaultKind.STATUS_BEFORE, "fetch", status=401), Fault(FaultKind.RESET_BEFORE, "fetch", times=9)]
+    async with connected(faults=faults) as (provider, server):
+        await provider.send(THREE)
+        with pytest.raises(AmbiguousError) as caught:
+            await sweep(provider, [query(transfer) for transfer in server.ledger.transfers()])
+
+        assert caught.value.brake is Brake.CREDENTIALS
+        assert server.calls["fetch"] == 1
+
+
 async def test_one_unknown_reference_makes_it_a_sweep() -> None:
     """What has no reference can only be found in the list."""
     async with connected() as (provider, server):

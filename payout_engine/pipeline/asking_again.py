@@ -122,6 +122,10 @@ class AskingAgain(Dispatcher):
             self._tell(observe.Waiting(self.account, conflict))
         return applied.outcomes
 
+    def _says_nothing(self, receipts: Sequence[Receipt]) -> bool:
+        """“Already known” is an answer here, and leaves nothing in doubt that was not before."""
+        return False
+
     def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
         """Slow down or brake as for any call; but a refusal, however final, is about this call and not the first."""
         super()._refused(dispatch, error)

@@ -302,11 +302,18 @@ class Dispatcher:
         if len(receipts) != len(dispatch.payouts):
             self.stop(None, Brake.PROVIDER_DOWN, "The provider's adapter miscounted; this is a fault in payout_engine.")
             return [Receipt(State.UNKNOWN, "adapter_failed", "The answer does not cover every payout of the call.")]
+        if self._says_nothing(receipts):
+            self._trouble(AmbiguousError(receipts[0].reason, receipts[0].message))
+            return receipts
         self._troubles = self._refusals = 0
         short = [receipt for receipt in receipts if receipt.state is State.READY]
         if short:
             self.stop(dispatch.lane, Brake.FUNDS, short[0].message)
         return receipts
+
+    def _says_nothing(self, receipts: Sequence[Receipt]) -> bool:
+        """Whether an answer leaves every payout of its call in doubt: the next one may leave as many."""
+        return all(receipt.state is State.UNKNOWN for receipt in receipts)
 
     def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
         """The whole call was refused before processing: slow down, brake, or give its payouts their verdict."""

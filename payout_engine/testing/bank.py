@@ -129,6 +129,7 @@ class Bank:
         balances_minor: what each lane's balance holds.
         page_seconds_max: how long the bank may take to show the next part of a look-up.
         contradicts: True when a look-up may show as under way what an earlier one showed as failed.
+        odd_words: True when it may show anything in words that nobody documented.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Bank:
         self.arrivals: list[float] = []
         self.balances_minor: dict[str, int] = {}
         self.contradicts = Fault.STALE in faults
+        self.odd_words = Fault.WORDS in faults
         self._refuses_whole_calls = chance.random() < 0.5
         self.page_seconds_max = chance.choice([0.1, 1.0, 20.0])
         self._names_transfers = chance.random() < 0.5

@@ -226,6 +226,8 @@ class SenfenicoProvider:
             try:
                 transfer = await self._client.fetch(query.provider_reference)
             except AmbiguousError as error:
+                if error.brake is not None:
+                    raise  # The others would be answered alike.
                 # Not shown is not absent: the payout stays as it is. The others are asked for in any case.
                 failed = failed if error.reason == "transaction_not_found" else error
                 continue
