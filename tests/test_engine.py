@@ -376,7 +376,7 @@ async def test_an_account_that_is_gone_is_named(bank: Bank, engine_for: EngineFo
 async def test_a_journal_restored_from_a_copy_pays_nobody_again(
     bank: Bank, engine_for: EngineFor, tmp_path: Path
 ) -> None:
-    """A copy that does not know what was sent since: the provider is asked first, and its transfers hold the lines."""
+    """Where a person says that it goes on: the provider is asked first, and the transfers that it shows hold the lines."""
     wanted = payouts(50)
     async with bank() as server:
         async with engine_for(server) as engine:
@@ -389,7 +389,7 @@ async def test_a_journal_restored_from_a_copy_pays_nobody_again(
             path.unlink()
         (tmp_path / "payouts.db").write_bytes(copy)
         async with engine_for(server) as engine:
-            stream = engine.pay(run.run_id)
+            stream = engine.pay(run.run_id, journal_lost=True)
             await collect(stream)
             assert {tally.state for tally in await engine.tally(run.run_id)} == {State.HELD}
             assert await exit_of(engine, run.run_id, stream) == Exit.NEEDS_A_PERSON

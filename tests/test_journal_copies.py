@@ -120,7 +120,7 @@ def begun_and_killed(folder: Path, far: Bank) -> str:
 
 @pytest.mark.parametrize("place", ["in its place", "beside it"])
 def test_an_older_copy_sends_nothing(tmp_path: Path, far: Bank, place: str) -> None:
-    """Not to resume, run the file or retry it; it withdraws nothing, and says how far each is, and where the newer."""
+    """Not to resume, run the file or retry it; it withdraws nothing, and says how far each is and where."""
     run_id = begun_and_killed(tmp_path, far)
     newer = tmp_path / "payouts.db"
     if place != "beside it":

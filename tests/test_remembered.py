@@ -23,6 +23,7 @@ from payout_engine.model import Run
 from payout_engine.ports import Mark
 from payout_engine.remembered import Remembered
 from payout_engine.settings import state_folder
+from payout_engine.testing.journal_asking import PAYS_ONCE, doubtful
 from payout_engine.testing.journal_lines import ORANGE, approved, chunk, run, states
 
 MARKS_EACH = 400
@@ -115,6 +116,7 @@ def test_it_is_its_users_alone_under_any_umask(memory: Remembered, file: Path, u
     before = os.umask(umask)
     try:
         begun(memory, "a", 1, run("one"))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
         memory.close()
         file.chmod(0o666)
         begun(memory, "a", 2, run("two"))
@@ -135,7 +137,7 @@ async def test_a_memory_that_cannot_be_used_pays_nobody(tmp_path: Path, bank: Ba
     elif what == "a folder":
         file.mkdir()
     elif what in ("a link", "a hard link"):
-        precious.write_text("precious")
+        precious.touch()  # Empty, so that nothing but the link itself speaks against it.
         file.symlink_to(precious) if what == "a link" else file.hardlink_to(precious)
     else:
         db = apsw.Connection(str(file))
@@ -160,7 +162,7 @@ async def test_a_memory_that_cannot_be_used_pays_nobody(tmp_path: Path, bank: Ba
 
 
 async def test_every_promise_to_send_is_marked_before_it_is_answered(tmp_path: Path) -> None:
-    """Alone, and many in one commit: whoever is answered finds its entry within the mark."""
+    """Intents and repetitions, alone and many in one commit: whoever is answered finds its entry within the mark."""
     kept: list[int] = []
 
     def remember(mark: Mark) -> None:
@@ -182,6 +184,10 @@ async def test_every_promise_to_send_is_marked_before_it_is_answered(tmp_path: P
                 tasks.start_soon(intend, ready)
         end = await journal.mark()
         assert end is not None and max(kept) == end.seq and len(marked) == 13
+        await journal.recover("run")
+        await journal.ask_again((await doubtful(journal))[0], PAYS_ONCE)
+        end = await journal.mark()
+        assert end is not None and kept[-1] == end.seq
         first = await journal.mark(1)
         assert first is not None and first.identity == end.identity == first.hash
         assert await journal.mark(end.seq + 1) is None

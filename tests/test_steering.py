@@ -5,6 +5,7 @@ The real engine, a real journal file, and a sandbox over real HTTP whose ledger 
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -474,7 +475,7 @@ async def test_failed_lines_fed_back_hold_the_repeats_of_a_file_without_referenc
 async def test_a_cancelled_line_that_the_provider_shows_is_not_paid_again(
     bank: Bank, engine_with: EngineWith, tmp_path: Path
 ) -> None:
-    """A journal restored from an older copy: what it withdraws was sent after all, and the retry asks first."""
+    """An older copy, where nobody remembers the newer: what it withdraws was sent after all, and the retry asks first."""
     wanted = payouts(20)
     async with bank() as server:
         async with engine_with(server) as engine:
@@ -486,6 +487,7 @@ async def test_a_cancelled_line_that_the_provider_shows_is_not_paid_again(
         for path in tmp_path.glob("payouts.db*"):
             path.unlink()
         (tmp_path / "payouts.db").write_bytes(copy)
+        shutil.rmtree(tmp_path / "state")  # As on another machine.
         async with engine_with(server) as engine:
             await engine.cancel(run.run_id, "awa")
             with pytest.raises(ConfigError, match="No line"):
