@@ -12,7 +12,7 @@ from payout_engine.accounts import Accounts
 from payout_engine.errors import ConfigError
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.limits import BLOCK_ROWS
-from payout_engine.model import Block, Entry, Run, RunState
+from payout_engine.model import DATA_LINES, Block, Entry, Run, RunState
 from payout_engine.ports import Journal
 from payout_engine.traits import LookUpKind
 
@@ -52,7 +52,7 @@ class RetrySource:
             self.mapping["reference"] = _free("reference", run.columns)
         self.columns: Sequence[str] = [*run.columns, self.mapping["reference"]] if self._added else run.columns
         self.dialect: Mapping[str, str] = {
-            name: value for name, value in run.dialect.items() if not name.endswith(_COLUMN)
+            name: value for name, value in run.dialect.items() if not name.endswith(_COLUMN) and name != DATA_LINES
         }
         self.left_out: dict[str, int] = {}
         self.lines = 0
