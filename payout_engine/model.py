@@ -83,12 +83,16 @@ class Block(msgspec.Struct, frozen=True):
         rows: the cells, each row as long as the header.
         ragged: by line, how many cells a row had whose length was not the header's; it was cut or filled to fit.
         unreadable: by line, why the source could not read a row, as a phrase after "the line cannot be read: ".
+        blank_lines: how many lines of the input, before, among or after these, were blank and are left out.
+        continued_lines: how many lines of the input belong to a row that began on an earlier line.
     """
 
     lines: Sequence[int]
     rows: Sequence[Sequence[str]]
     ragged: Mapping[int, int] = {}
     unreadable: Mapping[int, str] = {}
+    blank_lines: int = 0
+    continued_lines: int = 0
 
     def __repr__(self) -> str:
         return f"Block({len(self.rows)} rows)"
@@ -284,6 +288,10 @@ class RunState(StrEnum):
     FINISHED = "finished"  # nothing is ready and nothing is open, or a person is needed
 
 
+DATA_LINES = "data_lines"
+"""The entry of a run's dialect that says how many lines its file has below the header."""
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One file's (or iterable's) journey.
 
@@ -293,7 +301,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         digest: SHA-256 of the content, in hex; empty for an iterable.
         columns: the input's header, for results.
         has_references: False when references were derived because the file had none.
-        dialect: how the input was written (`delimiter`, `bom`), for results in the input's own format.
+        dialect: how the input was written (`delimiter`, `bom`, which column is which, `data_lines`), for results in the
+            input's own format.
         retry_of: the run whose unpaid lines this one pays again, or empty.
     """
 

@@ -433,12 +433,24 @@ class Source(Protocol):
     dialect: Mapping[str, str]
 
     def blocks(self) -> AsyncIterator[Block]:
-        """Yield the rows in order, each as long as `columns`, blank lines left out.
+        """Yield the rows in order, each as long as `columns`, blank lines left out; a block may have none.
 
         Raises:
             InputError: the rest cannot be read as a table; the message names the line.
         """
         ...
+
+
+@runtime_checkable
+class CountsLines(Protocol):
+    """A source that knows at once, by another way than reading its rows, how many lines it has.
+
+    Attributes:
+        data_lines: lines of a text file, or rows of a sheet, below the header; blank ones among them, and each line of
+            a cell that spans several.
+    """
+
+    data_lines: int
 
 
 class Sink(Protocol):

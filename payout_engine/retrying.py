@@ -13,7 +13,7 @@ from payout_engine.accounts import Accounts
 from payout_engine.errors import ConfigError, UnansweredError
 from payout_engine.lifecycle import UNPAID, State
 from payout_engine.limits import BLOCK_ROWS
-from payout_engine.model import Block, Entry, Outcome, Run, RunState
+from payout_engine.model import DATA_LINES, Block, Entry, Outcome, Run, RunState
 from payout_engine.pipeline.first_look import look_first
 from payout_engine.ports import Journal
 
@@ -53,7 +53,7 @@ class RetrySource:
             self.mapping["reference"] = _free("reference", run.columns)
         self.columns: Sequence[str] = [*run.columns, self.mapping["reference"]] if self._added else run.columns
         self.dialect: Mapping[str, str] = {
-            name: value for name, value in run.dialect.items() if not name.endswith(_COLUMN)
+            name: value for name, value in run.dialect.items() if not name.endswith(_COLUMN) and name != DATA_LINES
         }
         self.left_out: dict[str, int] = {}
         self.lines = 0

@@ -8,6 +8,7 @@ import pytest
 
 from payout_engine.errors import InputError
 from payout_engine.limits import BLOCK_ROWS
+from payout_engine.ports import CountsLines
 from payout_engine.sources import open_source
 
 INPUTS = Path(__file__).parent / "inputs"
@@ -24,6 +25,8 @@ class Read:
         self.unreadable: dict[int, str] = {}
         self.dialect: dict[str, str] = {}
         self.digest = ""
+        self.blank_lines = 0
+        self.continued_lines = 0
 
 
 async def read(path: Path, **options: str) -> Read:
@@ -33,11 +36,15 @@ async def read(path: Path, **options: str) -> Read:
     found.columns, found.dialect, found.digest = list(source.columns), dict(source.dialect), source.digest
     async for block in source.blocks():
         assert len(block.lines) == len(block.rows) <= BLOCK_ROWS
-        assert {len(row) for row in block.rows} == {len(source.columns)}
+        assert {len(row) for row in block.rows} <= {len(source.columns)}
         found.lines += block.lines
         found.rows += map(list, block.rows)
         found.ragged |= block.ragged
         found.unreadable |= block.unreadable
+        found.blank_lines += block.blank_lines
+        found.continued_lines += block.continued_lines
+    assert isinstance(source, CountsLines)
+    assert source.data_lines == len(found.lines) + found.blank_lines + found.continued_lines
     return found
 
 

@@ -49,6 +49,27 @@ def test_the_example_runs_through_the_embedded_sandbox(tmp_path: Path) -> None:
     assert "Results" in done.stderr.decode()
 
 
+def test_the_lines_of_the_file_and_the_payouts_agree_in_words(tmp_path: Path) -> None:
+    """Whoever counts the lines of the file finds each one: in the plan, after the run, in summary.json; retries too."""
+    lines = 'reference,phone,amount,note\nR1,70123456,500,"Rue 5\nSecteur 12"\n\n\nR2,70000001,600,a\n'
+    (tmp_path / "pay.csv").write_text(lines)
+    planned = call(tmp_path, "plan", "pay.csv", "--sandbox").stdout.decode()
+    assert "2 payouts on 5 lines: 1 line belongs to cells that span several lines, 2 lines are blank." in planned
+    done = call(tmp_path, "run", "pay.csv", "--sandbox", "--yes")
+    words = "2 payouts on 5 lines of the file: 3 lines are blank, or belong to cells that span several lines."
+    assert words in " ".join(done.stderr.decode().split())
+    summary = orjson.loads((tmp_path / "pay.csv-results" / "summary.json").read_bytes())
+    assert (summary["control"]["lines_of_file"], summary["control"]["lines_blank_or_continued"]) == (5, 3)
+    assert summary["control"]["lines_in"] == summary["control"]["lines_out"] == 2
+    again = call(tmp_path, "retry", summary["run_id"], "--sandbox", "--yes", "--out", "again")
+    assert b"1 to pay" in again.stderr and b"of the file" not in again.stderr, again.stderr.decode()
+    (tmp_path / "plain.csv").write_text("reference,phone,amount\nR9,70123456,500\n")
+    plain = call(tmp_path, "run", "plain.csv", "--sandbox", "--yes")
+    assert plain.returncode == 0 and b"of the file" not in plain.stderr
+    summary = orjson.loads((tmp_path / "plain.csv-results" / "summary.json").read_bytes())
+    assert (summary["control"]["lines_of_file"], summary["control"]["lines_blank_or_continued"]) == (1, 0)
+
+
 def test_the_version_can_be_told(tmp_path: Path) -> None:
     """Whoever reports a fault can name what they run."""
     done = call(tmp_path, "--version")

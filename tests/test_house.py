@@ -19,7 +19,7 @@ FLOORS = {
     # words: import nothing of ours but other words
     **dict.fromkeys(["clock", "errors", "lifecycle", "limits", "model", "money", "reasons"], 0),
     # agreements
-    **dict.fromkeys(["countries", "files", "locks", "observe", "ports", "registration"], 1),
+    **dict.fromkeys(["cells", "countries", "files", "locks", "observe", "ports", "registration"], 1),
     **dict.fromkeys(["remembered", "settings", "throttle", "traits"], 1),
     # rooms
     **dict.fromkeys(["journal", "pipeline", "providers", "sinks", "sources"], 2),

@@ -115,16 +115,110 @@ async def test_missing_cells_are_empty() -> None:
     assert found.rows == [["70123456", "1000", ""], ["71123456", "", ""]] and not found.ragged
 
 
-async def test_a_line_that_may_have_swallowed_others_is_ragged() -> None:
-    """A record over several lines that lacks cells may hold other people's payouts in one cell."""
-    found = await read(INPUTS / "two_stray_quotes_shorten_a_line.csv")
+async def test_a_line_over_several_that_lacks_cells_is_ragged(tmp_path: Path) -> None:
+    """What was in the cells that are missing, nobody can say."""
+    path = tmp_path / "short.csv"
+    path.write_text('phone,amount,name\n70123456,"1000 Awa\nTraore"\n72123456,3000,Zoe\n')
+    found = await read(path)
     assert found.ragged == {2: 2}
     assert found.lines == [2, 4]
+
+
+SWALLOWED = {
+    "in a middle column": ("a,b,c,d,e,f,g", '1,2,3,"Awa,x,y,z\n1,2,3,Ali",x,y,z', "2 to 3"),
+    "from the first cell": ("ref,name,amount", '"R1,Awa,50\nR2",Ali,60', "2 to 3"),
+    "to the last cell": ("ref,amount,name", 'R1,50,"Awa\nR2,60,Ali\nR3,70,Zoe"', "2 to 4"),
+    "closing in the last line": ("ref,amount,name", 'R0,40,x\nR1,50,"Awa\nR2,60,Ali"', "3 to 4"),
+    "closing at the end of a line": ("ref,name,amount", 'R1,"Awa,50\nR2,Ali,60"\nR3,Zoe,70', "2 to 3"),
+    "lines without their last cells": (
+        "ref,phone,amount,name,town,note",
+        'R1,70123456,500,"Awa\nR2,71123456,600\nR3,72123456,700,Zoe",x,y',
+        "2 to 4",
+    ),
+    "few cells and an account number": (
+        "ref,account,amount,name,town,note",
+        'R1,CI93 0001,500,"Awa\nR2,CI94 0002,600\nR3,CI95 0003,700,Zoe",x,y',
+        "2 to 4",
+    ),
+    "few cells and an address": (
+        "email,amount,name,town,note,more,most",
+        'a@x.org,500,"Awa\nb@x.org,60\nc@x.org,70,Zoe",x,y,z,z',
+        "2 to 4",
+    ),
+    "more cells than the header": ("ref,name,phone,amount", 'R1,54000001,"Awa,1001\nR2,Ali",7,8,9', "2 to 3"),
+    "empty quoted cells between": ("ref,name,phone,amount", 'R1,"A,54000001,1\nR2,"",54000002,2\nR3,B",5,6', "2 to 4"),
+    "after a lawful cell of the line": ("ref,town,name,phone,amount", 'R1,"a\nb","A,5,1\nR2,x,B",5,6', "3 to 4"),
+    "after blank lines": ("ref,name,amount", '\n\n"R1,Awa,50\nR2",Ali,60', "4 to 5"),
+}
+
+
+@pytest.mark.parametrize("case", SWALLOWED)
+async def test_lines_between_two_stray_quotes_are_never_taken_for_a_cell(case: str, tmp_path: Path) -> None:
+    """Wherever the marks stand and whatever is between; with any separators and line ends, also in the last line."""
+    header, lines, where = SWALLOWED[case]
+    for separator in ",;\t|":
+        for end in ("\n", "\r\n", "\r"):
+            path = tmp_path / "stray.csv"
+            path.write_bytes(f"{header}\n{lines}".replace(",", separator).replace("\n", end).encode())
+            assert f"lines {where}: a quotation mark opens" in await refusal(path)
+
+
+async def test_lawful_cells_over_several_lines_are_read_and_every_line_is_counted() -> None:
+    """An address is no line of the file, with or without a comma in it; what is blank or continued is told."""
+    found = await read(INPUTS / "addresses_over_several_lines.csv")
+    assert found.lines == [2, 6, 9] and not found.ragged
+    assert [row[4] for row in found.rows] == ["Rue 5\nSecteur 12\n\n01 BP 1234", "12, rue de la Paix\nOuagadougou", ""]
+    assert (found.continued_lines, found.blank_lines) == (4, 1)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    width=st.integers(2, 7),
+    column=st.integers(0, 6),
+    first=st.integers(0, 3),
+    height=st.integers(1, 4),
+    short=st.booleans(),
+    separator=st.sampled_from(",;\t|"),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+)
+async def test_two_stray_quotes_anywhere_never_pay_one_line_with_another(
+    tmp_path: Path, width: int, column: int, first: int, height: int, short: bool, separator: str, end: str
+) -> None:
+    """Opened before any cell and closed after the same one of a later line: refused, whatever the table is like."""
+    column %= width
+    cells = [[f"7012345{line}", str(500 + line), *(f"x{line}" for _ in range(width - 2))] for line in range(9)]
+    if short:
+        cells = [row if line == first + height else row[: max(3, column + 1)] for line, row in enumerate(cells)]
+    cells[first][column] = '"' + cells[first][column]
+    cells[first + height][column] += '"'
+    lines = [["phone", "amount", *(f"column {number}" for number in range(2, width))], *cells]
+    path = tmp_path / "stray.csv"
+    path.write_bytes(end.join(map(separator.join, lines)).encode())
+    assert f"lines {first + 2} to {first + height + 2}: a quotation mark opens" in await refusal(path)
+
+
+async def test_lines_are_counted_apart_from_what_the_table_reader_makes_of_them(tmp_path: Path) -> None:
+    """By their ends, of every kind, also where a block of bytes ends between the two of one."""
+    path = tmp_path / "ends.csv"
+    for end in ("\n", "\r\n", "\r"):
+        for shift in range(3):
+            text = f"phone,amount{end}" + f"{'1' * shift},2{end}" + f"70123456,1{end}" * 100_000 + end + "3,4"
+            for encoding in ("utf-8", "utf-16"):
+                path.write_bytes(text.encode(encoding))
+                found = await read(path)
+                assert (len(found.rows), found.blank_lines) == (100_002, 1)
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        (
+            "two_stray_quotes_swallow_three_lines.csv",
+            "lines 2 to 5: a quotation mark opens on line 2 and closes on line 5",
+        ),
+        ("two_stray_quotes_shorten_a_line.csv", "lines 2 to 3: a quotation mark opens on line 2 and closes on line 3"),
+        ("stray_quotes_in_the_header.csv", "lines 1 to 3: a quotation mark opens on line 1 and closes on line 3"),
+        ("stray_quotes_over_the_last_line.csv", "lines 2 to 3: a quotation mark opens on line 2 and closes on line 3"),
         ("quote_never_closed.csv", "line 3: a quotation mark opens here and is never closed"),
         ("quote_never_closed_then_a_long_rest.csv", "line 3: a quotation mark opens here and is never closed"),
         ("two_stray_quotes_swallow_a_line.csv", "line 2: text follows a closing quotation mark"),

@@ -14,7 +14,7 @@ from payout_engine.cli.console import data, emit, messages, plain
 from payout_engine.engine import Engine
 from payout_engine.errors import Brake
 from payout_engine.lifecycle import State
-from payout_engine.model import Run, masked
+from payout_engine.model import DATA_LINES, Run, masked
 from payout_engine.money import format_amount
 from payout_engine.pipeline.forecast import Forecast, LaneForecast
 from payout_engine.pipeline.intake import Findings, Kind
@@ -84,6 +84,8 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
     sandbox = "  [black on yellow] sandbox: no real money [/]" if engine.accounts.sandbox else ""
     out.print(f"\n[bold]{plain(submission.run.name)}[/]{sandbox}")
     out.print(_counts(findings))
+    if findings.data_lines != findings.lines:
+        out.print(_lines(findings), soft_wrap=not out.is_terminal)
     for title, kinds in (
         ("Refused", findings.rejected_by_code),
         ("Held for a person", findings.held_by_code),
@@ -111,6 +113,17 @@ def _counts(findings: Findings) -> str:
     if findings.held:
         parts.append(f"[yellow]{findings.held:,} held[/]")
     return ", ".join(parts)
+
+
+def _lines(findings: Findings) -> str:
+    """Say why a file has more lines than payouts: whoever counts them should find them all."""
+    parts = []
+    if continued := findings.continued_lines:
+        belong = "belongs" if continued == 1 else "belong"
+        parts.append(f"{counted(continued, 'line')} {belong} to cells that span several lines")
+    if blank := findings.blank_lines:
+        parts.append(f"{counted(blank, 'line')} {'is' if blank == 1 else 'are'} blank")
+    return f"{counted(findings.lines, 'payout')} on {counted(findings.data_lines, 'line')}: {', '.join(parts)}."
 
 
 def _problems(kinds: Iterable[Kind]) -> Table:
@@ -198,6 +211,17 @@ def summary(found: Summary) -> Table:
     return rows
 
 
+def _lines_of_file(run: Run, found: Summary) -> list[str]:
+    """Say how many lines of the file are no payout of their own, if any; what each of them is was said by the plan."""
+    data_lines = int(run.dialect.get(DATA_LINES, found.lines))
+    others = data_lines - found.lines
+    if not others:
+        return []
+    are = "is blank, or belongs" if others == 1 else "are blank, or belong"
+    lines = f"{counted(found.lines, 'payout')} on {counted(data_lines, 'line')} of the file"
+    return [f"{lines}: {counted(others, 'line')} {are} to cells that span several lines."]
+
+
 def next_steps(
     run: Run,
     found: Summary,
@@ -207,9 +231,10 @@ def next_steps(
     out: Path | None,
     options: str = "",
 ) -> Sequence[str]:
-    """Return what a person should do now, in the order of urgency, and where the results are."""
+    """Return what a person should know or do now, in the order of urgency, and where the results are."""
     again = f"[bold]payout-engine resume {run.run_id}{plain(options)}[/]"
-    steps = [f"[red]Stopped:[/] {plain(stop.message)}" for stop in ending.stops]
+    steps = _lines_of_file(run, found)
+    steps += [f"[red]Stopped:[/] {plain(stop.message)}" for stop in ending.stops]
     if forecast is not None and any(stop.brake is Brake.FUNDS for stop in ending.stops):
         steps += [f"To go on, {_short(lane)}" for lane in forecast.lanes if lane.shortfall_minor]
     for conflict in conflicts[:EXAMPLES_SHOWN]:

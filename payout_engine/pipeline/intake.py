@@ -18,14 +18,14 @@ from payout_engine.clock import now, text
 from payout_engine.countries import find_country
 from payout_engine.errors import ConfigError, InputError, JournalError, PayoutEngineError
 from payout_engine.limits import LINES_SHOWN_MAX
-from payout_engine.model import Chunk, Problem, Run
+from payout_engine.model import DATA_LINES, Chunk, Problem, Run
 from payout_engine.observe import LinesRead, Watch
 from payout_engine.pipeline.chunk import Packer
 from payout_engine.pipeline.read import Layout, find_layout
 from payout_engine.pipeline.repeats import hold_repeats
 from payout_engine.pipeline.route import Router
 from payout_engine.pipeline.validate import Judge, Judged
-from payout_engine.ports import Journal, Source
+from payout_engine.ports import CountsLines, Journal, Source
 
 _WRITES_AHEAD = 4
 """Blocks of chunks that may wait for the journal: enough to keep both sides busy."""
@@ -65,7 +65,7 @@ class Findings(msgspec.Struct):
 
     Attributes:
         run_id: the run that records it.
-        lines: how many there are; the sum of the next three.
+        lines: how many payouts there are; the sum of the next three.
         accepted: ready to be paid.
         rejected: refused by our rules.
         held: waiting for a person.
@@ -73,6 +73,8 @@ class Findings(msgspec.Struct):
         held_by_code: why lines are held.
         warnings_by_code: what the payer should know of lines that were accepted.
         has_references: False when the references were derived from the file.
+        blank_lines: lines of the file that are blank.
+        continued_lines: lines of the file that belong to a cell which began on an earlier line.
     """
 
     run_id: str
@@ -84,6 +86,8 @@ class Findings(msgspec.Struct):
     rejected_by_code: dict[str, Kind] = msgspec.field(default_factory=dict)
     held_by_code: dict[str, Kind] = msgspec.field(default_factory=dict)
     warnings_by_code: dict[str, Kind] = msgspec.field(default_factory=dict)
+    blank_lines: int = 0
+    continued_lines: int = 0
 
     def take(self, judged: Judged) -> None:
         """Count the lines of one block."""
@@ -96,6 +100,11 @@ class Findings(msgspec.Struct):
             _count(self.rejected_by_code, payout.line, found)
         for line, found in judged.warnings:
             _count(self.warnings_by_code, line, found)
+
+    @property
+    def data_lines(self) -> int:
+        """How many lines the file has below its header; each is a payout, blank, or part of a cell."""
+        return self.lines + self.blank_lines + self.continued_lines
 
 
 def _count(kinds: dict[str, Kind], line: int, found: Problem) -> None:
@@ -140,10 +149,15 @@ def prepare(
 
 
 def new_run(source: Source, layout: Layout, sandbox: bool) -> Run:
-    """Return a new run of a source. Its dialect says which column is which, for results in the input's own format."""
+    """Return a new run of a source. Its dialect says which column is which, for results in the input's own format.
+
+    It also says how many lines there are, so that anybody can compare them with the payouts.
+    """
     created_at = now()
     letters = "".join(secrets.choice(_ID_LETTERS) for _ in range(5))
     found = {f"{meaning}_column": header for meaning, header in layout.found().items()}
+    if isinstance(source, CountsLines):
+        found[DATA_LINES] = str(source.data_lines)
     return Run(
         run_id=f"{text(created_at)[5:7]}{text(created_at)[8:10]}-{letters}",
         name=source.name,
@@ -215,12 +229,17 @@ async def _record(
             async for block in source.blocks():
                 judged = judge.judge(block)
                 findings.take(judged)
+                findings.blank_lines += block.blank_lines
+                findings.continued_lines += block.continued_lines
                 await send.send(packer.add(judged))
                 if on_progress is not None:
                     on_progress(LinesRead(findings.lines))
             await send.send(packer.rest())
     except BaseExceptionGroup as group:
         raise _cause(group) from None
+    if isinstance(source, CountsLines):
+        counted = f"{source.data_lines} lines were counted and {findings.data_lines} read"
+        assert source.data_lines == findings.data_lines, counted
     recorded = sum(tally.count for tally in await journal.tally(run.run_id))
     assert recorded == findings.lines, f"{findings.lines} lines were read and {recorded} recorded"
 

@@ -21,7 +21,7 @@ from payout_engine import clock
 from payout_engine.errors import SinkError
 from payout_engine.files import AtomicFile, told_as_sink_error
 from payout_engine.lifecycle import ATTENTION, State
-from payout_engine.model import Entry, Lane, Run, Tally
+from payout_engine.model import DATA_LINES, Entry, Lane, Run, Tally
 from payout_engine.money import DECIMALS, to_major
 from payout_engine.ports import Journal, Sink
 
@@ -334,7 +334,8 @@ def _reference_column(run: Run) -> int | None:
 
 
 def _folded(column: str) -> str:
-    return column.strip().casefold()
+    """Return a header as sources compare it: two that are one by this could not be read back."""
+    return "".join(column.split()).casefold()
 
 
 # ----------------------------------------------------------------------------------------------------------- summary
@@ -386,12 +387,21 @@ def _summary(run: Run, sums: Mapping[_Key, _Sum], tally: Sequence[Tally], log_di
         "by_account": _totals(sums, lambda key: key.lane.account),
         "by_operator": _totals(sums, lambda key: key.lane.name),
         "control": {
+            **_lines_of_file(run, lines_in),
             "lines_in": lines_in,
             "lines_out": lines_out,
             "amounts_minor_in": amounts_in,
             "amounts_minor_out": amounts_out,
         },
     }
+
+
+def _lines_of_file(run: Run, payouts: int) -> Mapping[str, int]:
+    """Return how many lines the file has below its header, and how many of them are no payout of their own."""
+    if DATA_LINES not in run.dialect:
+        return {}
+    data_lines = int(run.dialect[DATA_LINES])
+    return {"lines_of_file": data_lines, "lines_blank_or_continued": data_lines - payouts}
 
 
 def _amounts(parts: Iterable[tuple[str, int]]) -> Mapping[str, int]:

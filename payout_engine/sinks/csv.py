@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
+from payout_engine.cells import encodable, harmless_rows
 from payout_engine.files import AtomicFile
-from payout_engine.sinks.cells import harmless_rows
 
 
 class CsvSink:
@@ -40,8 +40,8 @@ class CsvSink:
         """
         text = StringIO()
         csv.writer(text, delimiter=self._delimiter).writerows(harmless_rows(rows))
-        # A lone surrogate has no UTF-8. It can only come from a program or from JSON, and the row must come out.
-        self._file.write(text.getvalue().encode(errors="backslashreplace"))
+        # No input holds what is not encodable; what a provider says may, and the row must come out.
+        self._file.write(encodable(text.getvalue()).encode())
 
     def commit(self) -> None:
         """Make the whole file visible at once, durably.

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from payout_engine.cells import encodable
 from payout_engine.files import AtomicFile
 from payout_engine.sinks._names import distinct
 
 _ENCODER = msgspec.json.Encoder()
+_NUL = b"\\u0000"
 
 
 class JsonlSink:
@@ -35,8 +37,11 @@ class JsonlSink:
         records = [dict(zip(names, row, strict=True)) for row in rows]
         try:
             data = _ENCODER.encode_lines(records)
+            strange = _NUL in data
         except UnicodeEncodeError:
-            data = _ENCODER.encode_lines([_encodable(record) for record in records])
+            strange = True
+        if strange:
+            data = _ENCODER.encode_lines([{name: encodable(cell) for name, cell in each.items()} for each in records])
         self._file.write(data)
 
     def commit(self) -> None:
@@ -50,8 +55,3 @@ class JsonlSink:
     def abort(self) -> None:
         """Throw away what was written."""
         self._file.abort()
-
-
-def _encodable(record: dict[str, str]) -> dict[str, str]:
-    """Return a record without lone surrogates, which have no UTF-8; the row must come out all the same."""
-    return {name: cell.encode(errors="backslashreplace").decode() for name, cell in record.items()}

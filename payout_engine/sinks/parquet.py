@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from payout_engine.cells import encodable
 from payout_engine.errors import ConfigError, SinkError
 from payout_engine.files import AtomicFile
 from payout_engine.sinks._names import distinct
@@ -73,15 +74,10 @@ class ParquetSink:
     def _write_group(self) -> None:
         import pyarrow
 
-        columns = [[_encodable(cell) for cell in column] for column in zip(*self._rows, strict=True)]
+        columns = [[encodable(cell) for cell in column] for column in zip(*self._rows, strict=True)]
         arrays = [pyarrow.array(column, pyarrow.string()) for column in columns]
         try:
             self._writer.write_table(pyarrow.Table.from_arrays(arrays, schema=self._schema))
         except OSError as error:
             raise SinkError(f"{self._path} cannot be written: {error.strerror or error}.") from error
         self._rows = []
-
-
-def _encodable(cell: str) -> str:
-    """Return a cell without lone surrogates, which have no UTF-8; the row must come out all the same."""
-    return cell if cell.isascii() else cell.encode(errors="backslashreplace").decode()

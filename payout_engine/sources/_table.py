@@ -11,7 +11,9 @@ from itertools import chain
 from operator import itemgetter
 
 import anyio.lowlevel
+import msgspec
 
+from payout_engine.cells import encodable
 from payout_engine.errors import InputError
 from payout_engine.limits import COLUMNS_MAX, FIELD_CHARS_MAX
 from payout_engine.model import Block, masked
@@ -32,15 +34,27 @@ class Table:
         columns: Sequence[str],
         dialect: Mapping[str, str],
         read: Callable[[], Iterator[Block]],
+        data_lines: int,
     ) -> None:
+        """Make a source.
+
+        Args:
+            name: for people.
+            digest: SHA-256 of the content.
+            columns: the header.
+            dialect: how it was written.
+            read: begins to read the rows.
+            data_lines: how many lines, or rows of a sheet, there are below the header, also blank ones.
+        """
         self.name = name
         self.digest = digest
         self.columns = columns
         self.dialect = dialect
+        self.data_lines = data_lines
         self._read = read
 
     async def blocks(self) -> AsyncIterator[Block]:
-        """Yield the rows in order, each as long as `columns`, blank lines left out.
+        """Yield the rows in order, each as long as `columns`, blank lines left out and counted.
 
         Reading stays on the loop: a block takes about a millisecond, and a thread would hold the interpreter longer.
 
@@ -49,7 +63,7 @@ class Table:
         """
         with closing(self._read()) as blocks:  # type: ignore[type-var]
             for block in blocks:
-                if block.rows:
+                if block.rows or block.blank_lines:
                     yield block
                 await anyio.lowlevel.checkpoint()
 
@@ -67,6 +81,8 @@ def check_header(name: str, line: int, columns: Sequence[str]) -> None:
     for number, column in enumerate(columns, start=1):
         if len(column) > FIELD_CHARS_MAX:
             raise over_long(name, line)
+        if encodable(column) != column:
+            raise InputError(f"{where}: the name of column {number} holds a NUL or half a character. Rename it.")
         key = "".join(column.split()).casefold()
         if key and key in seen:
             called = masked(column.strip())
@@ -95,7 +111,7 @@ def over_long(name: str, line: int) -> InputError:
 
 
 def check_cells(name: str, block: Block) -> Block:
-    """Return `block` if none of its cells is over the bound.
+    """Return `block` if none of its cells is over the bound; a row with what no file of ours could hold is unreadable.
 
     Raises:
         InputError: one is; the message names its line.
@@ -104,7 +120,17 @@ def check_cells(name: str, block: Block) -> Block:
         for line, row in zip(block.lines, block.rows, strict=True):
             if max(map(len, row)) > FIELD_CHARS_MAX:
                 raise over_long(name, line)
+    if encodable(text := "".join(chain.from_iterable(block.rows))) != text:
+        return _spelt_out(block)
     return block
+
+
+def _spelt_out(block: Block) -> Block:
+    """Return a block whose rows with a NUL or half a character are unreadable, and hold what people can look at."""
+    rows = [list(map(encodable, row)) for row in block.rows]
+    strange = [line for line, row, shown in zip(block.lines, block.rows, rows, strict=True) if list(row) != shown]
+    why = dict.fromkeys(strange, "it holds a NUL or half a character")
+    return msgspec.structs.replace(block, rows=rows, unreadable={**block.unreadable, **why})
 
 
 def fitted(lines: Sequence[int], rows: Sequence[list[str]], width: int, heights: Sequence[int] = ()) -> Block:
@@ -118,16 +144,20 @@ def fitted(lines: Sequence[int], rows: Sequence[list[str]], width: int, heights:
             short is ragged as well: a stray quotation mark may have swallowed other people's lines.
     """
     if set(map(len, rows)) == {width} and all(map(str.strip, map(FIRST, rows))):
-        return Block(lines, rows)
+        return Block(lines, rows, continued_lines=sum(heights) - len(rows) if heights else 0)
     kept_lines: list[int] = []
     kept_rows: list[list[str]] = []
     ragged: dict[int, int] = {}
+    blank_lines = continued_lines = 0
     for index, (line, row) in enumerate(zip(lines, rows, strict=True)):
+        height = heights[index] if heights else 1
         if not any(map(str.strip, row)):
+            blank_lines += height
             continue
+        continued_lines += height - 1
         found = len(row)
         surplus = found > width and any(map(str.strip, row[width:]))
-        swallowed = found < width and bool(heights) and heights[index] > 1
+        swallowed = found < width and height > 1
         if surplus or swallowed:
             ragged[line] = found
         kept_lines.append(line)
@@ -135,7 +165,7 @@ def fitted(lines: Sequence[int], rows: Sequence[list[str]], width: int, heights:
             # The surplus stays in the last cell, so that the refused line comes out with all that was in it.
             row = [*row[: width - 1], ",".join(row[width - 1 :]) if surplus else row[width - 1]]
         kept_rows.append([*row, *[""] * (width - len(row))] if len(row) < width else row)
-    return Block(kept_lines, kept_rows, ragged=ragged)
+    return Block(kept_lines, kept_rows, ragged=ragged, blank_lines=blank_lines, continued_lines=continued_lines)
 
 
 def number_text(number: float, digits: int = EXACT_DIGITS) -> str:

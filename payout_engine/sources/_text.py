@@ -11,10 +11,12 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from payout_engine.cells import may_hold_ours
 from payout_engine.errors import InputError
 from payout_engine.limits import SCAN_BYTES, TEXT_LINE_BYTES_MAX
 from payout_engine.sources._content import Content
@@ -26,6 +28,9 @@ _BYTE_ORDER_MARKS = (
 )
 
 
+_CR_ALONE = re.compile(b"\r(?!\n)")
+
+
 class Text(NamedTuple):
     """How to read a content as text.
 
@@ -33,11 +38,15 @@ class Text(NamedTuple):
         encoding: a codec's name.
         skipped_bytes: the length of the byte order mark.
         digest: SHA-256 of the bytes, in hex.
+        lines: how many there are, as a text editor counts them, a last one without an end among them.
+        marked: there may be cells that we made harmless; most files have none, and their rows need no second look.
     """
 
     encoding: str
     skipped_bytes: int
-    digest: str
+    digest: str = ""
+    lines: int = 0
+    marked: bool = False
 
     @contextmanager
     def open(self, content: Content, newline: str = "") -> Iterator[io.TextIOWrapper]:
@@ -75,14 +84,14 @@ def examine(content: Content) -> Text:
         raise InputError(f"{content.name} is not a text file: it seems to be {words}. Save it as CSV UTF-8 or as XLSX.")
     encoding, skipped = _marked(content.head)
     try:
-        return Text(encoding, skipped, _decoded(content, encoding, skipped))
+        return _decoded(content, encoding, skipped)
     except UnicodeDecodeError as error:
         if encoding != "utf-8" or skipped:
-            raise _undecodable(content, Text(encoding, skipped, "")) from error
+            raise _undecodable(content, Text(encoding, skipped)) from error
     try:
-        return Text("cp1252", 0, _decoded(content, "cp1252", 0))
+        return _decoded(content, "cp1252", 0)
     except UnicodeDecodeError as error:
-        raise _undecodable(content, Text("cp1252", 0, "")) from error
+        raise _undecodable(content, Text("cp1252", 0)) from error
 
 
 def _marked(head: bytes) -> tuple[str, int]:
@@ -98,27 +107,51 @@ def _marked(head: bytes) -> tuple[str, int]:
     return "utf-8", 0
 
 
-def _decoded(content: Content, encoding: str, skipped: int) -> str:
-    """Return the digest, having decoded every byte and found neither a NUL nor a line without end."""
+def _decoded(content: Content, encoding: str, skipped: int) -> Text:
+    """Return the content as text, having decoded every byte and found neither a NUL nor a line without end."""
     hashed = hashlib.sha256()
     decoder = codecs.getincrementaldecoder(encoding)()
     wide = encoding.startswith("utf-16")
+    marked = wide  # The bytes of UTF-16 are not looked at more closely.
     waiting = False  # a character is cut by the end of the last block
     unbroken = 0
+    counted = _Lines()
     with content.open() as file:
         hashed.update(file.read(skipped))
         while data := file.read(SCAN_BYTES):
             hashed.update(data)
             # Decoding can be spared where each byte is a character of its own.
             if wide or waiting or not data.isascii() or b"\0" in data:
-                if "\0" in decoder.decode(data):
-                    raise _with_nul(content, Text(encoding, skipped, ""))
+                text = decoder.decode(data)
+                if "\0" in text:
+                    raise _with_nul(content, Text(encoding, skipped))
                 waiting = bool(decoder.getstate()[0])
+            counted.add(text.encode(errors="replace") if wide else data)
+            marked = marked or may_hold_ours(data)
             unbroken = 0 if b"\n" in data or b"\r" in data else unbroken + len(data)
             if unbroken > TEXT_LINE_BYTES_MAX:
                 raise InputError(f"{content.name} has a line of over {TEXT_LINE_BYTES_MAX} bytes: it is not a table.")
     decoder.decode(b"", final=True)
-    return hashed.hexdigest()
+    return Text(encoding, skipped, hashed.hexdigest(), counted.total(), marked)
+
+
+class _Lines:
+    """Counts lines over blocks of bytes, independently of what the table reader will make of them."""
+
+    def __init__(self) -> None:
+        self._ends = 0
+        self._last = b""
+
+    def add(self, data: bytes) -> None:
+        self._ends += data.count(b"\n")
+        if b"\r" in data:
+            self._ends += len(_CR_ALONE.findall(data))
+        if self._last == b"\r" and data.startswith(b"\n"):
+            self._ends -= 1
+        self._last = data[-1:] or self._last
+
+    def total(self) -> int:
+        return self._ends + (self._last not in (b"\n", b"\r", b""))
 
 
 def _with_nul(content: Content, text: Text) -> InputError:

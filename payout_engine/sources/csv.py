@@ -14,11 +14,13 @@ from io import StringIO
 from itertools import islice
 from typing import NamedTuple
 
+from payout_engine.cells import restored, restored_rows
 from payout_engine.errors import InputError
 from payout_engine.limits import BLOCK_ROWS, FIELD_CHARS_MAX
 from payout_engine.model import Block
 from payout_engine.sources._content import Content
-from payout_engine.sources._table import Table, check_header, fitted, no_header, no_lines, over_long
+from payout_engine.sources._swallowed import breaks, check_swallowed
+from payout_engine.sources._table import Table, check_cells, check_header, fitted, no_header, no_lines, over_long
 from payout_engine.sources._text import Text, examine
 
 DELIMITERS = ",;\t|"
@@ -31,11 +33,11 @@ _DECLARATION = "sep="
 
 
 class _Shape(NamedTuple):
-    """How the table lies in the text: its separator, header, and how many records come before the first payout."""
+    """How the table lies in the text: its separator, header, and how many lines and records end with that."""
 
     delimiter: str
     columns: Sequence[str]
-    header_line: int
+    header_end: int
     records_before: int
 
 
@@ -52,7 +54,8 @@ def open_csv(content: Content, delimiter: str | None = None) -> Table:
     text = examine(content)
     shape = _shape(content, text, delimiter)
     dialect = {**text.dialect("csv"), "delimiter": shape.delimiter}
-    return Table(content.name, text.digest, shape.columns, dialect, lambda: _blocks(content, text, shape))
+    data_lines = text.lines - shape.header_end
+    return Table(content.name, text.digest, shape.columns, dialect, lambda: _blocks(content, text, shape), data_lines)
 
 
 def _shape(content: Content, text: Text, delimiter: str | None) -> _Shape:
@@ -60,16 +63,17 @@ def _shape(content: Content, text: Text, delimiter: str | None) -> _Shape:
         sample = file.read(_SAMPLE_CHARS)
     delimiter = delimiter or _declared(sample) or _noticed(sample)
     columns: Sequence[str] = ()
-    header_line = records_before = 0
+    header_end = records_before = 0
     with text.open(content) as file, _explained(content, text, delimiter):
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         for count, row in enumerate(reader, start=1):
             if not any(map(str.strip, row)) or (count == 1 and _declared(sample)):
                 continue
             if columns:
-                return _Shape(delimiter, columns, header_line, records_before)
-            columns, records_before = row, count
-            header_line = reader.line_num - _breaks(row)
+                return _Shape(delimiter, columns, header_end, records_before)
+            columns, header_end, records_before = list(map(restored, row)), reader.line_num, count
+            header_line = header_end - breaks(row)
+            check_swallowed(content.name, header_line, row, delimiter, len(row))
             check_header(content.name, header_line, columns)
     raise no_lines(content.name) if columns else no_header(content.name)
 
@@ -113,28 +117,36 @@ def _blocks(content: Content, text: Text, shape: _Shape) -> Iterator[Block]:
         for _ in islice(reader, shape.records_before):
             pass
         done = reader.line_num
-        while rows := _taken(reader):
+        while rows := _taken(reader, text):
             first, done = done + 1, reader.line_num
-            if done - first + 1 == len(rows):
-                yield fitted(range(first, done + 1), rows, width)
+            lines: Sequence[int] = range(first, done + 1)
+            heights: Sequence[int] = ()
+            if len(lines) != len(rows):
+                heights = [1 + breaks(row) for row in rows]
+                assert sum(heights) == len(lines), "every line belongs to one row"
+                lines = _starts(first, heights)
+                for line, row, height in zip(lines, rows, heights, strict=True):
+                    if height > 1:
+                        check_swallowed(content.name, line, row, shape.delimiter, width)
+            if text.marked:
+                yield check_cells(content.name, fitted(lines, restored_rows(rows), width, heights))
             else:
-                heights = [1 + _breaks(row) for row in rows]
-                yield fitted(_starts(first, heights), rows, width, heights)
+                yield fitted(lines, rows, width, heights)
     content.must_be_unchanged()
 
 
-def _taken(reader: Iterator[list[str]]) -> list[list[str]]:
+def _taken(reader: Iterator[list[str]], text: Text) -> list[list[str]]:
     """Return the next rows. The limit of the csv module is global to the process, so it is lent and given back."""
-    before = csv.field_size_limit(FIELD_CHARS_MAX)
+    before = csv.field_size_limit(_field_chars_max(text))
     try:
         return list(islice(reader, BLOCK_ROWS))
     finally:
         csv.field_size_limit(before)
 
 
-def _breaks(row: Sequence[str]) -> int:
-    """Return how many line ends the cells of one row hold."""
-    return sum(cell.count("\n") + cell.count("\r") - cell.count("\r\n") for cell in row)
+def _field_chars_max(text: Text) -> int:
+    """Return the bound of one cell; the apostrophe that we put before one does not count."""
+    return FIELD_CHARS_MAX + text.marked
 
 
 def _starts(first: int, heights: Sequence[int]) -> list[int]:
@@ -160,7 +172,7 @@ def _explanation(content: Content, text: Text, delimiter: str) -> InputError:
     line = 0
     with text.open(content) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
-        before = csv.field_size_limit(FIELD_CHARS_MAX)
+        before = csv.field_size_limit(_field_chars_max(text))
         try:
             for _ in reader:
                 line = reader.line_num

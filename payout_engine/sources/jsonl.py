@@ -36,15 +36,15 @@ def open_jsonl(content: Content) -> Table:
         InputError: it is not text, or its first line is not a JSON object.
     """
     text = examine(content)
-    columns = _columns(content, text)
+    columns, data_lines = _columns(content, text)
     dialect = {**text.dialect("jsonl"), "delimiter": ","}
-    return Table(content.name, text.digest, columns, dialect, lambda: _blocks(content, text, columns))
+    return Table(content.name, text.digest, columns, dialect, lambda: _blocks(content, text, columns), data_lines)
 
 
-def _columns(content: Content, text: Text) -> Sequence[str]:
-    """Return the keys of all objects in the order of their first appearance."""
+def _columns(content: Content, text: Text) -> tuple[Sequence[str], int]:
+    """Return the keys of all objects in the order of their first appearance, and how many lines there are."""
     columns: dict[str, None] = {}
-    first_line = 0
+    first_line = number = 0
     with text.open(content, newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if line.isspace():
@@ -65,7 +65,7 @@ def _columns(content: Content, text: Text) -> Sequence[str]:
     if not columns:
         raise InputError(f"{content.name} holds objects without keys. Give each payout a phone and an amount.")
     check_header(content.name, first_line, tuple(columns))
-    return tuple(columns)
+    return tuple(columns), number
 
 
 def _not_jsonl(name: str, number: int, line: str) -> InputError:
@@ -96,17 +96,15 @@ def _block(taken: Sequence[tuple[int, str]], columns: Sequence[str]) -> Block:
             rows.append([""] * len(columns))
             unreadable[number] = "it is not a JSON object"
         lines.append(number)
-    return Block(lines, rows, unreadable=unreadable)
+    return Block(lines, rows, unreadable=unreadable, blank_lines=len(taken) - len(lines))
 
 
 def _row(line: str, columns: Sequence[str]) -> list[str]:
     """Return the values of one line as text.
 
     Raises:
-        msgspec.MsgspecError, RecursionError, ValueError: it is not an object, or holds what is no text.
+        msgspec.MsgspecError, RecursionError, ValueError: it is not an object.
     """
-    if "\\u0000" in line:
-        raise ValueError("a NUL character")
     try:
         plain = _PLAIN.decode(line).get
     except msgspec.ValidationError:

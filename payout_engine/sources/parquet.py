@@ -46,7 +46,7 @@ def open_parquet(content: Content) -> Table:
     if not count:
         raise no_lines(content.name)
     dialect = {"format": "parquet", "delimiter": ",", "bom": "no"}
-    return Table(content.name, digest, columns, dialect, lambda: _blocks(content, len(columns)))
+    return Table(content.name, digest, columns, dialect, lambda: _blocks(content, len(columns)), count)
 
 
 def _blocks(content: Content, width: int) -> Iterator[Block]:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from python_calamine import CalamineSheet, CalamineWorkbook, SheetVisibleEnum
 
+from payout_engine.cells import restored, restored_rows
 from payout_engine.errors import InputError
 from payout_engine.limits import (
     BLOCK_ROWS,
@@ -28,7 +29,9 @@ from payout_engine.limits import (
 )
 from payout_engine.model import Block
 from payout_engine.sources._content import Content
+from payout_engine.sources._swallowed import check_pasted
 from payout_engine.sources._table import Table, check_cells, check_header, fitted, no_header, no_lines, number_text
+from payout_engine.sources.csv import DELIMITERS
 
 _COLUMN = re.compile(rb"""r=["']([A-Za-z]{1,9})[0-9]""")
 _ROW = re.compile(rb"""r=["'][A-Za-z]{0,9}([0-9]{1,20})""")
@@ -52,19 +55,21 @@ def open_workbook(content: Content, sheet: str | None = None) -> Table:
     digest = sha256(f"{content.digest()}|{named}".encode()).hexdigest() if named else content.digest()
     header_line, columns = _header(content.name, found)
     check_header(content.name, header_line, columns)
-    if found.end is None or found.end[0] < header_line:
+    data_lines = 0 if found.end is None else found.end[0] + 1 - header_line
+    if data_lines <= 0:
         raise no_lines(content.name)
     # Spreadsheet programs see that a file is UTF-8 by its byte order mark, and this payer uses one.
     dialect = {"format": "xlsx", "delimiter": ",", "bom": "yes"}
     blocks = partial(_blocks, content.name, found, header_line, len(columns))
-    return Table(content.name, digest, columns, dialect, blocks)
+    return Table(content.name, digest, columns, dialect, blocks, data_lines)
 
 
 def _header(name: str, sheet: CalamineSheet) -> tuple[int, list[str]]:
     """Return the first row that is not blank, and its number."""
     for number, cells in enumerate(sheet.iter_rows(), start=1):
-        columns = list(map(_text, cells))
+        columns = [restored(_text(cell)) for cell in cells]
         if any(map(str.strip, columns)):
+            check_pasted(name, number, columns, DELIMITERS)
             return number, columns
     raise no_header(name)
 
@@ -72,7 +77,10 @@ def _header(name: str, sheet: CalamineSheet) -> tuple[int, list[str]]:
 def _blocks(name: str, sheet: CalamineSheet, header_line: int, width: int) -> Iterator[Block]:
     numbered = islice(enumerate(sheet.iter_rows(), start=1), header_line, None)
     while taken := list(islice(numbered, BLOCK_ROWS)):
-        rows = [list(map(_text, cells)) for _, cells in taken]
+        rows = restored_rows([list(map(_text, cells)) for _, cells in taken])
+        for (number, _), row in zip(taken, rows, strict=True):
+            if "\n" in "".join(row):
+                check_pasted(name, number, row, DELIMITERS)
         yield check_cells(name, fitted([number for number, _ in taken], rows, width))
 
 
