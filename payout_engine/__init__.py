@@ -18,9 +18,10 @@ from payout_engine.errors import (
     UserError,
 )
 from payout_engine.lifecycle import State
-from payout_engine.model import Audit, Choice, Decision, Outcome, Payout, Run
+from payout_engine.model import Choice, Decision, Outcome, Payout, Run
 from payout_engine.payments import PaymentStream
 from payout_engine.pipeline.payment import Ending
+from payout_engine.proof import Audit
 from payout_engine.settings import Settings, load_settings
 from payout_engine.submission import Submission
 from payout_engine.summary import Exit, Summary, summarize

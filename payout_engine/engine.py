@@ -30,7 +30,7 @@ from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.judging import Judging
 from payout_engine.leasing import Rights, holder, leases, patiently, require_same_keys, rights
 from payout_engine.lifecycle import ATTENTION, State
-from payout_engine.model import Audit, Decision, Entry, Outcome, Payout, Run, RunState, Step, Tally
+from payout_engine.model import Decision, Entry, Outcome, Payout, Run, RunState, Step, Tally
 from payout_engine.payments import PaymentStream, alone
 from payout_engine.pipeline.brakes import CANARY_SIZE_NOTE
 from payout_engine.pipeline.deliver import delivering
@@ -42,6 +42,7 @@ from payout_engine.pipeline.payment import Payment
 from payout_engine.pipeline.repeats import hold_repeats
 from payout_engine.pipeline.results import ResultFiles, write_results
 from payout_engine.ports import Journal
+from payout_engine.proof import Audit
 from payout_engine.settings import SANDBOX_JOURNAL, Settings, load_settings
 from payout_engine.sinks import open_sink
 from payout_engine.steering import over_limits, refuse

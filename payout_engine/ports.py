@@ -15,7 +15,6 @@ import msgspec
 
 from payout_engine.lifecycle import State
 from payout_engine.model import (
-    Audit,
     Balance,
     Block,
     Chunk,
@@ -37,6 +36,7 @@ from payout_engine.model import (
     Step,
     Tally,
 )
+from payout_engine.proof import Audit
 from payout_engine.traits import Traits
 
 # --------------------------------------------------------------------------------------------------------- providers

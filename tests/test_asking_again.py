@@ -103,7 +103,7 @@ class Scene:
 
     async def pay(self, policy: FollowPolicy = POLICY, **changes: Any) -> Ending:
         """Pay the run once, or go on with it."""
-        options: dict[str, Any] = {"follow_for_seconds": 3600.0, "send": True, "resumed": False, **changes}
+        options: dict[str, Any] = {"follow_for_seconds": 3600.0, "send": True, **changes}
         payers = {"bf": Payer("bf", self.provider, Pace(self.provider.traits.calls_per_second))}
         self.payment = Payment(
             self.journal, "run", payers, policy, publish=self._listen, tell=self.told.append, **options

@@ -224,7 +224,7 @@ def test_the_watched_one_is_made_as_simulations_make_theirs() -> None:
         async with anyio.create_task_group() as tasks:
             bank = Bank(random.Random(2), wire_traits(TRAITS), {}, tasks, told.append)
             bank.balances_minor["orange_bf"] = 5_000
-            witness = Witness(None, told.append, violated.append)  # type: ignore[arg-type]
+            witness = Witness(told.append, violated.append)
             provider: Provider
             for kind in (WatchedProvider, WiredProvider):
                 provider = kind("bf", bank, witness, "", Fuse())

@@ -15,8 +15,9 @@ from payout_engine.errors import UserError
 from payout_engine.journal.deciding import PROBLEMS_SHOWN, refused
 from payout_engine.journal.log import INTENT
 from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Decision, Entry, Finding, Run, Step, mask, masked
+from payout_engine.model import Choice, Decision, Entry, Run, Step, mask, masked
 from payout_engine.money import format_amount
+from payout_engine.proof import Finding
 from payout_engine.reasons import REPEATED
 from payout_engine.sources import open_source
 from payout_engine.summary import Exit

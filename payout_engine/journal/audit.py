@@ -19,7 +19,6 @@ from payout_engine.journal.steering import ASKED
 from payout_engine.lifecycle import MOVES, STATES_BY_LETTER, State
 from payout_engine.model import (
     REJECTED_LANE,
-    Finding,
     Lane,
     Payout,
     Receipt,
@@ -29,6 +28,7 @@ from payout_engine.model import (
     Step,
     Tally,
 )
+from payout_engine.proof import Finding
 
 Arrows = frozenset[tuple[State, State]]
 

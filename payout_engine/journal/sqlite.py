@@ -30,7 +30,6 @@ from payout_engine.journal.writer import Need, ThreadWriter, Work, Writer
 from payout_engine.lifecycle import State
 from payout_engine.limits import BLOCK_ROWS
 from payout_engine.model import (
-    Audit,
     Chunk,
     Decision,
     Dispatch,
@@ -50,6 +49,7 @@ from payout_engine.model import (
     Tally,
 )
 from payout_engine.ports import Applied, Mark, ReadyChunk
+from payout_engine.proof import Audit
 from payout_engine.traits import Traits
 
 T = TypeVar("T")

@@ -39,7 +39,8 @@ from payout_engine.journal.glance import snapshot, tallies
 from payout_engine.journal.intake import chained_payouts, sealed_facts
 from payout_engine.journal.keyring import Keyring
 from payout_engine.journal.keys import chunk_range, split_position
-from payout_engine.model import REJECTED_LANE, Audit, Finding, Lane, RunState
+from payout_engine.model import REJECTED_LANE, Lane, RunState
+from payout_engine.proof import Audit, Finding
 
 UNPROVABLE = (
     "The journal itself cannot show whether it is an older copy, whether the end of its log was cut off together with "
