@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import stat
 import sys
 import threading
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from io import BufferedReader
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,9 @@ from reading import INPUTS, read, refusal
 from payout_engine.errors import InputError
 from payout_engine.model import Payout
 from payout_engine.sources import open_source, payouts_source
+from payout_engine.sources._content import Content
 from payout_engine.sources.payouts import COLUMNS
+from payout_engine.sources.xlsx import open_workbook
 
 # ------------------------------------------------------------------------------------------------------------- JSONL
 
@@ -156,6 +161,34 @@ async def test_a_stray_cell_at_the_end_of_the_sheet_is_refused_and_does_not_end_
     """Its reader would reserve half a terabyte and abort."""
     far = '<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>1</v></c></row>'
     assert "far outside the table" in await refusal(workbook(tmp_path / "far.xlsx", {"S": far}))
+
+
+async def test_a_workbook_that_is_replaced_while_it_is_loaded_is_not_taken_for_the_other(tmp_path: Path) -> None:
+    """The digest is of the bytes that are paid, whichever those are, or the file is refused."""
+    sheets: list[dict[str, str | list[list[Any]]]] = [
+        {"S": [["phone", "amount"], [f"7012345{number}", 1000]]} for number in (6, 7)
+    ]
+    files = [workbook(tmp_path / f"{number}.xlsx", sheet) for number, sheet in enumerate(sheets)]
+    for replaced_at in range(1, 6):
+        opened = count()
+        name = Path(shutil.copy(files[0], tmp_path / "pay.xlsx"))
+
+        def opener(opened: Iterator[int] = opened, name: Path = name, replaced_at: int = replaced_at) -> BufferedReader:
+            if next(opened) == replaced_at:
+                os.utime(files[1], ns=(0, name.stat().st_mtime_ns))
+                shutil.copy2(files[1], tmp_path / "new.xlsx")
+                (tmp_path / "new.xlsx").replace(name)
+            return name.open("rb")
+
+        content = Content("pay.xlsx", opener)
+        try:
+            source = open_workbook(content)
+            rows = [row async for block in source.blocks() for row in block.rows]
+        except InputError as refused:
+            assert "changed while it was being read" in str(refused)
+            continue
+        number = int(rows[0][0][-1]) - 6
+        assert source.digest == hashlib.sha256(files[number].read_bytes()).hexdigest(), replaced_at
 
 
 async def test_workbooks_without_payouts_are_refused(tmp_path: Path) -> None:
