@@ -66,7 +66,17 @@ WORKBOOK_UNPACKED_BYTES_MAX = 2 * 1024 * 1024 * 1024
 """What a spreadsheet may grow to when unpacked: a sheet full to its last row stays below, an archive bomb does not."""
 
 WORKBOOK_CELLS_MAX = 30_000_000
-"""Rows times columns of one sheet: its reader reserves about 30 bytes for each, also for the empty ones between."""
+"""Rows times columns of one sheet: its reader takes about 30 bytes for each, also for the empty ones between, and 40
+more for each that is filled while it reads."""
+
+WORKBOOK_TEXT_BYTES_MAX = 512 * 1024 * 1024
+"""The text of one sheet's cells, counted for each cell that shares it: a sheet full to its last row stays below."""
+
+WORKBOOK_TAGS_MAX = 30_000_000
+"""Begins and ends of elements in a sheet that has to be counted one by one, at a second for each million."""
+
+WORKBOOK_PIECE_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes of a spreadsheet without any mark-up: no spreadsheet program writes a text of over 32,767 characters."""
 
 SCAN_BYTES = 1024 * 1024
 """Bytes read at a time where a file is hashed, checked or copied."""

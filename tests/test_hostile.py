@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import openpyxl
 import orjson
 import pyarrow
 import pyarrow.parquet
@@ -290,6 +291,125 @@ def test_a_small_spreadsheet_that_claims_many_cells_is_refused(tmp_path: Path, n
     assert done.returncode == 2, (done.returncode, done.stderr[-600:])
     assert done.stderr.count(b"Error:") == 1 and b"Traceback" not in done.stderr
     assert name.encode() in done.stderr
+
+
+SHARED_CELLS = '<row><c t="s"><v>0</v></c></row>'
+LONG = "x" * 10_000
+BOMBS = {
+    "cells without a place": (("<row>", "<c/>" * 1_000_000, 31, "</row>"), ""),
+    "numbers without a place": (("<row>", "<c><v>1</v></c>" * 1_000_000, 8, "</row>"), ""),
+    "one long row and many short ones": (
+        ("<row>" + "<c><v>1</v></c>" * 6_000, "</row><row><c><v>1</v></c>", 6_000, "</row>"),
+        "",
+    ),
+    "one place many times": (("<row>", '<c r="A1"/>' * 1_000_000, 31, "</row>"), ""),
+    "one long text": (('<row><c r="A1" t="inlineStr"><is><t>', LONG, 500, "</t></is></c></row>"), ""),
+    "one long shared text": ((SHARED_CELLS, "", 0, ""), f"<si><t>{LONG * 500}</t></si>"),
+    "a text shared by many": (("", SHARED_CELLS, 60_000, ""), f"<si><t>{LONG}</t></si>"),
+    "a text shared by many places": (
+        ("<row>", '<c r="A1" t="s"><v>0</v></c>', 60_000, "</row>"),
+        f"<si><t>{LONG}</t></si>",
+    ),
+    "a text in pieces": (("", SHARED_CELLS, 600, ""), f"<si>{f'<r><t>{LONG}</t></r>' * 100}</si>"),
+    "a text that looks like tags": (("", SHARED_CELLS, 600, ""), f"<si><t><![CDATA[{'<si>' * 250_000}]]></t></si>"),
+    "names with a prefix": (
+        ("", SHARED_CELLS, 60_000, ""),
+        f'<x:si xmlns:x="{NAMESPACE}/spreadsheetml/2006/main"><x:t>{LONG}</x:t></x:si>',
+    ),
+}
+"""A sheet (its begin, what is repeated, how often, its end), and the texts that its cells share."""
+
+READ = (
+    "import sys, anyio\n"
+    "from pathlib import Path\n"
+    "from payout_engine.errors import InputError\n"
+    "from payout_engine.sources import open_source\n"
+    "async def main():\n"
+    "    try: [block async for block in (await open_source(sys.argv[1])).blocks()]\n"
+    "    except InputError as error: print(error)\n"
+    "anyio.run(main)\n"
+    "status = Path('/proc/self/status').read_text()\n"
+    "print(int(status.partition('VmHWM:')[2].split()[0]) // 1024)\n"
+)
+"""Reads a file in a process of its own; prints why it was refused, and how many MB the process took at most."""
+TAKEN_MB_MAX = 150
+
+
+def bomb(path: Path, sheet: tuple[str, str, int, str], shared: str) -> None:
+    """Write a workbook piece by piece, so that the test needs no more memory than it allows."""
+    begin, repeated, times, end = sheet
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, text in workbook_parts([]).items():
+            if not name.endswith("sheet1.xml"):
+                target = f'<Relationship Id="r2" Type="{NAMESPACE}/officeDocument/2006/relationships/sharedStrings" '
+                named = f'{target}Target="sharedStrings.xml"/></Relationships>'
+                archive.writestr(name, text.replace("</Relationships>", named) if name.startswith("xl/_rels") else text)
+                continue
+            head, tail = text.split("</sheetData>")
+            with archive.open(name, "w") as part:
+                part.write((head + begin).encode())
+                for _ in range(times):
+                    part.write(repeated.encode())
+                part.write(f"{end}</sheetData>{tail}".encode())
+        main = f'xmlns="{NAMESPACE}/spreadsheetml/2006/main"'
+        archive.writestr("xl/sharedStrings.xml", f"<sst {main}>{shared}</sst>")
+
+
+def taken(path: Path) -> tuple[str, int]:
+    """Read a file elsewhere; return why it was refused, and the megabytes it took."""
+    done = subprocess.run(
+        [*command()[:1], "-c", READ, str(path)], env=ENVIRONMENT, capture_output=True, timeout=55, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()[-600:]
+    *words, megabytes = done.stdout.decode().splitlines()
+    return " ".join(words), int(megabytes)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_workbook_that_would_fill_the_memory_is_refused_before_it_is_loaded(tmp_path: Path, name: str) -> None:
+    """However it comes to its size: with a sentence, and in little memory itself."""
+    bomb(tmp_path / "bomb.xlsx", *BOMBS[name])
+    words, megabytes = taken(tmp_path / "bomb.xlsx")
+    assert "too large for a spreadsheet reader" in words and words.endswith("Save the sheet as CSV."), words
+    assert megabytes < TAKEN_MB_MAX
+
+
+def test_a_text_that_a_sheet_repeats_is_counted_as_often(tmp_path: Path) -> None:
+    """An OpenDocument row that says it is there a thousand times, with a long text a hundred times."""
+    part = ODS_CELL.format(REPEATED_COLUMNS.format(100)).replace("phone", LONG)
+    data = open_document(f'<table:table table:name="S">{HEAD}{repeated(part, 1_000)}</table:table>')
+    (tmp_path / "bomb.ods").write_bytes(data)
+    words, megabytes = taken(tmp_path / "bomb.ods")
+    assert "too large for a spreadsheet reader" in words and megabytes < TAKEN_MB_MAX
+
+
+def test_an_archive_that_lies_about_its_sizes_is_measured(tmp_path: Path) -> None:
+    """What a part says of itself is smaller than what it unpacks to."""
+    path = tmp_path / "bomb.xlsx"
+    bomb(path, *BOMBS["one long text"])
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("xl/worksheets/sheet1.xml").file_size
+    lying = path.read_bytes().replace(size.to_bytes(4, "little"), (1_000).to_bytes(4, "little"))
+    path.write_bytes(lying)
+    words, megabytes = taken(path)
+    assert "too large for a spreadsheet reader" in words and megabytes < TAKEN_MB_MAX
+
+
+async def test_workbooks_as_people_have_them_are_not_too_large(tmp_path: Path) -> None:
+    """Thousands of rows with and without places, texts that all share, one long note, a picture beside the sheet."""
+    rows = [["phone", "amount", "note"], *([f"7{number:07}", "500", "N'Guessan"] for number in range(3_000))]
+    data = workbook(rows)
+    (tmp_path / "pay.xlsx").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "pay.xlsx", "a") as archive:
+        archive.writestr("xl/media/image1.png", os.urandom(3_000_000))
+        archive.writestr("xl/charts/chart1.xml", "<c:chart xmlns:c='c'/>")
+    assert len((await read(tmp_path / "pay.xlsx")).rows) == 3_000
+    book = openpyxl.Workbook()
+    for row in [*rows, ["70123456", "500", "x" * 9_000]]:
+        book.active.append(row)
+    book.save(tmp_path / "shared.xlsx")
+    found = await read(tmp_path / "shared.xlsx")
+    assert len(found.rows) == 3_001 and found.rows[-1][2] == "x" * 9_000
 
 
 @pytest.mark.parametrize("place", ["xl/worksheets/sheet1.xml", "xl/sharedStrings.xml", "docProps/thumbnail.jpeg"])

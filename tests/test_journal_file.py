@@ -23,7 +23,7 @@ from payout_engine.errors import (
 )
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.journal.keys import chunk_range, position_range
-from payout_engine.journal.schema import MIGRATIONS
+from payout_engine.journal.schema import CHECKPOINT_PAGES, MIGRATIONS, connect
 from payout_engine.lifecycle import BIRTHS, LETTERS, MOVES, State
 from payout_engine.model import Problem, Receipt, RepeatKind
 from payout_engine.testing.journal_lines import (
@@ -132,6 +132,29 @@ async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
     with apsw.Connection(str(path)) as db:
         assert db.execute("SELECT name FROM sqlite_schema ORDER BY name").fetchall() == complete
         assert db.pragma("user_version") == len(MIGRATIONS)
+
+
+async def test_the_settings_of_a_connection_hold(tmp_path: Path) -> None:
+    """What is durable is synced, a throw-away journal is not, and the log beside the file is not read too often."""
+    wanted = {"payouts.db": ("wal", 2, CHECKPOINT_PAGES), "plan.db": ("memory", 0, 1000)}
+    for name, (mode, synchronous, pages) in wanted.items():
+        db = connect(tmp_path / name, sandbox=False, scratch=name == "plan.db", earlier=None)
+        found = db.pragma("journal_mode"), db.pragma("synchronous"), db.pragma("wal_autocheckpoint")
+        assert found == (mode, synchronous, pages)
+        db.close()
+
+
+async def test_opening_a_journal_twice_keeps_its_locks(path: Path) -> None:
+    """Two engines of one process may have one journal open: neither lets go of what the other holds."""
+    async with SqliteJournal.open(path) as one:
+        await approved(one, "run", chunk([1]))
+        async with SqliteJournal.open(path):
+            pass
+        # Were the locks gone, another process would take itself for the last one and remove the write-ahead log.
+        code = "import apsw, sys; db = apsw.Connection(sys.argv[1]); db.execute('select * from runs').fetchall()"
+        subprocess.run([sys.executable, "-c", f"{code}; db.close()", str(path)], check=True)
+        assert path.with_name(f"{path.name}-wal").exists()
+        await approved(one, "again", chunk([2]))
 
 
 async def test_a_file_that_is_no_journal_is_refused(path: Path) -> None:

@@ -317,6 +317,24 @@ def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
         EventLog(tmp_path / "missing" / "events.jsonl")
 
 
+async def test_nothing_is_written_through_a_link(journal: Journal, tmp_path: Path) -> None:
+    """Events refuse it, and say so; the other files take its place. Where it leads, not a byte is changed."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    for content in ("", '{"seq":1,"more":0,"run_id":"one"}\n'):
+        elsewhere.write_text(content)
+        for target in (elsewhere, tmp_path / "missing"):
+            (out / "events.jsonl").symlink_to(target)
+            with pytest.raises(SinkError, match=r"events\.jsonl is a link.*Remove it"):
+                EventLog(out / "events.jsonl")
+            (out / "events.jsonl").unlink()
+    for name in ("results.csv", "failed.csv", "rejected.csv", "attention.csv", "summary.json"):
+        (out / name).symlink_to(elsewhere)
+    await results(journal, await settled(journal, a_run()), out)
+    assert elsewhere.read_text() == content and not (tmp_path / "missing").exists()
+    assert len(list(out.iterdir())) == 5 and not any(path.is_symlink() for path in out.iterdir())
+
+
 def test_a_full_disk_leaves_the_file_as_it_was() -> None:
     """A write that fails is a sink's error."""
     with pytest.raises(SinkError, match="cannot be written"), EventLog(Path("/dev/full")) as log:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import stat
 import sys
 import threading
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from io import BufferedReader
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,9 @@ from reading import INPUTS, read, refusal
 from payout_engine.errors import InputError
 from payout_engine.model import Payout
 from payout_engine.sources import open_source, payouts_source
+from payout_engine.sources._content import Content
 from payout_engine.sources.payouts import COLUMNS
+from payout_engine.sources.xlsx import open_workbook
 
 # ------------------------------------------------------------------------------------------------------------- JSONL
 
@@ -158,6 +163,46 @@ async def test_a_stray_cell_at_the_end_of_the_sheet_is_refused_and_does_not_end_
     assert "far outside the table" in await refusal(workbook(tmp_path / "far.xlsx", {"S": far}))
 
 
+async def test_swallowed_lines_are_found_also_when_the_file_was_saved_as_a_workbook(tmp_path: Path) -> None:
+    """A spreadsheet reads two stray quotation marks as a CSV reader does; a note with a comma or a phone is lawful."""
+    header = ["reference", "name", "phone", "amount"]
+    for separator in ",;\t|":
+        cell = "Awa,54000001,1001\nR2,Ali,54000002,1002\nR4,Dao".replace(",", separator)
+        path = workbook(tmp_path / "stray.xlsx", {"S": [header, ["R1", cell, 54000014, 1004]]})
+        assert "line 2: one cell holds what looks like several lines" in await refusal(path)
+    for cell in ("Rue 5, Secteur 12\nOuaga, BF, Afrique", "Awa\ntel. 54000001", "12\n13\n14"):
+        path = workbook(tmp_path / "lawful.xlsx", {"S": [header, ["R1", cell, 54000014, 1004]]})
+        assert (await read(path)).rows == [["R1", cell, "54000014", "1004"]]
+
+
+async def test_a_workbook_that_is_replaced_while_it_is_loaded_is_not_taken_for_the_other(tmp_path: Path) -> None:
+    """The digest is of the bytes that are paid, whichever those are, or the file is refused."""
+    sheets: list[dict[str, str | list[list[Any]]]] = [
+        {"S": [["phone", "amount"], [f"7012345{number}", 1000]]} for number in (6, 7)
+    ]
+    files = [workbook(tmp_path / f"{number}.xlsx", sheet) for number, sheet in enumerate(sheets)]
+    for replaced_at in range(1, 6):
+        opened = count()
+        name = Path(shutil.copy(files[0], tmp_path / "pay.xlsx"))
+
+        def opener(opened: Iterator[int] = opened, name: Path = name, replaced_at: int = replaced_at) -> BufferedReader:
+            if next(opened) == replaced_at:
+                os.utime(files[1], ns=(0, name.stat().st_mtime_ns))
+                shutil.copy2(files[1], tmp_path / "new.xlsx")
+                (tmp_path / "new.xlsx").replace(name)
+            return name.open("rb")
+
+        content = Content("pay.xlsx", opener)
+        try:
+            source = open_workbook(content)
+            rows = [row async for block in source.blocks() for row in block.rows]
+        except InputError as refused:
+            assert "changed while it was being read" in str(refused)
+            continue
+        number = int(rows[0][0][-1]) - 6
+        assert source.digest == hashlib.sha256(files[number].read_bytes()).hexdigest(), replaced_at
+
+
 async def test_workbooks_without_payouts_are_refused(tmp_path: Path) -> None:
     """Empty, header only, and what is no workbook at all."""
     assert "no sheet with data" in await refusal(workbook(tmp_path / "empty.xlsx", {"S": []}))
@@ -203,6 +248,20 @@ async def test_parquet_numbers_are_exact(tmp_path: Path) -> None:
         ["22670123456", "10.50", "22670123456", "12.3", "a", "true", "[1,2]"],
         ["1", "3.00", "12.5", "2.267012E+10", "b", "false", "[]"],
     ]
+
+
+async def test_what_none_of_our_files_could_hold_makes_a_line_unreadable(tmp_path: Path) -> None:
+    """A NUL in a cell refuses its line, spelt out for people; the others are read. In a header it refuses the file."""
+    path = tmp_path / "nul.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"phone": ["70123456", "7\0"], "amount": ["1", "2"]}), path)
+    found = await read(path)
+    assert found.rows == [["70123456", "1"], ["7\\x00", "2"]]
+    assert found.unreadable == {2: "it holds a NUL or half a character"}
+    pyarrow.parquet.write_table(pyarrow.table({"phone\0": ["70123456"], "amount": ["1"]}), path)
+    assert "the name of column 1 holds a NUL" in await refusal(path)
+    payouts = [Payout("A", 1, phone="7", name="\ud800"), Payout("B", 2, phone="8")]
+    (block,) = [block async for block in payouts_source(payouts, "payroll").blocks()]
+    assert list(block.unreadable) == [1]
 
 
 async def test_parquet_without_rows_or_meaning_is_refused(tmp_path: Path) -> None:

@@ -147,18 +147,29 @@ def _reader(path: Path, mode: str) -> apsw.Connection:
 
 
 def _make_private(path: Path) -> None:
-    """Create the file readable by its owner alone: it holds phone numbers. SQLite's side files follow it."""
+    """Create the file readable by its owner alone: it holds phone numbers. SQLite's side files follow it.
+
+    A file that is there is not opened: closing it would let go of the locks that another connection of this process
+    holds on it.
+    """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise JournalError(f"The journal {path} is a folder. Name a file with --journal.") from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise _unwritable(path, "Permission denied") from None
     except FileNotFoundError:
         raise JournalError(f"The folder of the journal {path} does not exist. Make it, or name another file.") from None
-    except IsADirectoryError:
-        raise JournalError(f"The journal {path} is a folder. Name a file with --journal.") from None
     except OSError as error:
-        raise JournalFullError(
-            f"The journal {path} cannot be written ({error.strerror}). Make room on the disk, or make the file and its "
-            "folder writable, and run the same command again."
-        ) from None
+        raise _unwritable(path, error.strerror or str(error)) from None
+
+
+def _unwritable(path: Path, why: str) -> JournalFullError:
+    return JournalFullError(
+        f"The journal {path} cannot be written ({why}). Make room on the disk, or make the file and its folder "
+        "writable, and run the same command again."
+    )
 
 
 def _prepare(connection: apsw.Connection, path: Path, *, sandbox: bool, scratch: bool) -> None:
@@ -170,12 +181,13 @@ def _prepare(connection: apsw.Connection, path: Path, *, sandbox: bool, scratch:
     if connection.readonly("main"):
         raise JournalFullError(f"The journal {path} is read-only. Make it writable and run the same command again.")
     _recognise(connection, "main", path)
+    # Read to the end: statements behind one that returns a row are only carried out when its row was read.
     if scratch:
-        connection.execute("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF").fetchall()
     else:
         connection.execute(
             f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
-        )
+        ).fetchall()
     _bring_up_to_date(connection, sandbox=sandbox)
     _check_sandbox(connection, "main", path, sandbox=sandbox)
 

@@ -26,6 +26,9 @@ from payout_engine.ports import Journal
 _TAIL_BYTES = 64 * 1024
 """Bytes read at a time from the end: the file is opened often, and its last lines are there."""
 
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+"""Whoever can put a link into a folder must not choose which of the user's files we add to."""
+
 _OURS = b'{"seq":'
 """How every event begins."""
 
@@ -54,11 +57,15 @@ class EventLog:
         """Open or create the file (mode 0600) and remove an entry that a crash has cut.
 
         Raises:
-            SinkError: it cannot be written, or is something else than an event file.
+            SinkError: it cannot be written, is a link, or is something else than an event file.
         """
         self.path = path
         with told_as_sink_error(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            if path.is_symlink():
+                raise SinkError(
+                    f"{path} is a link, through which nothing is written. Remove it, or choose another folder."
+                )
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINKS, 0o600)
         try:
             last = self._mended()
         except BaseException:

@@ -130,7 +130,8 @@ def open_ledger(path: Path | None, schema: str) -> apsw.Connection:
         path.touch(mode=0o600)  # It holds phone numbers, as the journal beside it does.
     connection = apsw.Connection(":memory:" if path is None else str(path))
     connection.set_busy_timeout(5_000)
-    connection.execute("pragma journal_mode = wal; pragma synchronous = normal")
+    # Read to the end: the second statement is only carried out when the row of the first was read.
+    connection.execute("pragma journal_mode = wal; pragma synchronous = normal").fetchall()
     connection.execute(schema)
     return connection
 

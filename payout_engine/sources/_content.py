@@ -147,9 +147,9 @@ def _again(descriptor: int) -> BufferedReader:
     return os.fdopen(copy, "rb")
 
 
-def _stamp(file: BufferedReader) -> tuple[int, int]:
+def _stamp(file: BufferedReader) -> tuple[int, int, int]:
     status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _nothing() -> None:

@@ -8,35 +8,25 @@ refuse. A workbook is loaded whole, so its size is bounded before that.
 from __future__ import annotations
 
 import datetime
-import re
 import zipfile
 from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
+from io import BytesIO
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any
 
 from python_calamine import CalamineSheet, CalamineWorkbook, SheetVisibleEnum
 
 from payout_engine.cells import restored, restored_rows
 from payout_engine.errors import InputError
-from payout_engine.limits import (
-    BLOCK_ROWS,
-    SCAN_BYTES,
-    WORKBOOK_BYTES_MAX,
-    WORKBOOK_CELLS_MAX,
-    WORKBOOK_UNPACKED_BYTES_MAX,
-)
+from payout_engine.limits import BLOCK_ROWS, WORKBOOK_BYTES_MAX
 from payout_engine.model import Block
 from payout_engine.sources._content import Content
 from payout_engine.sources._swallowed import check_pasted
 from payout_engine.sources._table import Table, check_cells, check_header, fitted, no_header, no_lines, number_text
+from payout_engine.sources._workbook_size import check_workbook_size, too_large
 from payout_engine.sources.csv import DELIMITERS
-
-_COLUMN = re.compile(rb"""r=["']([A-Za-z]{1,9})[0-9]""")
-_ROW = re.compile(rb"""r=["'][A-Za-z]{0,9}([0-9]{1,20})""")
-_BLANKS = b" \t\r\n"  # XML allows any number of them around the equals sign; without them the patterns are complete
-_OVERLAP_BYTES = 128  # longer than what the two patterns match, so that the end of a block hides nothing
 
 
 def open_workbook(content: Content, sheet: str | None = None) -> Table:
@@ -49,10 +39,12 @@ def open_workbook(content: Content, sheet: str | None = None) -> Table:
     Raises:
         InputError: it is no workbook, is too large, has no such sheet, several that could be meant, or no table in it.
     """
-    _check_size(content)
-    found, named = _sheet(content, sheet)
-    # Two sheets of one workbook are two payout files, so the name takes part where there is a choice.
-    digest = sha256(f"{content.digest()}|{named}".encode()).hexdigest() if named else content.digest()
+    data = _loaded(content)
+    found, named = _sheet(content, data, sheet)
+    digest = sha256(data).hexdigest()
+    if named:
+        # Two sheets of one workbook are two payout files, so the name takes part where there is a choice.
+        digest = sha256(f"{digest}|{named}".encode()).hexdigest()
     header_line, columns = _header(content.name, found)
     check_header(content.name, header_line, columns)
     data_lines = 0 if found.end is None else found.end[0] + 1 - header_line
@@ -84,17 +76,16 @@ def _blocks(name: str, sheet: CalamineSheet, header_line: int, width: int) -> It
         yield check_cells(name, fitted([number for number, _ in taken], rows, width))
 
 
-def _sheet(content: Content, sheet: str | None) -> tuple[CalamineSheet, str]:
-    with content.open() as file:
-        try:
-            return _chosen(content.name, CalamineWorkbook.from_filelike(file), sheet)
-        except InputError:
-            raise
-        except BaseException as error:
-            # calamine is Rust: what it did not foresee arrives as a PanicException, which is no Exception.
-            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-                raise _unusable(content, error) from error
-            raise
+def _sheet(content: Content, data: bytes, sheet: str | None) -> tuple[CalamineSheet, str]:
+    try:
+        return _chosen(content.name, CalamineWorkbook.from_filelike(BytesIO(data)), sheet)
+    except InputError:
+        raise
+    except BaseException as error:
+        # calamine is Rust: what it did not foresee arrives as a PanicException, which is no Exception.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise _unusable(content, error) from error
+        raise
 
 
 def _chosen(name: str, workbook: CalamineWorkbook, sheet: str | None) -> tuple[CalamineSheet, str]:
@@ -123,56 +114,26 @@ def _unusable(content: Content, error: BaseException) -> InputError:
     return InputError(f"{content.name} cannot be read as a spreadsheet{seems}. Save it again as XLSX or as CSV UTF-8.")
 
 
-def _check_size(content: Content) -> None:
-    """Refuse a workbook that would not fit in memory, before it is loaded."""
-    if content.size_bytes > WORKBOOK_BYTES_MAX:
-        raise _too_large(content.name, f"over {WORKBOOK_BYTES_MAX // 1024**2} MB")
+def _loaded(content: Content) -> bytes:
+    """Return the bytes of a workbook that will fit in memory. All that follows is done with these bytes.
+
+    Raises:
+        InputError: it is too large, or was written to meanwhile.
+    """
     with content.open() as file:
-        if not zipfile.is_zipfile(file):
-            return
+        data = file.read(WORKBOOK_BYTES_MAX + 1)
+    if len(data) > WORKBOOK_BYTES_MAX:
+        raise too_large(content.name, f"over {WORKBOOK_BYTES_MAX // 1024**2} MB")
+    content.must_be_unchanged()
+    if zipfile.is_zipfile(BytesIO(data)):
         try:
-            _check_parts(content.name, file)
+            check_workbook_size(content.name, BytesIO(data))
         except InputError:
             raise
         except Exception as error:
             # The standard library's reader of archives promises no closed list of what damage makes it raise.
             raise _unusable(content, error) from error
-
-
-def _check_parts(name: str, file: BinaryIO) -> None:
-    with zipfile.ZipFile(file) as archive:
-        if sum(part.file_size for part in archive.infolist()) > WORKBOOK_UNPACKED_BYTES_MAX:
-            raise _too_large(name, f"over {WORKBOOK_UNPACKED_BYTES_MAX // 1024**2} MB when unpacked")
-        for part in archive.infolist():
-            # Any part may be a sheet, whatever it is called.
-            with archive.open(part) as sheet:
-                if _area(sheet) > WORKBOOK_CELLS_MAX:
-                    raise _too_large(name, "one cell far outside the table, or more cells than memory should hold")
-
-
-def _area(sheet: Any) -> int:
-    """Return rows times columns of a sheet. Its reader reserves all of it, and one stray far cell ends the process."""
-    columns: set[bytes] = set()
-    rows = 0
-    kept = b""
-    while data := sheet.read(SCAN_BYTES):
-        block = kept + data.translate(None, _BLANKS)
-        columns.update(_COLUMN.findall(block))
-        rows = max(rows, max(map(int, _ROW.findall(block)), default=0))
-        kept = block[-_OVERLAP_BYTES:]
-    return rows * max(map(_column_number, columns), default=0)
-
-
-def _column_number(letters: bytes) -> int:
-    """Return 1 for A, 27 for AA."""
-    number = 0
-    for letter in letters.upper():
-        number = number * 26 + letter - ord("A") + 1
-    return number
-
-
-def _too_large(name: str, why: str) -> InputError:
-    return InputError(f"{name} is too large for a spreadsheet reader ({why}). Save the sheet as CSV.")
+    return data
 
 
 def _text(cell: Any) -> str:
