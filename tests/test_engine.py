@@ -374,7 +374,7 @@ async def test_an_account_that_is_gone_is_named(bank: Bank, engine_for: EngineFo
 async def test_a_journal_restored_from_a_copy_pays_nobody_again(
     bank: Bank, engine_for: EngineFor, tmp_path: Path
 ) -> None:
-    """Where a person says that it goes on: the provider is asked first, and the transfers that it shows hold the lines."""
+    """Where a person says that it goes on: the provider is asked first, and what it shows is held."""
     wanted = payouts(50)
     async with bank() as server:
         async with engine_for(server) as engine:

@@ -453,7 +453,7 @@ async def test_failed_lines_fed_back_hold_the_repeats_of_a_file_without_referenc
 async def test_a_cancelled_line_that_the_provider_shows_is_not_paid_again(
     bank: Bank, engine_with: EngineWith, tmp_path: Path
 ) -> None:
-    """An older copy, where nobody remembers the newer: what it withdraws was sent after all, and the retry asks first."""
+    """An older copy, where nobody remembers the newer: what it withdraws was sent, and the retry asks first."""
     wanted = payouts(20)
     async with bank() as server:
         async with engine_with(server) as engine:
