@@ -27,9 +27,9 @@ from payout_engine.remembered import Begun, Known, Remembered
 LOST_NOTE = "journal_lost"
 """The kind of the remarks that say who gave up which journal."""
 
-_LOST = (
-    "If it is lost for good, first compare with the provider's list of transfers, then say so, with the option "
-    "--journal-lost of run, resume or retry"
+_SAY_SO = (
+    "first compare with the provider's list of transfers, then say so, with the option --journal-lost of run, resume "
+    "or retry"
 )
 
 
@@ -189,12 +189,12 @@ def _gone(begun: Begun, missing: str) -> str:
     """Say which journal is missing, what it knew, and what to do."""
     remedy = (
         "Put it back, with all files beside it; if it was only moved, use it once where it is now: payout-engine runs"
-        " --journal PATH. "
+        " --journal PATH. If it is lost for good"
     )
     return (
         f"Nothing was sent: this file was begun as run {begun.run_id} ({begun.name}) on {text(begun.at)[:10]}, from "
         f"the same account, with the journal {begun.journal.path}, {missing}. Without that nobody knows who was paid. "
-        f"{'' if begun.lost else remedy}{_LOST}."
+        f"{'To pay these people all the same' if begun.lost else remedy}, {_SAY_SO}."
     )
 
 
@@ -212,7 +212,7 @@ async def _older(journal: Journal, path: Path, newer: Known) -> str:
         use = f"The newer one was used as {newer.path} and is no longer there: put it back, with all files beside it"
     return (
         f"Nothing was sent: the journal {path} {which}. Its log ends with {here}; the newer one had come to {there}, "
-        f"and this one does not know what was sent since. {use}. {_LOST}."
+        f"and this one does not know what was sent since. {use}. If it is lost for good, {_SAY_SO}."
     )
 
 
