@@ -119,6 +119,8 @@ class _Page:
         self._pending[index] = receipt
         if receipt.state is State.READY:
             self._absent.add(index)
+        else:
+            self._absent.discard(index)
         if (before.state, before.provider_reference) != (receipt.state, receipt.provider_reference):
             self.outcomes.append(rows.outcome_of(self._run_id, self._lane, self._payouts[index], receipt))
 
