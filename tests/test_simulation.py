@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import cast
 
 import anyio
+import apsw
 import msgspec
 import pytest
 
 from payout_engine import clock, retrying
-from payout_engine.journal import SqliteJournal
+from payout_engine.journal import SqliteJournal, intake
+from payout_engine.journal import payment as journal_payment
+from payout_engine.journal.ask import every, value
 from payout_engine.journal.changes import run_no
 from payout_engine.journal.keys import chunk_range
-from payout_engine.journal.writer import Need
+from payout_engine.journal.writer import Asked, Need, Writer
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Dispatch, Lane, Outcome, Query, Receipt, Request, Sighting
 from payout_engine.pipeline import payment
@@ -196,6 +199,51 @@ def test_a_planted_breach_of_a_persons_will_is_found(
     assert found is not None, f"{name} went unseen"
 
 
+def answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tell whoever waits that it is done when it is only about to be."""
+
+    def carry_out(writer: Writer, connection: apsw.Connection, group: list[Asked]) -> None:
+        need = max(asked.need for asked in group)
+        writer._begin(connection, need)
+        writer._answer([writer._attempt(connection, asked) for asked in group])
+        connection.execute("COMMIT")
+
+    monkeypatch.setattr(Writer, "_carry_out", carry_out)
+
+
+def recovers_only_whole_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the dispatches of parts of a chunk."""
+    unfinished, whole = "ended_at IS NULL AND", "ended_at IS NULL AND indexes IS NULL AND"
+    monkeypatch.setattr(
+        journal_payment, "every", lambda db, query, *rest: every(db, query.replace(unfinished, whole), *rest)
+    )
+
+
+def approves_without_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every run for one that was compared with all others."""
+    monkeypatch.setattr(
+        intake, "value", lambda db, query, *rest: 1 << 60 if "SELECT compared" in query else value(db, query, *rest)
+    )
+
+
+@pytest.mark.parametrize(
+    ("plant", "damage"),
+    [
+        (answers_before_the_commit, "is answered before it is committed"),
+        (recovers_only_whole_chunks, "was left sending"),
+        (approves_without_comparing, "PAID TWICE"),
+    ],
+    ids=lambda case: getattr(case, "__name__", ""),
+)
+def test_a_fault_planted_in_the_journal_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the journal's own code does wrong is seen: it is the code that pays, and no picture of it."""
+    plant(monkeypatch)
+    found = _first(lambda report: any(damage in violation for violation in report.violations))
+    assert found is not None, f"{plant.__name__} went unseen"
+
+
 def test_an_intent_that_comes_late_is_seen_before_it_does_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule itself is watched, at every send, and not only what comes of breaking it."""
     monkeypatch.setattr(payment, "Dispatcher", JournalsAfterSending)
@@ -246,6 +294,13 @@ def test_absence_proves_nothing_of_a_later_dispatch(follower: type[Follower], ex
             return await states(journal, "run")
 
     assert virtual_time.run(main()) == {1: expected}
+
+
+def test_progress_in_a_file_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody watches a screen nothing is written over, and the last line tells all."""
+    assert main(["--seeds", "1-3"]) == 0
+    told = capsys.readouterr().out
+    assert "\r" not in told and told.startswith("3 of 3 seeds in ") and told.count("\n") == 1
 
 
 def _first(wanted: Callable[[Report], bool]) -> Report | None:
