@@ -23,12 +23,12 @@ import msgspec
 import pytest
 
 from payout_engine import clock, retrying
-from payout_engine.journal import SqliteJournal, intake
+from payout_engine.journal import SqliteJournal, intake, steering
 from payout_engine.journal import payment as journal_payment
 from payout_engine.journal.ask import every, value
 from payout_engine.journal.changes import run_no
 from payout_engine.journal.keys import chunk_range
-from payout_engine.journal.writer import Asked, Need, Writer
+from payout_engine.journal.writer import Asked, Writer
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Dispatch, Lane, Outcome, Query, Receipt, Request, Sighting
 from payout_engine.pipeline import payment
@@ -140,15 +140,13 @@ class TrustsStaleAbsence(Follower):
         return sightings
 
 
-async def withdraw_what_is_unknown(
-    journal: SqliteJournal, run_id: str, request: Request, after: int, limit: int
+def withdraw_what_is_unknown(
+    db: apsw.Connection, run_id: str, request: Request, after: int, limit: int
 ) -> tuple[Sequence[Outcome], int]:
     """Take what is in doubt for what was never sent."""
-    doubtful = (
-        "UPDATE progress SET states = replace(replace(states, 's', 'r'), 'u', 'r') WHERE chunk_id BETWEEN ? AND ?"
-    )
-    await journal._writer.run(lambda db: db.execute(doubtful, chunk_range(run_no(db, run_id))).get, Need.WRITE)
-    return await withdraw(journal, run_id, request, after, limit)
+    ready = "UPDATE progress SET states = replace(replace(states, 's', 'r'), 'u', 'r') WHERE chunk_id BETWEEN ? AND ?"
+    db.execute(ready, chunk_range(run_no(db, run_id)))
+    return withdraw(db, run_id, request, after, limit)
 
 
 @asynccontextmanager
@@ -167,7 +165,7 @@ async def heed_nobody(paying: payment.Payment) -> None:
         await paying._journal.answer(paying._run_id, request.kind, False)
 
 
-withdraw = SqliteJournal.cancel
+withdraw = steering.cancel
 NOT_HEEDED = "meant to be sent after a (pause|cancellation) was heard"
 
 
@@ -182,7 +180,7 @@ def test_a_planted_fault_is_found(planted: type, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("owner", "name", "planted", "damage"),
     [
-        (SqliteJournal, "cancel", withdraw_what_is_unknown, "is cancelled, and the bank paid it"),
+        (steering, "cancel", withdraw_what_is_unknown, "is cancelled, and the bank paid it"),
         (SqliteJournal, "lease", share_the_lease, "two processes send for account .* at once"),
         (payment.Payment, "_send_canary", send_no_canary, "are out, and its canary of . was not well yet"),
         (payment.Payment, "_heed", heed_nobody, NOT_HEEDED),
