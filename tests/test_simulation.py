@@ -18,14 +18,18 @@ from pathlib import Path
 from typing import cast
 
 import anyio
+import apsw
 import msgspec
 import pytest
 
 from payout_engine import clock, retrying, steering
-from payout_engine.journal import SqliteJournal
+from payout_engine.journal import SqliteJournal, intake
+from payout_engine.journal import payment as journal_payment
+from payout_engine.journal import steering as journal_steering
+from payout_engine.journal.ask import every, value
 from payout_engine.journal.changes import run_no
 from payout_engine.journal.keys import chunk_range
-from payout_engine.journal.writer import Need
+from payout_engine.journal.writer import Asked, Writer
 from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Dispatch, Lane, Outcome, Query, Receipt, Request, RequestKind, Run, Sighting
 from payout_engine.pipeline import payment
@@ -138,15 +142,15 @@ class TrustsStaleAbsence(Follower):
         return sightings
 
 
-async def withdraw_what_is_unknown(
-    journal: SqliteJournal, run_id: str, request: Request, after: int, limit: int
+def withdraw_what_is_unknown(
+    db: apsw.Connection, run_id: str, request: Request, after: int, limit: int
 ) -> tuple[Sequence[Outcome], int]:
     """Take what is in doubt for what was never sent."""
-    doubtful = (
-        "UPDATE progress SET states = replace(replace(states, 's', 'r'), 'u', 'r') WHERE chunk_id BETWEEN ? AND ?"
-    )
-    await journal._writer.run(lambda db: db.execute(doubtful, chunk_range(run_no(db, run_id))).get, Need.WRITE)
-    return await withdraw(journal, run_id, request, after, limit)
+    ready = "UPDATE progress SET states = replace(replace(states, 's', 'r'), 'u', 'r') WHERE chunk_id BETWEEN ? AND ?"
+    db.execute(ready, chunk_range(run_no(db, run_id)))
+    with pytest.MonkeyPatch.context() as planted:
+        planted.setattr(journal_steering, "once_sent", lambda *_: set())
+        return withdraw(db, run_id, request, after, limit)
 
 
 @asynccontextmanager
@@ -173,7 +177,7 @@ async def heed_nobody(paying: payment.Payment) -> None:
         await paying._journal.answer(paying._run_id, request.kind, False)
 
 
-withdraw = SqliteJournal.cancel
+withdraw = journal_steering.cancel
 NOT_HEEDED = "meant to be sent after a (pause|cancellation) was heard"
 
 
@@ -188,7 +192,7 @@ def test_a_planted_fault_is_found(planted: type, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("owner", "name", "planted", "damage"),
     [
-        (SqliteJournal, "cancel", withdraw_what_is_unknown, "is cancelled, and the bank paid it"),
+        (journal_steering, "cancel", withdraw_what_is_unknown, "is cancelled, and the bank paid it"),
         (SqliteJournal, "lease", share_the_lease, "two processes send for account .* at once"),
         (payment.Payment, "_send_canary", send_no_canary, "are out, and its canary of . was not well yet"),
         (steering, "lift", say_it_passed, "was told to have passed, and it had not"),
@@ -204,6 +208,51 @@ def test_a_planted_breach_of_a_persons_will_is_found(
     monkeypatch.setattr(owner, name, planted)
     found = _first(lambda report: any(re.search(damage, violation) for violation in report.violations))
     assert found is not None, f"{name} went unseen"
+
+
+def answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tell whoever waits that it is done when it is only about to be."""
+
+    def carry_out(writer: Writer, connection: apsw.Connection, group: list[Asked]) -> None:
+        need = max(asked.need for asked in group)
+        writer._begin(connection, need)
+        writer._answer([writer._attempt(connection, asked) for asked in group])
+        connection.execute("COMMIT")
+
+    monkeypatch.setattr(Writer, "_carry_out", carry_out)
+
+
+def recovers_only_whole_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the dispatches of parts of a chunk."""
+    unfinished, whole = "ended_at IS NULL AND", "ended_at IS NULL AND indexes IS NULL AND"
+    monkeypatch.setattr(
+        journal_payment, "every", lambda db, query, *rest: every(db, query.replace(unfinished, whole), *rest)
+    )
+
+
+def approves_without_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every run for one that was compared with all others."""
+    monkeypatch.setattr(
+        intake, "value", lambda db, query, *rest: 1 << 60 if "SELECT compared" in query else value(db, query, *rest)
+    )
+
+
+@pytest.mark.parametrize(
+    ("plant", "damage"),
+    [
+        (answers_before_the_commit, "is answered before it is committed"),
+        (recovers_only_whole_chunks, "was left sending"),
+        (approves_without_comparing, "PAID TWICE"),
+    ],
+    ids=lambda case: getattr(case, "__name__", ""),
+)
+def test_a_fault_planted_in_the_journal_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the journal's own code does wrong is seen: it is the code that pays, and no picture of it."""
+    plant(monkeypatch)
+    found = _first(lambda report: any(damage in violation for violation in report.violations))
+    assert found is not None, f"{plant.__name__} went unseen"
 
 
 def test_an_intent_that_comes_late_is_seen_before_it_does_damage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,6 +305,13 @@ def test_absence_proves_nothing_of_a_later_dispatch(follower: type[Follower], ex
             return await states(journal, "run")
 
     assert virtual_time.run(main()) == {1: expected}
+
+
+def test_progress_in_a_file_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody watches a screen nothing is written over, and the last line tells all."""
+    assert main(["--seeds", "1-3"]) == 0
+    told = capsys.readouterr().out
+    assert "\r" not in told and told.startswith("3 of 3 seeds in ") and told.count("\n") == 1
 
 
 def _first(wanted: Callable[[Report], bool]) -> Report | None:

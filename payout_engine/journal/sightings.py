@@ -120,6 +120,8 @@ class _Page:
         self._pending[index] = receipt
         if receipt.state is State.READY:
             self._absent.add(index)
+        else:
+            self._absent.discard(index)
         if (before.state, before.provider_reference) != (receipt.state, receipt.provider_reference):
             self._news.append((index, receipt))
 

@@ -359,8 +359,10 @@ class InlineWriter(Writer):
         if self._waiting and self._connection is not None:
             self._busy = True
             group, self._waiting = self._waiting, []
-            self._carry_out(self._connection, group)
-            self._loop.call_later(self._commit_seconds, self._conclude)
+            try:
+                self._carry_out(self._connection, group)
+            finally:
+                self._loop.call_later(self._commit_seconds, self._conclude)
 
     def _answer(self, answers: list[Answer]) -> None:
         self._answers += answers

@@ -6,6 +6,7 @@ that share its commit, is SQLite's doing and ours. `simulation.py` mounts one fo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -56,11 +57,19 @@ class Disk:
     @contextmanager
     def mounted(self) -> Iterator[None]:
         """Let everything that SQLite opens meanwhile lie on this disk. It must be closed again before this ends."""
-        mount = _Mount(self)
+        mount, complain = _Mount(self), sys.unraisablehook
+
+        def unraisable(info: sys.UnraisableHookArgs) -> None:
+            # Where SQLite does not mind a refusal, such as while it tidies up, nobody else does.
+            if info.exc_type is not apsw.FullError:
+                complain(info)
+
         apsw.set_default_vfs(mount.name)
+        sys.unraisablehook = unraisable
         try:
             yield
         finally:
+            sys.unraisablehook = complain
             apsw.set_default_vfs(_PLAIN)
             mount.unregister()
 
@@ -88,7 +97,3 @@ class _File(apsw.VFSFile):
 
     def xSync(self, flags: int) -> None:  # noqa: N802
         """Nothing: a simulated process is killed, but the machine under it stays up."""
-
-    def excepthook(self, etype: object, evalue: object, etraceback: object) -> bool:
-        """Say nothing: where SQLite does not mind a refusal, such as while it tidies up, nobody else does."""
-        return True

@@ -192,3 +192,27 @@ class SteeringSuite:
             assert said(await every(journal.repeats("again"))) == set()
             assert payout(1) == (await entry(journal, "again", 1)).payout
             assert [found.retry_of for found in await journal.runs()] == ["run", ""]
+
+    async def test_a_transfer_of_what_was_withdrawn_holds_it_and_the_run_stays_proven(
+        self, journal_factory: JournalFactory
+    ) -> None:
+        """The provider contradicts us, and nobody altered anything."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            key = (await entry(journal, "run", 1)).key
+            await journal.cancel("run", Request(RequestKind.CANCEL, "awa"), 0, 9)
+            assert len((await journal.apply([Sighting(key, Receipt(State.PAID))])).conflicts) == 1
+            assert await states(journal, "run") == {1: State.HELD}
+            assert (await journal.verify("run")).findings == []
+
+    async def test_what_is_absent_and_shown_in_one_look_up_is_not_withdrawn(
+        self, journal_factory: JournalFactory
+    ) -> None:
+        """A cancelled run takes back what proves absent, but not what the same look-up goes on to show."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            dispatch = await sent(journal, "run", Receipt(State.UNKNOWN))
+            await journal.ask("run", Request(RequestKind.CANCEL, "awa"))
+            shown = [Sighting(dispatch.keys[0], Receipt(state)) for state in (State.READY, State.PAID)]
+            assert len((await journal.apply(shown)).conflicts) == 1
+            assert await states(journal, "run") == {1: State.HELD}

@@ -161,6 +161,7 @@ def _with_rivals(plan: Plan, chance: random.Random) -> Plan:
             msgspec.structs.replace(first, twin=msgspec.structs.replace(second, backwards=True)),
             *plan.lives[1:],
         ],
+        commit_seconds=chance.choice([0.01, 0.1, 0.4]),
     )
 
 

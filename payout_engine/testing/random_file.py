@@ -96,8 +96,9 @@ def random_files(chance: random.Random) -> Sequence[RandomFile]:
 
 def rival_files(chance: random.Random) -> Sequence[RandomFile]:
     """Draw two files with the same references for other people, who are paid from another account."""
+    size = chance.choice(SIZES)
     return [
-        RandomFile(name, _lines(chance, 0, chance.choice(SIZES), [prefix]), has_references=True, block_rows=20)
+        RandomFile(name, _lines(chance, 0, size, [prefix]), has_references=True, block_rows=20)
         for name, prefix in zip(("first.csv", "second.csv"), PREFIXES, strict=True)
     ]
 
