@@ -1,4 +1,4 @@
-"""The hashes by which repeats are found: 64 bits each of a reference, of who is paid how much, and of a line's cells.
+"""The hashes by which repeats are found: 63 bits each of a reference, of who is paid how much, and of a line's cells.
 
 Equal hashes only make candidates, which are then compared exactly. The two lowest bits say which of the three a hash
 is, so that a search may leave one kind out without looking. What is hashed and compared is what people mean: a file
@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from hashlib import blake2b
 from zlib import crc32
 
 from payout_engine.model import Payout
@@ -26,8 +25,10 @@ HASHES_EACH = 3
 OWN_PREFIX = "payout_"
 """How the columns begin that our own results add: they say what became of a line, and are no part of it."""
 
-_PHONE_FACTOR, _AMOUNT_FACTOR, _CELL_FACTOR = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
-_MASK, _HALF = 2**64 - 1, 2**63
+_PRIME = 2**61 - 1
+"""Numbers below it leave room for the kind in 63 bits."""
+
+_AMOUNT_FACTOR, _CELL_FACTOR = 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 
 _ROW, _CELL = "\x1e", "\x1f"
 """Between rows and between cells while a whole chunk is rewritten at once; a cell that holds one goes the slow way."""
@@ -49,7 +50,10 @@ def as_meant(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     text = text.casefold().translate(_DROPPED)
-    return _NO_DECIMALS.sub("", _LEADING_ZEROS.sub("", text))
+    # Most texts hold nothing of the kind, and looking for two characters costs next to nothing.
+    if text.startswith("0") or f"{_CELL}0" in text or f"{_ROW}0" in text:
+        text = _LEADING_ZEROS.sub("", text)
+    return _NO_DECIMALS.sub("", text) if ".0" in text or ",0" in text else text
 
 
 def reference_as_meant(reference: str) -> str:
@@ -80,7 +84,7 @@ def payee(payout: Payout) -> str:
 
 
 def hashes(payouts: Sequence[Payout], rows: Sequence[Sequence[str]], kept: Sequence[int] | None) -> list[int]:
-    """Return three signed hashes for each payout of a chunk; see `HASHES_EACH`.
+    """Return three hashes for each payout of a chunk; see `HASHES_EACH`.
 
     Args:
         payouts: of the chunk.
@@ -98,35 +102,27 @@ def _reference_hashes(references: Sequence[str]) -> list[int]:
     joined = as_meant(_CELL.join(references)).encode(errors="surrogatepass").split(_CELL.encode())
     if len(joined) != len(references) or not all(joined):
         joined = [reference_as_meant(reference).encode(errors="surrogatepass") for reference in references]
-    return [
-        _of_kind(int.from_bytes(blake2b(text, digest_size=8).digest(), "little"), REFERENCE_KIND) for text in joined
-    ]
+    return [_number(text) << 2 | REFERENCE_KIND for text in joined]
 
 
 def _payee_hash(payout: Payout) -> int:
-    """A number that two payouts rarely share unless payee and amount agree. Arithmetic is enough: it only nominates."""
     if payout.phone.isdecimal():
-        return _of_kind(int(payout.phone) * _PHONE_FACTOR + payout.amount_minor * _AMOUNT_FACTOR, PAYEE_KIND)
-    digest = blake2b(payee(payout).encode(), digest_size=8).digest()
-    return _of_kind(int.from_bytes(digest, "little"), PAYEE_KIND)
+        return (int(payout.phone) * _AMOUNT_FACTOR + payout.amount_minor) % _PRIME << 2 | PAYEE_KIND
+    return _number(payee(payout).encode(errors="surrogatepass")) << 2 | PAYEE_KIND
 
 
 def _cells_hashes(rows: Sequence[Sequence[str]], kept: Sequence[int] | None) -> list[int]:
     """Return hashes of rows whose cells may stand in any order: sums do not know an order."""
     if kept is not None:
         rows = [[row[index] for index in kept] for row in rows]
+    cell = _CELL.encode()
     meant = as_meant(_ROW.join([_CELL.join(row) for row in rows])).encode(errors="surrogatepass").split(_ROW.encode())
-    if len(meant) != len(rows) or any(
-        line.count(_CELL.encode()) != len(row) - 1 for line, row in zip(meant, rows, strict=True)
-    ):
+    if len(meant) != len(rows) or any(line.count(cell) != len(row) - 1 for line, row in zip(meant, rows, strict=True)):
         meant = [cells_as_meant(row, None).encode(errors="surrogatepass") for row in rows]
-    nothing, cell = crc32(b""), _CELL.encode()
-    return [
-        _of_kind(sum([crc32(part) for part in line.split(cell) if part]) * _CELL_FACTOR + nothing, CELLS_KIND)
-        for line in meant
-    ]
+    # An empty cell adds nothing.
+    return [sum(map(crc32, line.split(cell))) * _CELL_FACTOR % _PRIME << 2 | CELLS_KIND for line in meant]
 
 
-def _of_kind(number: int, kind: int) -> int:
-    """Return 64 signed bits of a number, the two lowest of which say the kind."""
-    return ((number & _MASK & ~KIND_MASK) | kind) - (_HALF << 1 if number & _HALF else 0)
+def _number(text: bytes) -> int:
+    """Return a number that two texts rarely share. Arithmetic is enough, since a hash only nominates."""
+    return int.from_bytes(text, "little") % _PRIME
