@@ -45,8 +45,8 @@ INTRODUCTION = """\
 
 <!-- Written by tools/write_lifecycle.py from payout_engine/lifecycle.py: change the table there, not this page. -->
 
-Every line of a file is in exactly one of these states. The arrows are all there are: the engine, the journal's memory
-and the journal's own SQL refuse every other move. Arrow A is the only one that begins to send.
+Every line of a file is in exactly one of these states. The arrows are all there are: the engine and the
+journal's own SQL refuse every other move. Arrow A is the only one that begins to send.
 """
 
 

@@ -17,17 +17,7 @@ from payout_engine.journal import log, rows
 from payout_engine.journal.asking_again import CLOCK_SLACK_SECONDS, refusal
 from payout_engine.journal.steering import ASKED
 from payout_engine.lifecycle import MOVES, STATES_BY_LETTER, State
-from payout_engine.model import (
-    REJECTED_LANE,
-    Lane,
-    Payout,
-    Receipt,
-    Request,
-    RequestKind,
-    RunState,
-    Step,
-    Tally,
-)
+from payout_engine.model import REJECTED_LANE, Lane, Payout, Receipt, Request, RequestKind, RunState, Tally
 from payout_engine.proof import Finding
 
 Arrows = frozenset[tuple[State, State]]
@@ -462,21 +452,3 @@ def kept_seq(kept: str) -> int:
     """Return the number of the entry that a kept digest speaks of; 0 when it is no digest."""
     seq, dash, sha256 = kept.partition("-")
     return int(seq) if dash and seq.isascii() and seq.isdecimal() and len(sha256) == 64 else 0
-
-
-def replayed(lane: Lane, receipt: Receipt, steps: Sequence[Step]) -> Iterator[str]:
-    """Yield what does not follow in the life of one payout, given its steps and where it stands."""
-    state = State.REJECTED if lane == REJECTED_LANE else State.READY
-    for step in steps:
-        if step.kind == log.ASKED_AGAIN:
-            if state is not State.UNKNOWN:
-                yield f"sent again to ask while {state}"
-            continue
-        target = step.receipt.state if step.receipt is not None else State.SENDING
-        if step.receipt is None and state is not State.READY:
-            yield f"sent while {state}, without proof that the dispatch before failed"
-        elif step.receipt is not None and (state, target) not in ARROWS.get(step.kind, HARMLESS):
-            yield f"a {step.kind} entry makes a move that it cannot make, from {state} to {target}"
-        state = target
-    if state is not receipt.state:
-        yield f"recorded as {receipt.state}, but by the log it is {state}"

@@ -1,6 +1,6 @@
 """A person's word on payouts that wait for one: what may be decided, and how it goes into the journal.
 
-`refusal` and `receipts_of` are the pure rule, obeyed by both journals; `decide` carries it out in the file, in the
+`refusal` and `receipts_of` are the pure rule; `decide` carries it out in the file, in the
 writer's thread inside a transaction, so that a batch is recorded whole or not at all.
 """
 

@@ -2,7 +2,7 @@
 
 A chunk id holds its run's number and its own number within the run; a position holds a chunk id and an index. A
 provider key is `token-chunk-index`, where the token is random and belongs to the run. Keys are computed and never
-stored, so resolving one is parsing it. Both journals and the duplicate search use this module.
+stored, so resolving one is parsing it. The journal and the duplicate search use this module.
 """
 
 from __future__ import annotations

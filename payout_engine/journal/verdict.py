@@ -1,6 +1,6 @@
 """What one sighting means for one payout: the rule by which look-ups move payouts, or do not. Pure.
 
-Both journals obey it. Its bias: whatever does not fit moves nothing to paid or failed, and reaches a person.
+Its bias: whatever does not fit moves nothing to paid or failed, and reaches a person.
 """
 
 from __future__ import annotations
