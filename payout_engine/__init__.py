@@ -15,6 +15,7 @@ from payout_engine.errors import (
     JournalError,
     PayoutEngineError,
     SinkError,
+    UnansweredError,
     UserError,
 )
 from payout_engine.lifecycle import State
@@ -50,6 +51,7 @@ __all__ = [
     "State",
     "Submission",
     "Summary",
+    "UnansweredError",
     "UserError",
     "load_settings",
     "summarize",
