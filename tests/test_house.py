@@ -17,7 +17,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = {
     # words: import nothing of ours but other words
-    **dict.fromkeys(["clock", "errors", "lifecycle", "limits", "model", "money", "proof", "reasons"], 0),
+    **dict.fromkeys(["clock", "errors", "lifecycle", "limits", "model", "money", "proof", "reasons", "references"], 0),
     # agreements
     **dict.fromkeys(["cells", "countries", "files", "locks", "observe", "ports", "registration"], 1),
     **dict.fromkeys(["remembered", "settings", "throttle", "traits"], 1),

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -43,6 +44,8 @@ from payout_engine.testing.journal_asking import PAYS_ONCE
 from payout_engine.testing.journal_lines import MOOV, ORANGE, every, inline, payout, refused, run
 from payout_engine.testing.simulation import FAST_FOLDER
 from payout_engine.traits import KeyPromise
+
+pytestmark = pytest.mark.timeout(600)  # on a busy machine
 
 NEVER_SENT = {State.READY, State.HELD, State.REJECTED, State.CANCELLED}
 DECIDED = {

@@ -39,6 +39,7 @@ from payout_engine.journal.sent import Lately
 from payout_engine.lifecycle import LETTERS, STATES_BY_LETTER, UNPAID, State
 from payout_engine.limits import CHUNK_INDEX_BITS, RUN_CHUNK_BITS
 from payout_engine.model import Payout, Query, Repeat, RepeatKind
+from payout_engine.references import is_derived
 
 SUSPECTS_STEP = 10_000
 """Suspects compared in one request to the journal's thread."""
@@ -126,7 +127,13 @@ _SUSPECTS = _both(
     " AND (keys.hash & 3 <> 1 OR keys.position >> 34 IN (SELECT run_no FROM recent WHERE source = :source)))"
     " ORDER BY position"
 )
-assert (KIND_MASK, REFERENCE_KIND, PAYEE_KIND) == (3, 0, 1)  # as the queries above have it
+# An equal payee and amount alone, under references of their own, are two payments.
+_FORMERLY = (
+    "INSERT OR IGNORE INTO formerly SELECT ?, theirs.source, theirs.position FROM faces AS theirs"
+    " JOIN faces AS ours USING (kind, identity) WHERE theirs.unpaid AND ours.mine AND ours.ready"
+    " AND (kind <> 'payee_amount' OR ours.bare OR theirs.bare)"
+)
+assert (KIND_MASK, REFERENCE_KIND, PAYEE_KIND, RepeatKind.PAYEE_AMOUNT) == (3, 0, 1, "payee_amount")  # as above
 assert CHUNK_INDEX_BITS + RUN_CHUNK_BITS == 34
 
 
@@ -238,31 +245,33 @@ def compare(db: apsw.Connection, search: Search, after: tuple[int, int, int]) ->
     )
     for source in search.sources:
         found = [(position, kind) for origin, position, kind in suspects if origin == source]
-        db.executemany("INSERT INTO faces VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _faces(db, search, source, found))
+        db.executemany("INSERT INTO faces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _faces(db, search, source, found))
     return suspects[-1] if suspects else None
 
 
-Face = tuple[str, str, bool, int, int, int, int, bool]
+Face = tuple[str, str, bool, int, int, int, int, bool, bool, bool]
 """A row of the table of that name."""
 
 
 def _faces(db: apsw.Connection, search: Search, source: int, suspects: Sequence[tuple[int, int]]) -> Iterator[Face]:
-    """Yield what each suspect says that may repeat, or be repeated; put down apart what counts as unpaid."""
+    """Yield what each suspect says that may repeat, or be repeated, or was perhaps sent before."""
     by_run = groupby(_read(db, source, suspects), lambda stored: run_no_of(split_position(stored.position)[0]))
     for number, found in by_run:
         mine = source == MAIN and number == search.number
-        _, approved_no, _, _, columns = only(db, _RUN[source], (number,))
+        _, approved_no, _, references, columns = only(db, _RUN[source], (number,))
         if not mine and (approved_no or 0) >= search.before:
             continue
         kept = own_cells(rows.read_columns(columns))
         for stored in found:
-            if not mine and stored.letter in _ONCE_SENT:
-                row = (search.number, source, stored.position)
-                db.execute("INSERT OR IGNORE INTO formerly VALUES (?, ?, ?)", row)
             waits = stored.letter == _READY and stored.position not in search.decided
-            if stored.letter in _UNPAID or (mine and not search.own and not waits):
+            unpaid = stored.letter in _UNPAID
+            if unpaid and (mine or stored.letter not in _ONCE_SENT):
                 continue
-            rest = (mine, approved_no or 0, stored.payout.line, stored.position, source, stored.letter == _READY)
+            if mine and not search.own and not waits:
+                continue
+            bare = not references or is_derived(stored.payout.reference)
+            where = (stored.payout.line, stored.position, source)
+            rest = (mine, approved_no or 0, *where, stored.letter == _READY, bare, unpaid)
             for kind, identity in _identities(stored, kept):
                 yield kind.value, identity, *rest
 
@@ -301,7 +310,7 @@ def conclude(db: apsw.Connection, search: Search) -> None:
     # The first of each group wins: the latest earlier run, the lowest line.
     db.execute(
         "INSERT OR IGNORE INTO originals SELECT kind, identity, mine, line, position, source FROM faces"
-        " WHERE NOT mine OR ? ORDER BY kind, identity, mine, approved_no DESC, line, position",
+        " WHERE NOT unpaid AND (NOT mine OR ?) ORDER BY kind, identity, mine, approved_no DESC, line, position",
         (search.own,),
     )
     db.execute(
@@ -311,6 +320,8 @@ def conclude(db: apsw.Connection, search: Search) -> None:
         " ORDER BY faces.position, kind, originals.mine",
         (search.number,),
     )
+    if value(db, "SELECT 1 FROM faces WHERE unpaid LIMIT 1") is not None:
+        db.execute(_FORMERLY, (search.number,))
     _clear(db)
     if search.own:
         db.execute("UPDATE judging SET compared = ? WHERE run_no = ?", (search.compared, search.number))

@@ -14,9 +14,9 @@ from __future__ import annotations
 import msgspec
 
 from payout_engine.model import Problem, Repeat, RepeatKind, Run
-from payout_engine.pipeline.validate import is_derived
 from payout_engine.ports import Journal
 from payout_engine.reasons import problem
+from payout_engine.references import is_derived
 
 
 class Decided(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ from payout_engine.money import (
 from payout_engine.pipeline.read import RECIPIENTS, Layout
 from payout_engine.pipeline.route import Destination, Router
 from payout_engine.reasons import problem
+from payout_engine.references import derived_start
 
 _EMAIL = re.compile(r"[^@\s,;<>\"']+@[^@\s,;<>\"'.]+(?:\.[^@\s,;<>\"'.]+)+")
 _EMAIL_CHARS_MAX = 254  # Source: RFC 5321, section 4.5.3.1.3.
@@ -37,18 +38,6 @@ _REMEMBERED_MAX = 20_000
 """Destinations remembered: more than a country has prefixes times the words of any real file."""
 
 _MISSING = {"phone": "phone_missing", "email": "email_missing", "account_number": "account_number_missing"}
-_DIGEST_CHARS = 12
-"""Of the file's digest in a derived reference: 48 bits, and short enough to be read aloud."""
-
-_DERIVED = re.compile(rf"[0-9a-f]{{{_DIGEST_CHARS}}}-\d+")
-
-
-def is_derived(reference: str) -> bool:
-    """Tell whether a reference looks like one of ours: filled in because a file had none, and perhaps fed back to us.
-
-    It says which line of a file was meant, and nothing about whether two lines are two payments.
-    """
-    return _DERIVED.fullmatch(reference) is not None
 
 
 class Batch(msgspec.Struct):
@@ -114,7 +103,7 @@ class Judge:
         self.layout = layout
         self.router = router
         self.default_country = default_country
-        self._derived = f"{digest[:_DIGEST_CHARS]}-"
+        self._derived = derived_start(digest)
         self._ceilings = {
             currency: AMOUNT_MINOR_MAX if max_payout_amount is None else max_payout_amount * 10**decimals
             for currency, decimals in DECIMALS.items()

@@ -258,6 +258,13 @@ class RepeatsSuite:
             await journal.cancel("earlier", Request(RequestKind.CANCEL, "awa"), 0, 9)
             await judged(journal, "again", chunk([2, 3]), chunk([4], IVORY), chunk([9]))
             assert await every(journal.repeats("again")) == []
+            other = Chunk(ORANGE, [payout(1, reference="another")], [["another"]])
+            await judged(journal, "another", other)
+            assert await every(journal.repeats("another")) == []
+            assert await journal.formerly("another") == [], "people are paid the same every day"
+            await judged(journal, "bare", other, has_references=False)
+            assert await every(journal.repeats("bare")) == []
+            assert await journal.formerly("bare") == ["bf"]
             assert await journal.formerly("again") == ["bf", "ci"]
             first, after = await journal.former_queries("again", "bf", 1)
             second, end = await journal.former_queries("again", "bf", 1, after)

@@ -42,7 +42,9 @@ CREATE TEMP TABLE faces (
     line INTEGER NOT NULL,
     position INTEGER NOT NULL,
     source INTEGER NOT NULL,
-    ready INTEGER NOT NULL
+    ready INTEGER NOT NULL,
+    bare INTEGER NOT NULL,            -- 1 for a line without a reference of the payer's own
+    unpaid INTEGER NOT NULL           -- 1 for an earlier one that counts as unpaid: it is no original
 ) STRICT;
 
 CREATE TEMP TABLE originals (
