@@ -109,53 +109,53 @@ class Examination:
         self._fates = fates
         self._folder = folder
         self._depth = depth
-        self._known: set[str] = set()
-        self._known_later: set[str] = set()
+        self._after_first: set[str] = set()
+        self._after_second: set[str] = set()
 
-    def run(self) -> Tally:
-        """Try all of them."""
+    def lives(self) -> Iterator[SmallWorld]:
+        """Try all of them; yield each that is lived to its end."""
         whole = live(self._case(None, Following.FILE_AGAIN), self._folder, recording=1)
-        self._try(None)
+        yield from self._try(None)
         for step, differs in _crashes(whole.places):
-            self._try(step, differs=differs)
-        self.tally.worlds = len(self._known) + len(self._known_later)
-        return self.tally
+            yield from self._try(step, differs=differs)
+        self.tally.worlds = len(self._after_first)
 
     def _case(self, step: Step | None, following: Following, second: Step | None = None) -> Case:
         return Case(self._promise, self._fates, step, following, second)
 
-    def _try(self, step: Step | None, *, differs: bool = True) -> None:
+    def _try(self, step: Step | None, *, differs: bool = True) -> Iterator[SmallWorld]:
         """End the first life at a step, and go on from there in every way, unless that was done from the same world."""
         self.tally.combinations += len(Following)
         self.tally.steps[f"{step.moment} {step.name}" if step else "no crash"] += len(Following)
+        left = ""
         for following in Following if differs else ():
-            known = self._known if following is next(iter(Following)) else ()
-            lived = live(self._case(step, following), self._folder, known, recording=2 * (self._depth > 1))
-            if lived.known:
+            known = {1: () if left else self._after_first, 2: self._after_second}
+            lived = live(self._case(step, following), self._folder, known, recording=2 if self._depth > 1 else 0)
+            if lived.known == 1:
                 return
-            self._note(lived)
-            world = lived.world
+            left = lived.worlds[0]
+            yield from self._noted(lived)
             if self._depth > 1:
-                self._go_deeper(step, following, lived.places)
-        if differs:
-            self._known.add(world)
+                yield from self._deeper(step, following, lived.places)
+        self._after_first.add(left)
 
-    def _go_deeper(self, step: Step | None, following: Following, places: Sequence[Place]) -> None:
+    def _deeper(self, step: Step | None, following: Following, places: Sequence[Place]) -> Iterator[SmallWorld]:
         """End the second life as well, at each of its money steps."""
         for second, differs in _crashes([place for place in places if place.name in MONEY_STEPS]):
             self.tally.combinations += 1
             self.tally.steps[f"then {second.moment} {second.name}"] += 1
-            if not differs:
-                continue
-            lived = live(self._case(step, following, second), self._folder, self._known_later)
-            if not lived.known:
-                self._note(lived)
-                self._known_later.add(lived.world)
+            if differs:
+                case = self._case(step, following, second)
+                yield from self._noted(live(case, self._folder, {2: self._after_second}))
 
-    def _note(self, lived: SmallWorld) -> None:
-        self.tally.lived += 1
-        self.tally.ends.update({str(state): count for state, count in lived.report.counts.items()})
-        self.tally.failures += [(str(lived.case), violation) for violation in lived.report.violations]
+    def _noted(self, lived: SmallWorld) -> Iterator[SmallWorld]:
+        """Yield what was lived to its end."""
+        if not lived.known:
+            self._after_second.add(lived.worlds[1])
+            self.tally.lived += 1
+            self.tally.ends.update({str(state): count for state, count in lived.report.counts.items()})
+            self.tally.failures += [(str(lived.case), violation) for violation in lived.report.violations]
+            yield lived
 
 
 def _crashes(places: Sequence[Place]) -> Iterator[tuple[Step, bool]]:
@@ -174,7 +174,10 @@ def _crashes(places: Sequence[Place]) -> Iterator[tuple[Step, bool]]:
 def examine(chosen: tuple[Promise, Fates], depth: int = 1) -> Tally:
     """Try all combinations of one promise and two fates."""
     with TemporaryDirectory(prefix="small-", dir=FAST_FOLDER if FAST_FOLDER.is_dir() else None) as folder:
-        return Examination(*chosen, Path(folder), depth).run()
+        examination = Examination(*chosen, Path(folder), depth)
+        for _ in examination.lives():
+            pass
+        return examination.tally
 
 
 # --------------------------------------------------------------------------------------------------------- the command

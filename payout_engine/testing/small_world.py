@@ -8,17 +8,19 @@ to rest, and what must hold in any simulation must hold here. `exhaustive.py` li
 from __future__ import annotations
 
 import asyncio
-import os
 import random  # noqa: TID251 - a scripted chance takes the place of a simulation's generator
 from collections.abc import Callable, Container, Mapping, MutableSequence, Sequence
+from contextlib import closing
 from enum import StrEnum
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
+import apsw
 import msgspec
 
 from payout_engine.engine import Engine
@@ -44,6 +46,8 @@ CHUNK_LINES = (FIRST_LINE, FIRST_LINE + CHUNK_SIZE)
 
 PATIENCE_SECONDS = ABSENCE_FINAL_SECONDS + 5.0
 """How long is looked for what is unknown: longer than it takes until an absence proves something."""
+
+Known = Mapping[int, Container[str]]
 
 Option = TypeVar("Option")
 
@@ -296,18 +300,18 @@ class SmallWorld(Simulation):
 
     Attributes:
         case: what happens.
-        places: the calls of each life that was recorded, in their order.
-        world: what the last crash of the case left, or the end of the last life before the calm.
-        known: True when that was known already, so that nobody lived on from there.
+        places: the calls of the life that was recorded, in their order.
+        worlds: what the first life left, and the second.
+        known: the life after which the world was one from which somebody had lived on before; 0 when there was none.
 
     Args:
         case: what happens.
         folder: where its journal is to be; emptied before.
-        known: worlds from which somebody has lived on in the same way; empty to live to the end.
+        known: by life, the worlds from which somebody has lived on in the same way: this one ends there.
         recording: the number of the life whose calls are wanted; 0 for none.
     """
 
-    def __init__(self, case: Case, folder: Path, known: Container[str] = (), recording: int = 0) -> None:
+    def __init__(self, case: Case, folder: Path, known: Known = MappingProxyType({}), recording: int = 0) -> None:
         plan = Plan(
             files=[small_file()],
             traits={ACCOUNT: case.promise.traits()},
@@ -320,11 +324,13 @@ class SmallWorld(Simulation):
         )
         super().__init__(0, folder, plan)
         self.places: Sequence[Place] = ()
-        self.world = ""
-        self.known = False
+        self.worlds: list[str] = []
+        self.known = 0
         self.case = case
         self._known_worlds = known
         self._recording = recording
+        self._read_at = -1
+        self._journal = ""
         _begin_anew(folder)
 
     async def _live(self, life: Life) -> None:
@@ -332,9 +338,10 @@ class SmallWorld(Simulation):
         if self.known:
             return
         await super()._live(life)
-        if self.report.lives == (2 if self.case.second else 1):
-            self.world = self._world()
-            self.known = self.world in self._known_worlds
+        life_number = self.report.lives
+        if life_number <= 2:
+            self.worlds.append(self._world())
+            self.known = life_number if self.worlds[-1] in self._known_worlds.get(life_number, ()) else 0
 
     async def _calm_down(self) -> None:
         if not self.known:
@@ -361,10 +368,12 @@ class SmallWorld(Simulation):
         await self._process(name, fuse, partial(self._commands, life, fuse, name))
 
     def _world(self) -> str:
-        """Return what there is beside a process: the files, the bank."""
-        with os.scandir(self._folder) as found:
-            files = sorted((file.name, file.stat().st_size) for file in found)
-        return repr((self._disk.writes, files, self._bank.looks()))
+        """Return what there is beside a process: the journal, other files, the bank."""
+        if self._disk.writes != self._read_at:
+            self._journal, self._read_at = _gist(self._settings.journal), self._disk.writes
+        locks = sorted(path.name for path in self._folder.glob("*.lock"))
+        told = sorted(path.stat().st_size for path in self._folder.glob("*.jsonl"))
+        return repr((self._journal, locks, told, self._bank.looks()))
 
     async def _command(self, engine: Engine, life: Life, fuse: Fuse) -> None:
         """Give the usual command; in the second life, the one of the case."""
@@ -398,14 +407,14 @@ class SmallWorld(Simulation):
         if self.known:
             return
         await super()._check(journal)
-        failed = {transfer.key for transfer in self._bank.transfers if not transfer.pays}
-        for book in await self._books(journal):
-            for entry in book.entries:
-                if entry.receipt.state is State.FAILED and entry.key not in failed:
-                    self._violated(f"line {entry.payout.line} is failed, and the bank never said so")
+        declined = {transfer.key for transfer in self._bank.transfers if not transfer.pays}
+        for run in await journal.runs() if self.report.counts[State.FAILED] else ():
+            async for entries in journal.entries(run.run_id, frozenset({State.FAILED})):
+                if any(entry.key not in declined for entry in entries):
+                    self._violated("a line is failed, and the bank never said so")
 
 
-def live(case: Case, folder: Path, known: Container[str] = (), recording: int = 0) -> SmallWorld:
+def live(case: Case, folder: Path, known: Known = MappingProxyType({}), recording: int = 0) -> SmallWorld:
     """Live one case to its end; see `SmallWorld`."""
     world = SmallWorld(case, folder, known, recording)
     try:
@@ -420,6 +429,23 @@ def _begin_anew(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
     (folder / "payouts.db").write_bytes(_empty_journal())
+
+
+def _gist(path: Path) -> str:
+    """Return what a journal says, but for times and random names."""
+    with closing(apsw.Connection(str(path))) as db:
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # Whoever looks changes nothing.
+        return repr([list(db.execute(query)) for query in _GIST])
+
+
+_GIST = (
+    "SELECT run_no, chunk_id, kind FROM log ORDER BY seq",
+    "SELECT run_no, state, approved_at IS NULL, retry_of = '' FROM runs",
+    "SELECT chunk_id, states FROM progress",
+    "SELECT chunk_id, indexes, ended_at IS NULL, on_wire FROM dispatches ORDER BY dispatch_id",
+    "SELECT run_no, kind, heard FROM requests",
+    "SELECT count(*) FROM keys",
+)
 
 
 @cache
