@@ -16,9 +16,11 @@ A file of four lines is paid in two chunks of two, by two workers. Combined are,
 Then nothing goes wrong any more until everything is at rest, and all that holds in any simulation must hold.
 
 What a crash leaves is a world: the files and the bank. Many crashes leave the same one, because most calls only read,
-and a transaction that was not committed leaves nothing. From each world every command is tried once. So each
-combination counts as tried when somebody lived on from the world that it leads to; both figures are told. Two worlds
-are the same when SQLite wrote as often, all files are as long, and the bank has heard and would say the same.
+and a transaction that was not committed leaves nothing. From each world every command is tried once, and from each
+world that a command leads to, the calm; so a combination counts as tried when somebody has lived on from the world that
+it led to. All figures are told. Two worlds are the same when their journals have the same entries, states, runs,
+dispatches and requests, the same locks lie about, as much was told to the event files, and the bank has heard and would
+say the same. Times and random names are not compared, and no world is taken for one with other promises or fates.
 """
 
 from __future__ import annotations
@@ -133,11 +135,13 @@ class Examination:
             lived = live(self._case(step, following), self._folder, known, recording=2 if self._depth > 1 else 0)
             if lived.known == 1:
                 return
-            left = lived.worlds[0]
             yield from self._noted(lived)
+            if not lived.worlds:
+                return  # It broke, which is noted.
+            left = lived.worlds[0]
+            self._after_first.add(left)
             if self._depth > 1:
                 yield from self._deeper(step, following, lived.places)
-        self._after_first.add(left)
 
     def _deeper(self, step: Step | None, following: Following, places: Sequence[Place]) -> Iterator[SmallWorld]:
         """End the second life as well, at each of its money steps."""
@@ -151,7 +155,7 @@ class Examination:
     def _noted(self, lived: SmallWorld) -> Iterator[SmallWorld]:
         """Yield what was lived to its end."""
         if not lived.known:
-            self._after_second.add(lived.worlds[1])
+            self._after_second.update(lived.worlds[1:])
             self.tally.lived += 1
             self.tally.ends.update({str(state): count for state, count in lived.report.counts.items()})
             self.tally.failures += [(str(lived.case), violation) for violation in lived.report.violations]
