@@ -6,11 +6,13 @@ STAMP := $(VENV)/.installed
 
 SEEDS ?= 1-2000
 KILLS ?= 200
+PAIRS ?= deviations
+DEPTH ?= 1
 INPUTS ?= 2000
 # Many tests wait for banks of their own, so there are more of them at a time than cores.
 WORKERS ?= 4
 
-.PHONY: check test lint types demo simulate crash fuzz bench bench-quick clean
+.PHONY: check test lint types demo simulate exhaustive crash fuzz bench bench-quick clean
 .DEFAULT_GOAL := check
 
 check: lint types test  ## what CI runs
@@ -39,6 +41,9 @@ demo: $(STAMP)  ## pay examples/salaries-bf.csv through the embedded sandbox; ne
 
 simulate: $(STAMP)  ## whole lives with crashes in simulated time; SEEDS=17 replays one
 	$(BIN)/python -m payout_engine.testing.simulation --seeds $(SEEDS)
+
+exhaustive: $(STAMP)  ## a small run, cut off in every way; PAIRS=same for less, PAIRS=all or DEPTH=2 for hours
+	$(BIN)/python -m payout_engine.testing.exhaustive --pairs $(PAIRS) --depth $(DEPTH) --workers $(WORKERS)
 
 crash: $(STAMP)  ## real processes, killed KILLS times
 	PAYOUT_ENGINE_KILLS=$(KILLS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_crashes.py --timeout 7200

@@ -47,7 +47,7 @@ from payout_engine.testing.crashing import Fuse
 from payout_engine.testing.disk import Disk
 from payout_engine.testing.invariants import Book, broken, events_tell_all, open_book
 from payout_engine.testing.people import Person, Visit
-from payout_engine.testing.plans import Life, draw_plan
+from payout_engine.testing.plans import Life, Plan, draw_plan
 from payout_engine.testing.processes import WALLETS, open_engine
 from payout_engine.testing.random_file import RandomFile
 from payout_engine.testing.witness import Witness
@@ -93,11 +93,11 @@ class Report(msgspec.Struct):
 
 
 class Simulation:
-    """One seed's world."""
+    """One seed's world; or that of a plan which was not drawn."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, plan: Plan | None = None) -> None:
         self._chance = random.Random(f"payout_engine simulation {seed}")
-        self._plan = draw_plan(self._chance)
+        self._plan = plan if plan is not None else draw_plan(self._chance)
         self._folder = folder
         self._banks: dict[str, Bank] = {}
         self._clock_offset_seconds = 0.0
