@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -113,7 +113,9 @@ class MortalRemembered(Remembered):
 
     def close(self) -> None:
         """Let go of the file; of a dead process, nothing is left to close."""
-        super().close()
+        # SQLite tidies up then, and would not mind that the disk is full; only a simulated disk tells.
+        with suppress(apsw.FullError):
+            super().close()
         self._fuse.at_death.pop(self._die, None)
 
     @contextmanager

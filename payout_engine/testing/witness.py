@@ -111,6 +111,8 @@ class Witness:
             file.run_of |= {chunk.chunk_id: arguments[0] for chunk in result}
         elif name in ("intend", "ask_again"):
             self._intended(file, arguments[0], result, db)
+            if name == "intend":  # What is asked about again is out already.
+                self._keeps_to_canary(file.run_of[arguments[0].chunk_id], result.lane, db)
             return f"{name} lines {_lines(result)}"
         elif name == "record":
             receipts: Sequence[Receipt] = arguments[1]
@@ -145,7 +147,6 @@ class Witness:
         if run_id in file.withdrawn and any(key not in file.released for key in dispatch.keys):
             self._violated(f"lines {_lines(dispatch)} were meant to be sent in a cancelled run")
         self._intents.update(dispatch.keys)
-        self._keeps_to_canary(run_id, dispatch.lane, db)
 
     def _origin(self, run_id: str, db: apsw.Connection) -> str:
         """Return the content of a run, also of a retry."""
