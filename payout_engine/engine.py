@@ -12,7 +12,7 @@ what is open, and streams outcomes as they settle. Both may be called again afte
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,13 +140,17 @@ class Engine(Judging):
         async with self._opening:
             if self._opened is not None:
                 return self._opened
-            path, sandbox = self.settings.journal, self.accounts.sandbox
-            opening = SqliteJournal.open(path, sandbox=sandbox, remember=None if sandbox else self.memory.keep)
-            journal: Journal = await self._stack.enter_async_context(opening)
-            if not sandbox:
-                await notice_move(self.memory, journal, path)
+            journal = await self._stack.enter_async_context(self._journal_file())
+            if not self.accounts.sandbox:
+                await notice_move(self.memory, journal, self.settings.journal)
             self._opened = journal
             return journal
+
+    def _journal_file(self) -> AbstractAsyncContextManager[Journal]:
+        """Open the file of the journal. How far it comes is remembered apart from it."""
+        sandbox = self.accounts.sandbox
+        remember = None if sandbox else self.memory.keep
+        return SqliteJournal.open(self.settings.journal, sandbox=sandbox, remember=remember)
 
     # ------------------------------------------------------------------------------------------------------- paying
 

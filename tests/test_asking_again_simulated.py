@@ -36,7 +36,7 @@ SEEDS_FOR_A_PLANTED_FAULT = 100
 
 def doubtful_world(chance: random.Random) -> Plan:
     """Draw a world of lost answers and refused calls, of keys that pay once (most for a while), and of no people."""
-    plan = draw_plan(chance)
+    plan = draw_plan(chance, plain=True)
 
     def traits(drawn: Traits) -> Traits:
         return msgspec.structs.replace(

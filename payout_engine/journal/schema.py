@@ -137,6 +137,8 @@ def _reader(path: Path, mode: str) -> apsw.Connection:
     connection = apsw.Connection(f"{path.resolve().as_uri()}?{mode}", flags=flags)
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MILLISECONDS)
+        # Who only reads has nothing to tidy up, even if nobody else has the file open any more.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.execute(f"PRAGMA temp_store = FILE; PRAGMA cache_size = -{PAGE_CACHE_KIBIBYTES}")
         if _recognise(connection, "main", path) != len(MIGRATIONS):
             raise JournalError(f"{path} is empty, or of an older version: open it once with `payout-engine runs`.")

@@ -130,6 +130,7 @@ class Bank:
         page_seconds_max: how long the bank may take to show the next part of a look-up.
         contradicts: True when a look-up may show as under way what an earlier one showed as failed.
         odd_words: True when it may show anything in words that nobody documented.
+        hides: True when it may show what it took in only some time later.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class Bank:
         self.balances_minor: dict[str, int] = {}
         self.contradicts = Fault.STALE in faults
         self.odd_words = Fault.WORDS in faults
+        self.hides = Fault.HIDDEN in faults
         self._refuses_whole_calls = chance.random() < 0.5
         self.page_seconds_max = chance.choice([0.1, 1.0, 20.0])
         self._names_transfers = chance.random() < 0.5

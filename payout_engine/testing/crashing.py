@@ -2,18 +2,17 @@
 
 A `Crash` is a `BaseException`, so that nothing which handles errors handles it. Once the fuse has blown the process is
 dead, as SIGKILL would leave it: its connection to the journal is dropped in the middle of whatever it did, its locks
-are free and their files lie about, and whatever its tasks still try while they unwind, also behind a shield, reaches
-neither the journal nor the wire. So a simulation needs no crash hooks in production code. `processes.py` makes one
-fuse for each process.
+are free and their files lie about (see `mortal.py`), and whatever its tasks still try while they unwind, also behind a
+shield, reaches neither the journal nor the wire. So a simulation needs no crash hooks in production code.
+`processes.py` makes one fuse for each process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from enum import StrEnum
@@ -88,17 +87,22 @@ class Fuse:
 
     Attributes:
         dead: True once it has blown.
+        journal: the name of the journal that the process uses.
         at_death: called when it blows, in their order, to end at once what nobody would end but the operating system.
     """
 
-    def __init__(self, step: Step | None = None, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, step: Step | None = None, tell: Callable[[str], None] = lambda text: None, journal: str = ""
+    ) -> None:
         """Prepare a fuse.
 
         Args:
             step: where to blow; None for never, unless `blow` is called.
             tell: told where the process died.
+            journal: the name of its journal.
         """
         self.dead = False
+        self.journal = journal
         self.at_death: dict[Callable[[], None], None] = {}
         self._step = step
         self._tell = tell
@@ -308,23 +312,11 @@ class CrashingJournal:
 
     @asynccontextmanager
     async def lease(self, *arguments: Any, **named: Any) -> AsyncIterator[None]:
-        """Hold the journal's own lease; the death of the process frees it."""
+        """Hold the journal's own lease."""
         moment = self._fuse.enter("lease")
-        lease = self._journal.lease(*arguments, **named)
-        await lease.__aenter__()
-
-        def release() -> None:
-            with _left_lying(self._journal.path.parent):
-                _at_once(lease.__aexit__(None, None, None))
-
-        self._fuse.at_death[release] = None
-        self._fuse.leave("lease", moment)
-        try:
+        async with self._journal.lease(*arguments, **named):
+            self._fuse.leave("lease", moment)
             yield
-        finally:
-            if not self._fuse.dead:
-                del self._fuse.at_death[release]
-                await lease.__aexit__(None, None, None)
 
     async def _call(self, name: str, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         call = Call(name, arguments, self._fuse.enter(name), True)
@@ -355,25 +347,6 @@ def _handing(call: Call) -> Iterator[None]:
         yield
     finally:
         _calling.reset(before)
-
-
-@contextmanager
-def _left_lying(folder: Path) -> Iterator[None]:
-    """Keep the files of the locks that are let go of inside: nobody tidies up for the dead."""
-    kept = {path: path.with_suffix(".kept") for path in sorted(folder.glob("*.lock"))}
-    for path, link in kept.items():
-        os.link(path, link)
-    yield
-    for path, link in kept.items():
-        link.replace(path)
-        link.unlink(missing_ok=True)  # Two names of one file are not replaced by each other.
-
-
-def _at_once(work: Coroutine[Any, Any, Any]) -> None:
-    """Carry out what never waits."""
-    with suppress(StopIteration):
-        work.send(None)
-        raise AssertionError("it waits")
 
 
 # ------------------------------------------------------------------------------------------------------ its providers

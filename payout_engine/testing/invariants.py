@@ -1,4 +1,4 @@
-"""What must hold when a simulation has come to rest: the journal, the event files and the bank's truth agree.
+"""What must hold when a simulation has come to rest: the journals, the event files and the bank's truth agree.
 
 Each check returns sentences about what does not hold; none means that all is well. `simulation.py` calls them.
 """
@@ -6,7 +6,8 @@ Each check returns sentences about what does not hold; none means that all is we
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import combinations
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,8 @@ from payout_engine.ports import Journal
 from payout_engine.reasons import REPEATED
 from payout_engine.testing.bank import Bank, Transfer
 from payout_engine.testing.random_file import RandomFile
-from payout_engine.testing.witness import Witness
+from payout_engine.testing.shelf import JournalFile
+from payout_engine.testing.witness import Meant, Witness
 from payout_engine.traits import LookUpKind, Traits
 
 NEVER_PAID = frozenset({State.READY, State.HELD, State.FAILED, State.REJECTED, State.CANCELLED})
@@ -43,40 +45,85 @@ async def open_book(journal: Journal, file: RandomFile, run: Run, events: Path) 
     return Book(file, run, entries, log, events)
 
 
-def broken(books: Sequence[Book], banks: Mapping[str, Bank], witness: Witness) -> Iterator[str]:
-    """Yield what does not hold."""
-    transfers: dict[str, list[Transfer]] = {}
-    for bank in banks.values():
-        for transfer in bank.transfers:
-            transfers.setdefault(transfer.key, []).append(transfer)
+def broken(books: Sequence[Book], banks: Mapping[str, Bank], file: JournalFile, *, ages_known: bool) -> Iterator[str]:
+    """Yield what does not hold of the runs of a journal that nothing kept from paying.
+
+    Args:
+        books: the runs.
+        banks: by account.
+        file: the journal.
+        ages_known: whether the clock was right enough to say how old a payout is.
+    """
+    transfers = _by_key(banks)
     traits = {account: bank.traits for account, bank in banks.items()}
-    yield from paid_twice(books, transfers)
     for book in books:
-        yield from states_agree(book, transfers, traits, ages_known=not witness.clock_was_ahead)
-        yield from lines_come_out(book, banks, witness)
+        yield from states_agree(book, transfers, traits, ages_known=ages_known)
+        yield from lines_come_out(book, banks, file)
         yield from log_replays(book)
         yield from events_tell_all(book)
     yield from sums_agree(books, transfers)
-    yield from nothing_else_is_paid(books, transfers)
     yield from retries_are_of_the_unpaid(books)
-    yield from people_are_heeded(books, banks, witness)
-    for account, bank in banks.items():
+    yield from people_are_heeded(books, banks, file)
+
+
+def untrue(books: Sequence[Book], banks: Mapping[str, Bank]) -> Iterator[str]:
+    """Yield what does not hold of a journal that was kept from paying, or is behind: what it says of money is true."""
+    transfers = _by_key(banks)
+    for book in books:
+        yield from log_replays(book)
+        for entry in book.entries:
+            seen = transfers.get(entry.key, ())
+            if entry.receipt.state is State.PAID and not any(transfer.pays for transfer in seen):
+                yield f"{_name(book, entry)} is paid, and the bank never paid it"
+            if entry.receipt.state is State.REVERSED and not any(transfer.reversed_at for transfer in seen):
+                yield f"{_name(book, entry)} is reversed, and the bank never took it back"
+
+
+def over_all(banks: Mapping[str, Bank], witness: Witness, unprotected: Set[int]) -> Iterator[str]:
+    """Yield what does not hold over all journals that are there or ever were.
+
+    Args:
+        banks: by account.
+        witness: knows what each transfer was meant for.
+        unprotected: the amounts of which nobody promised that they are paid once.
+    """
+    transfers = _by_key(banks)
+    strangers = set(transfers) - set(witness.meant)
+    if strangers:
+        yield f"the bank has {len(strangers)} transfers that nobody meant to be sent"
+    yield from paid_twice(transfers, witness, unprotected)
+    for account, bank in {id(bank): (account, bank) for account, bank in banks.items()}.values():
         yield from rate_is_kept(account, bank)
 
 
-def paid_twice(books: Sequence[Book], transfers: Mapping[str, Sequence[Transfer]]) -> Iterator[str]:
-    """No payout is paid twice: not under its key, and not under two keys (a reference used in two files)."""
-    by_identity: Counter[str] = Counter()
-    for book in books:
-        for entry in book.entries:
-            paid = [transfer for transfer in transfers.get(entry.key, ()) if transfer.pays]
-            if len(paid) > 1:
-                yield f"PAID TWICE: {_name(book, entry)} by {', '.join(transfer.number for transfer in paid)}"
-            kept = [transfer for transfer in paid if transfer.reversed_at is None]
-            by_identity[book.file.identity_of(entry.payout)] += bool(kept)
-    for identity, count in by_identity.items():
-        if count > 1:
-            yield f"PAID TWICE: {identity} was paid in {count} places"
+def _by_key(banks: Mapping[str, Bank]) -> Mapping[str, Sequence[Transfer]]:
+    """Return everything that the banks took in. Two accounts with one key are one bank."""
+    found: dict[str, list[Transfer]] = {}
+    for bank in {id(bank): bank for bank in banks.values()}.values():
+        for transfer in bank.transfers:
+            found.setdefault(transfer.key, []).append(transfer)
+    return found
+
+
+def paid_twice(transfers: Mapping[str, Sequence[Transfer]], witness: Witness, unprotected: Set[int]) -> Iterator[str]:
+    """No line is paid twice: not under its key, and not under two keys that one journal, or one content, has for it.
+
+    What one journal pays of a content, no other knows of another content: only the same is refused.
+    """
+    paid: dict[int, list[tuple[Meant, str]]] = {}
+    for key, of_key in transfers.items():
+        meant = witness.meant.get(key)
+        pays = [transfer for transfer in of_key if transfer.pays]
+        if meant is None or meant.amount_minor in unprotected or not pays:
+            continue
+        if len(pays) > 1:
+            yield f"PAID TWICE: {meant.amount_minor} francs by {', '.join(transfer.number for transfer in pays)}"
+        if any(transfer.reversed_at is None for transfer in pays):
+            paid.setdefault(meant.amount_minor, []).append((meant, pays[0].number))
+    for amount_minor, found in paid.items():
+        for (one, number), (other, again) in combinations(found, 2):
+            if one.journal == other.journal or one.digest == other.digest:
+                yield f"PAID TWICE: {amount_minor} francs by {number} and by {again}"
 
 
 def states_agree(
@@ -102,17 +149,17 @@ def states_agree(
             yield f"{name} was left unknown, and its absence can be proved"
 
 
-def lines_come_out(book: Book, banks: Mapping[str, Bank], witness: Witness) -> Iterator[str]:
+def lines_come_out(book: Book, banks: Mapping[str, Bank], file: JournalFile) -> Iterator[str]:
     """Every line in comes out once, refused or held exactly when it should be."""
     if not book.run.retry_of:
-        yield from _all_lines_come_out(book, witness)
+        yield from _all_lines_come_out(book, file)
     elif max(Counter(entry.payout.line for entry in book.entries).values()) > 1:
         yield f"{book.file.name}: a line came out of a retry more than once"
     for entry in book.entries:
         written = book.file.lines[entry.payout.line - 2]
         if written.good and entry.payout.amount_minor != int(written.amount):
             yield f"{_name(book, entry)} has another amount than its line"
-        withdrawn = book.run.run_id in witness.withdrawn
+        withdrawn = book.run.run_id in file.withdrawn
         if entry.receipt.state is State.HELD and not _held_with_cause(entry, banks, withdrawn=withdrawn):
             yield f"{_name(book, entry)} is held without cause: {entry.receipt.reason} {entry.receipt.message}"
     if book.run.approved_at is None:
@@ -122,7 +169,7 @@ def lines_come_out(book: Book, banks: Mapping[str, Bank], witness: Witness) -> I
         yield f"{book.file.name}: the run is {book.run.state}, and nothing of it is left to do"
 
 
-def _all_lines_come_out(book: Book, witness: Witness) -> Iterator[str]:
+def _all_lines_come_out(book: Book, file: JournalFile) -> Iterator[str]:
     lines = Counter(entry.payout.line for entry in book.entries)
     wanted = Counter(range(2, 2 + len(book.file.lines)))
     if lines != wanted:
@@ -132,7 +179,7 @@ def _all_lines_come_out(book: Book, witness: Witness) -> Iterator[str]:
         yield f"{book.file.name}: lines {sorted(refused ^ book.file.refused())} were refused wrongly or not at all"
     waiting = frozenset({State.HELD, State.CANCELLED})
     heeded = {
-        entry.payout.line for entry in book.entries if entry.receipt.state in waiting or entry.key in witness.decided
+        entry.payout.line for entry in book.entries if entry.receipt.state in waiting or entry.key in file.decided
     }
     if not book.file.repeated() <= heeded:
         yield f"{book.file.name}: lines {sorted(book.file.repeated() - heeded)} repeat others and were not held"
@@ -151,13 +198,6 @@ def _contradicted(entry: Entry, banks: Mapping[str, Bank]) -> bool:
     return banks[account].contradicts
 
 
-def nothing_else_is_paid(books: Sequence[Book], transfers: Mapping[str, Sequence[Transfer]]) -> Iterator[str]:
-    """Whatever the bank took in belongs to a line of a run that somebody approved."""
-    strangers = set(transfers) - {entry.key for book in books for entry in book.entries}
-    if strangers:
-        yield f"the bank has {len(strangers)} transfers that belong to no line"
-
-
 def retries_are_of_the_unpaid(books: Sequence[Book]) -> Iterator[str]:
     """A retry holds only what the run before it was not going to pay; a contradiction may hold that since."""
     unpaid = {State.FAILED, State.CANCELLED, State.HELD}
@@ -169,16 +209,16 @@ def retries_are_of_the_unpaid(books: Sequence[Book]) -> Iterator[str]:
                 yield f"{_name(book, entry)} was paid again as a retry, and the run before has it as {before}"
 
 
-def people_are_heeded(books: Sequence[Book], banks: Mapping[str, Bank], witness: Witness) -> Iterator[str]:
+def people_are_heeded(books: Sequence[Book], banks: Mapping[str, Bank], file: JournalFile) -> Iterator[str]:
     """A person's last word stands, unless the bank contradicts it; and nothing is cancelled without a person's word."""
     for book in books:
         for entry in book.entries:
-            state, choice = entry.receipt.state, witness.decided.get(entry.key)
+            state, choice = entry.receipt.state, file.decided.get(entry.key)
             stands = {Choice.PAID: {State.PAID, State.REVERSED}, Choice.FAILED: {State.FAILED}}
             stands[Choice.CANCEL] = {State.CANCELLED}
             if choice in stands and state not in stands[choice] and not _contradicted(entry, banks):
                 yield f"{_name(book, entry)} was decided to be {choice}, and is {state}"
-            if state is State.CANCELLED and choice is not Choice.CANCEL and book.run.run_id not in witness.withdrawn:
+            if state is State.CANCELLED and choice is not Choice.CANCEL and book.run.run_id not in file.withdrawn:
                 yield f"{_name(book, entry)} is cancelled, and nobody cancelled it"
 
 
@@ -215,12 +255,9 @@ def sums_agree(books: Sequence[Book], transfers: Mapping[str, Sequence[Transfer]
     settled = {State.PAID, State.REVERSED}
     entries = [entry for book in books for entry in book.entries]
     ours = sum(entry.payout.amount_minor for entry in entries if entry.receipt.state in settled)
-    open_keys = {entry.key for entry in entries if entry.receipt.state in (State.UNKNOWN, State.ACCEPTED)}
+    settled_keys = {entry.key for entry in entries if entry.receipt.state not in (State.UNKNOWN, State.ACCEPTED)}
     theirs = sum(
-        transfer.payout.amount_minor
-        for key, of_key in transfers.items()
-        for transfer in of_key
-        if transfer.pays and key not in open_keys
+        transfer.payout.amount_minor for key in settled_keys for transfer in transfers.get(key, ()) if transfer.pays
     )
     if ours != theirs:
         yield f"the journal says that {ours} was paid, and the bank paid {theirs}"

@@ -179,12 +179,19 @@ class Person:
 
     def _can_be_paid(self, entry: Entry) -> bool:
         """Whether the bank may yet pay a payout by what it was sent."""
+        return self._key_can_be_paid(entry.key)
+
+    def _key_can_be_paid(self, key: str) -> bool:
         transfers = [transfer for bank in self._banks.values() for transfer in bank.transfers]
-        pays = any(transfer.key == entry.key and transfer.pays for transfer in transfers)
-        return pays or self._witness.travels(entry.key)
+        pays = any(transfer.key == key and transfer.pays for transfer in transfers)
+        return pays or self._witness.travels(key)
 
     async def _is_alone(self, run: Run, entry: Entry) -> bool:
         """Whether no other line that means the same payment has been paid, or may be."""
+        amount_minor = entry.payout.amount_minor
+        same = [key for key, sent in self._witness.meant.items() if sent.amount_minor == amount_minor]
+        if any(key != entry.key and self._key_can_be_paid(key) for key in same):
+            return False
         meant = self._file_of(run).identity_of(entry.payout)
         for other in await self._engine.runs():
             if other.approved_at is None:

@@ -16,12 +16,15 @@ from payout_engine.testing.bank import ABSENCE_FINAL_SECONDS, Fault
 from payout_engine.testing.crashing import Moment, Step
 from payout_engine.testing.people import Errand, Visit
 from payout_engine.testing.random_file import RandomFile, long_file, random_files, rival_files
+from payout_engine.testing.shelf import COPY, HOME, MOVED, OTHER, Deed
+from payout_engine.testing.wire_bank import WORDLESS, wire_traits
 from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 STEPS: Mapping[str, int] = {
     **dict.fromkeys(["begin", "add", "hold", "discard", "find_digest", "balances", "ready", "tally"], 1),
     **dict.fromkeys(["open_queries", "finish", "lease", "outcomes", "repeats", "look_up"], 1),
-    **dict.fromkeys(["seal", "approve", "recover", "apply", "ask_again"], 5),
+    **dict.fromkeys(["seal", "approve", "recover", "apply", "ask_again", "remember"], 5),
+    "keep": 3,
     **dict.fromkeys(["intend", "send", "record"], 14),
 }
 """Steps at which a life may end, and how often each is chosen."""
@@ -66,6 +69,10 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         balance_share: what the balances are topped up to, as a share of all that is to be paid.
         clock_offset_seconds: how wrong the machine's clock is.
         restarted: the machine was started anew before it.
+        journal: the name of the journal that the commands name.
+        deeds: what somebody does to the journals before it.
+        keep_at: when somebody copies the journal, while it is in use.
+        says_lost: a person says that another journal, or a newer copy, is lost for good, where that does no harm.
         downtime_seconds: until the next life.
     """
 
@@ -91,13 +98,24 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     balance_share: float | None = None
     clock_offset_seconds: float = 0.0
     restarted: bool = False
+    journal: str = HOME
+    deeds: Sequence[Deed] = ()
+    keep_at: float | None = None
+    says_lost: bool = False
     downtime_seconds: float = 1.0
 
 
 class Plan(msgspec.Struct, kw_only=True):
-    """Everything that a seed decides beforehand."""
+    """Everything that a seed decides beforehand.
+
+    Attributes:
+        keys: by account, the key that it is used with; accounts with one key are one bank's.
+        wired: the real adapter speaks to the banks.
+    """
 
     files: Sequence[RandomFile]
+    keys: Mapping[str, str]
+    wired: bool
     traits: Mapping[str, Traits]
     faults: Mapping[str, Mapping[Fault, float]]
     lives: Sequence[Life]
@@ -107,12 +125,19 @@ class Plan(msgspec.Struct, kw_only=True):
     max_failure_share: float
 
 
-def draw_plan(chance: random.Random) -> Plan:
-    """Draw a world and its lives."""
+def draw_plan(chance: random.Random, *, plain: bool = False) -> Plan:
+    """Draw a world and its lives.
+
+    Args:
+        chance: decides.
+        plain: draw a world with one journal, one key for each account, and no wire.
+    """
     accounts = chance.choice([("bf",), ("bf",), ("orange", "moov")])
     traits = {account: _draw_traits(chance) for account in accounts}
     plan = Plan(
         files=random_files(chance),
+        keys={account: f"simulated-{account}" for account in accounts},
+        wired=False,
         traits=traits,
         faults={account: _draw_faults(chance) for account in accounts},
         lives=[_draw_company(chance) for _ in range(chance.choice([1, 2, 3, 4, 6, 8]))],
@@ -123,8 +148,101 @@ def draw_plan(chance: random.Random) -> Plan:
     )
     special = chance.random()
     if special < 0.06:
-        return _with_many_failures(plan, chance)
-    return _with_rivals(plan, chance) if special < 0.16 else plan
+        plan = _with_many_failures(plan, chance)
+    elif special < 0.16:
+        plan = _with_rivals(plan, chance)
+    elif special < 0.48 and not plain:
+        plan = _with_journals(_with_one_key(plan, chance), chance)
+    elif special < 0.58 and not plain:
+        plan = _with_one_key(plan, chance)
+    return _over_a_wire(plan) if chance.random() < 0.2 and not plain else plan
+
+
+def _over_a_wire(plan: Plan) -> Plan:
+    """Return a plan in which the banks are Senfenico."""
+    return msgspec.structs.replace(
+        plan,
+        wired=True,
+        traits={account: wire_traits(drawn) for account, drawn in plan.traits.items()},
+        faults={
+            account: {fault: likely for fault, likely in faults.items() if fault not in WORDLESS}
+            for account, faults in plan.faults.items()
+        },
+    )
+
+
+def _with_one_key(plan: Plan, chance: random.Random) -> Plan:
+    """Return a plan in which two accounts, if there are two and chance wills it, are two names of one."""
+    if len(plan.traits) == 1 or chance.random() < 0.3:
+        return plan
+    traits, faults = next(iter(plan.traits.values())), next(iter(plan.faults.values()))
+    return msgspec.structs.replace(
+        plan,
+        keys=dict.fromkeys(plan.keys, "simulated-both"),
+        traits=dict.fromkeys(plan.traits, traits),
+        faults=dict.fromkeys(plan.faults, faults),
+    )
+
+
+def _with_journals(plan: Plan, chance: random.Random) -> Plan:
+    """Return a plan with several journals, or copies of one, or journals that are gone, or are carried away."""
+    kind = chance.choice(["second", "copies", "gone", "carried"])
+    says_lost = chance.random() < 0.3
+    lives: list[Life] = []
+    for number in range(max(3, len(plan.lives[:5]))):
+        life = plan.lives[number] if number < len(plan.lives) else _draw_company(chance)
+        changes = _draw_deeds(kind, number, chance)
+        twin = life.twin
+        if twin is not None:
+            twin = msgspec.structs.replace(twin, journal=chance.choice(_NAMES[kind]), says_lost=says_lost)
+        lives.append(msgspec.structs.replace(life, twin=twin, says_lost=says_lost, **changes))
+    plan = msgspec.structs.replace(plan, lives=lives)
+    return _that_shows_all(plan, chance) if kind == "carried" or says_lost else plan
+
+
+_NAMES: Mapping[str, Sequence[str]] = {
+    "second": (HOME, HOME, OTHER),
+    "copies": (HOME, HOME, COPY),
+    "gone": (HOME, OTHER, MOVED),
+    "carried": (HOME,),
+}
+"""The journals that commands name in each kind of world with several."""
+
+
+def _draw_deeds(kind: str, number: int, chance: random.Random) -> dict[str, Any]:
+    """Draw what is done to the journals before a life, and which of them it names."""
+    changes: dict[str, Any] = {"journal": chance.choice(_NAMES[kind]) if number else HOME}
+    deeds: list[Deed] = []
+    if kind in ("copies", "carried"):
+        if number and chance.random() < 0.5:
+            deeds.append(chance.choice([Deed.PUT_BACK, Deed.PUT_BACK, Deed.LAY_BESIDE]))
+        if number and chance.random() < 0.5:
+            deeds.append(Deed.KEEP)
+        if chance.random() < 0.5:
+            changes["keep_at"] = _moment(chance)
+    if kind == "carried" and number == 2:
+        deeds = [Deed.PUT_BACK, Deed.LEAVE] if chance.random() < 0.8 else [Deed.LEAVE]
+        changes["restarted"] = True
+    if kind == "gone" and number and chance.random() < 0.5:
+        deeds.append(chance.choice([Deed.DELETE, Deed.MOVE]))
+    return {**changes, "deeds": deeds}
+
+
+def _that_shows_all(plan: Plan, chance: random.Random) -> Plan:
+    """Return a plan whose banks mostly can be asked and show everything at once: all that protects the forgetful."""
+    if chance.random() < 0.2:
+        return plan
+    traits = {
+        account: msgspec.structs.replace(drawn, look_up=LookUpKind.SWEEP) if drawn.look_up is LookUpKind.NONE else drawn
+        for account, drawn in plan.traits.items()
+    }
+    faults = {
+        account: {fault: likely for fault, likely in drawn.items() if fault is not Fault.HIDDEN}
+        for account, drawn in plan.faults.items()
+    }
+    # What left is carried out, or is lost, before the next life.
+    lives = [msgspec.structs.replace(life, downtime_seconds=chance.choice([5.0, 20.0, 60.0])) for life in plan.lives]
+    return msgspec.structs.replace(plan, traits=traits, faults=faults, lives=lives)
 
 
 def _with_many_failures(plan: Plan, chance: random.Random) -> Plan:
@@ -155,6 +273,7 @@ def _with_rivals(plan: Plan, chance: random.Random) -> Plan:
     return msgspec.structs.replace(
         plan,
         files=rival_files(chance),
+        keys={account: f"simulated-{account}" for account in accounts},
         traits={account: _draw_traits(chance) for account in accounts},
         faults={account: _draw_faults(chance) for account in accounts},
         lives=[

@@ -1,20 +1,20 @@
-"""Processes of the real engine over one journal's file and the same banks, each with a fuse of its own.
+"""Processes of the real engine over the same journals and banks, each with a fuse of its own.
 
-Each opens the journal by itself, carries its requests out in the event loop, and holds its locks as any process does.
-Only the connections to providers and what is configured are replaced. `simulation.py` starts the processes that pay,
-and those in which people steer.
+Each opens its journal by itself, carries its requests out in the event loop, holds its locks as any process does, and
+remembers in the user's state folder. Only the connections to providers and what is configured are replaced.
+`simulation.py` starts the processes that pay, and those in which people steer.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import anyio
 import anyio.abc
+import msgspec
 
 from payout_engine.accounts import Accounts
 from payout_engine.engine import Engine
@@ -25,6 +25,9 @@ from payout_engine.settings import Settings
 from payout_engine.testing.bank import Bank, SimulatedProvider
 from payout_engine.testing.crashing import CrashingJournal, CrashingProvider, Fuse, MortalWriter
 from payout_engine.testing.disk import Disk
+from payout_engine.testing.mortal import MortalRemembered
+from payout_engine.testing.shelf import JournalFile, Shelf
+from payout_engine.testing.wire_bank import WiredProvider
 from payout_engine.testing.witness import Witness
 from payout_engine.traits import Traits, Wallet
 
@@ -55,10 +58,12 @@ WALLETS = (
 class SimulatedAccounts(Accounts):
     """Accounts at simulated banks."""
 
-    def __init__(self, settings: Settings, stack: AsyncExitStack, connections: Mapping[str, Provider]) -> None:
+    def __init__(
+        self, settings: Settings, stack: AsyncExitStack, connections: Mapping[str, Provider], keys: Mapping[str, str]
+    ) -> None:
         super().__init__(settings, stack, only=None, sandbox=False)
         self._simulated = connections
-        self.keys = {name: name for name in connections}
+        self.keys = dict(keys)
 
     def traits(self, name: str) -> Traits:
         """Return what the bank promises."""
@@ -67,10 +72,6 @@ class SimulatedAccounts(Accounts):
     def wallets(self, name: str) -> Sequence[Wallet]:
         """Return both wallets of a lone account, or the account's own."""
         return [wallet for wallet in WALLETS if len(self._simulated) == 1 or wallet.code.startswith(name)]
-
-    async def locks(self, names: Iterable[str]) -> Mapping[Path, str]:
-        """Return none: the journal's leases are all there is in a simulated world."""
-        return {}
 
     async def connect(self, name: str) -> Provider:
         """Return the connection of this process."""
@@ -99,45 +100,59 @@ class WatchedProvider(SimulatedProvider):
                 yield sightings
 
 
-def open_engine(
-    process: str,
-    fuse: Fuse,
-    settings: Settings,
-    disk: Disk,
-    banks: Mapping[str, Bank],
-    witness: Witness,
-    commit_seconds: float,
-) -> AbstractAsyncContextManager[Engine]:
+class World(msgspec.Struct):
+    """What all processes of a simulation share.
+
+    Attributes:
+        settings: what is configured; each process names a journal.
+        keys: by account, the key that it is used with.
+        wired: whether the real adapter speaks to the banks, over a wire.
+        banks: by account.
+        disk: where all files are.
+        shelf: where the journals are.
+        witness: sees what the processes do.
+        commit_seconds: how long a journal's writer waits for a group, and again for the answers.
+    """
+
+    settings: Settings
+    keys: Mapping[str, str]
+    wired: bool
+    banks: dict[str, Bank]
+    disk: Disk
+    shelf: Shelf
+    witness: Witness
+    commit_seconds: float
+
+
+def open_engine(process: str, fuse: Fuse, file: JournalFile, world: World) -> AbstractAsyncContextManager[Engine]:
     """Open the engine of one process.
 
     Args:
         process: what to call it in the trace.
         fuse: its life.
-        settings: what is configured, with the journal that all processes share.
-        disk: where the journal is.
-        banks: by account.
-        witness: sees what it does.
-        commit_seconds: how long its journal's writer waits for a group, and again for the answers.
+        file: the journal it uses.
+        world: what it shares with others.
     """
-    writer = partial(MortalWriter, fuse=fuse, done=partial(witness.heard, process), commit_seconds=commit_seconds)
+    done = partial(world.witness.heard, process, file)
+    writer = partial(MortalWriter, fuse=fuse, done=done, commit_seconds=world.commit_seconds)
+    watched = WiredProvider if world.wired else WatchedProvider
     connections = {
-        account: CrashingProvider(WatchedProvider(account, bank, witness, process, fuse), fuse)
-        for account, bank in banks.items()
+        account: CrashingProvider(watched(account, bank, world.witness, process, fuse), fuse)
+        for account, bank in world.banks.items()
     }
 
     class SimulatedEngine(Engine):
         def __init__(
             self, settings: Settings, accounts: Accounts, tasks: anyio.abc.TaskGroup, stack: AsyncExitStack
         ) -> None:
-            super().__init__(settings, SimulatedAccounts(settings, stack, connections), tasks, stack)
+            super().__init__(settings, SimulatedAccounts(settings, stack, connections, world.keys), tasks, stack)
+            self.memory = MortalRemembered(fuse, partial(world.shelf.beginning, file))
+            stack.callback(self.memory.close)
 
-        async def journal(self) -> Journal:
-            async with self._opening:
-                if self._opened is None:
-                    journal = await self._stack.enter_async_context(
-                        SqliteJournal.open(self.settings.journal, writer=writer)
-                    )
-                    self._opened = cast(Journal, CrashingJournal(journal, fuse, disk))
-                return self._opened
+        @asynccontextmanager
+        async def _journal_file(self) -> AsyncIterator[Journal]:
+            opening = SqliteJournal.open(self.settings.journal, writer=writer, remember=self.memory.keep)
+            async with opening as journal:
+                yield cast(Journal, CrashingJournal(journal, fuse, world.disk))
 
-    return SimulatedEngine.open(settings)
+    return SimulatedEngine.open(world.settings, journal=file.path)

@@ -3,12 +3,12 @@
     python -m payout_engine.testing.simulation --seeds 1-1000
 
 One seed decides everything: the files, the bank's promises and its faults, how each life of the engine ends, and who
-else is about: a second process with the same commands, and people who steer. The engine is the real one, and so are its
-journal, a file that each process opens for itself, and the locks beside it; only its provider speaks to a simulated
-bank, and time is virtual. What
-`witness.py` watches must hold at every moment. The last lives are without faults, and what a person stopped is let go
-on; then what `invariants.py` asks for must hold. A failure prints its seed and everything that happened; the same seed
-gives the same failure again.
+else is about: a second process with the same commands, people who steer, and people who copy, restore, move or delete
+journals. The engine is the real one, and so are its journals, files that each process opens for itself, its locks, and
+what the user's keys remember; in some worlds Senfenico's adapter is, too. Only the bank is simulated, and time is
+virtual. What `witness.py` watches must hold at every moment. The last lives are without faults, and what a person
+stopped is let go on; then what `invariants.py` asks for must hold. A failure prints its seed and everything that
+happened; the same seed gives the same failure again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import random  # noqa: TID251 - this is where a simulation's own generator is se
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,24 +33,26 @@ import msgspec
 
 from payout_engine import clock
 from payout_engine.engine import Engine
-from payout_engine.errors import JournalBusyError, JournalFullError, UnansweredError
-from payout_engine.journal import SqliteJournal, reading
+from payout_engine.errors import ConfigError, JournalError, JournalFullError
+from payout_engine.journal import SqliteJournal, log, reading
 from payout_engine.journal.glance import snapshot
 from payout_engine.journal.writer import InlineWriter
 from payout_engine.lifecycle import State
 from payout_engine.model import Run
-from payout_engine.payments import PaymentStream, alone
+from payout_engine.ports import Mark
 from payout_engine.settings import AccountSettings, Settings
-from payout_engine.submission import Submission
 from payout_engine.testing import virtual_time
 from payout_engine.testing.bank import HIDDEN_SECONDS_MAX, LATE_SECONDS_MAX, SETTLING_SECONDS_MAX, Bank
+from payout_engine.testing.clerk import Clerk, shows_all
 from payout_engine.testing.crashing import Fuse
 from payout_engine.testing.disk import Disk
-from payout_engine.testing.invariants import Book, broken, events_tell_all, open_book
+from payout_engine.testing.invariants import Book, broken, events_tell_all, open_book, over_all, untrue
+from payout_engine.testing.mortal import living, mortal_locks
 from payout_engine.testing.people import Person, Visit
 from payout_engine.testing.plans import Life, Plan, draw_plan
-from payout_engine.testing.processes import WALLETS, open_engine
+from payout_engine.testing.processes import WALLETS, World, open_engine
 from payout_engine.testing.random_file import RandomFile
+from payout_engine.testing.shelf import HOME, Deed, JournalFile, Shelf
 from payout_engine.testing.witness import Witness
 from payout_engine.traits import LookUpKind
 
@@ -98,38 +101,46 @@ class Simulation:
     def __init__(self, seed: int, folder: Path, plan: Plan | None = None) -> None:
         self._chance = random.Random(f"payout_engine simulation {seed}")
         self._plan = plan if plan is not None else draw_plan(self._chance)
-        self._folder = folder
-        self._banks: dict[str, Bank] = {}
         self._clock_offset_seconds = 0.0
         self._booted_at = 0.0
-        self._disk = Disk()
+        self._unprotected: set[int] = set()
         self.report = Report(seed, [], [])
-        self._witness = Witness(self._tell, self._violated)
-        self._settings = Settings(
-            journal=folder / "payouts.db",
+        settings = Settings(
+            journal=folder / HOME,
             accounts={account: AccountSettings("simulated") for account in self._plan.traits},
             unknown_patience_seconds=self._plan.patience_seconds,
             canary=self._plan.canary,
             max_failure_share=self._plan.max_failure_share,
+        )
+        self._world = World(
+            settings=settings,
+            keys=self._plan.keys,
+            wired=self._plan.wired,
+            banks={},
+            disk=Disk(),
+            shelf=Shelf(folder, random.Random(self._chance.random()), self._tell),
+            witness=Witness(self._tell, self._violated, self._plan.keys),
+            commit_seconds=self._plan.commit_seconds,
         )
 
     async def run(self) -> Report:
         """Live all lives, come to rest, and check."""
         with (
             clock.replaced(lambda: STARTED_AT + anyio.current_time() + self._clock_offset_seconds, self._up),
-            self._disk.mounted(),
+            self._world.disk.mounted(),
+            self._world.shelf.machine(),
+            mortal_locks(),
         ):
             async with anyio.create_task_group() as world:
                 self._open_banks(world)
                 for life in self._plan.lives:
                     await self._live(life)
                 await self._calm_down()
-                async with self.journal() as journal:
-                    await self._check(journal)
+                await self._check()
                 world.cancel_scope.cancel()
         self.report.seconds = anyio.current_time()
-        self.report.happened.update(self._witness.happened)
-        self.report.happened["a full disk refused"] = self._disk.refusals
+        self.report.happened.update(self._world.witness.happened)
+        self.report.happened["a full disk refused"] = self._world.disk.refusals
         return self.report
 
     def _up(self) -> tuple[str, float]:
@@ -137,18 +148,23 @@ class Simulation:
         return str(self._booted_at), anyio.current_time() - self._booted_at
 
     def _open_banks(self, world: anyio.abc.TaskGroup) -> None:
+        by_key: dict[str, Bank] = {}
         for account, traits in self._plan.traits.items():
-            faults = self._plan.faults[account]
-            chance = random.Random(self._chance.random())
-            self._banks[account] = Bank(chance, traits, faults, world, self._tell)
+            faults, key = self._plan.faults[account], self._plan.keys[account]
+            if key not in by_key:
+                chance = random.Random(self._chance.random())
+                by_key[key] = Bank(chance, traits, faults, world, self._tell)
+            self._world.banks[account] = by_key[key]
             named = ", ".join(f"{fault} {likely:.3g}" for fault, likely in faults.items()) or "no faults"
+            over = " over a wire" if self._plan.wired else ""
             self._tell(
-                f"account {account}: {traits.look_up}, {traits.key_promise}, {traits.batch_limit} a call; {named}"
+                f"account {account} with key {key}{over}: {traits.look_up}, {traits.key_promise}, "
+                f"{traits.batch_limit} a call; {named}"
             )
         self._top_up(1.0)
 
     def _top_up(self, share: float) -> None:
-        for bank in self._banks.values():
+        for bank in self._world.banks.values():
             for wallet in WALLETS:
                 total = sum(int(line.amount) for file in self._plan.files for line in file.lines)
                 bank.balances_minor[wallet.code] = int(total * share)
@@ -166,78 +182,113 @@ class Simulation:
         self.report.lives += 1
         self._tell(f"life {self.report.lives}: {life}")
         self._clock_offset_seconds = life.clock_offset_seconds
-        self._witness.clock_was_ahead |= life.clock_offset_seconds > 0
+        self._world.witness.clock_was_ahead |= life.clock_offset_seconds > 0
         if life.restarted:
             self._booted_at = anyio.current_time()
         if life.balance_share is not None:
             self._top_up(life.balance_share)
+        for deed in life.deeds:
+            self._perform(deed)
         if life.disk_full_after is not None:
-            self._disk.fill(life.disk_full_after, partial(self._filled, life.disk_full_seconds))
+            self._world.disk.fill(life.disk_full_after, partial(self._filled, life.disk_full_seconds))
         async with anyio.create_task_group() as everybody:
             everybody.start_soon(self._work, "", life)
             if life.twin is not None:
                 everybody.start_soon(self._work, "twin: ", life.twin)
             for number, visit in enumerate(life.visits, start=1):
                 everybody.start_soon(self._visit, f"person {number}: ", visit, life)
-        self._disk.empty()
+            if life.keep_at is not None:
+                everybody.start_soon(self._keep, life.keep_at)
+        self._world.disk.empty()
         self._tell(f"life {self.report.lives} ends")
         await anyio.sleep(life.downtime_seconds)
+
+    def _perform(self, deed: Deed) -> None:
+        if deed is Deed.LEAVE:
+            self._forget()
+        self._world.shelf.perform(deed, HOME)
+        self.report.happened[deed] += 1
+
+    async def _keep(self, at: float) -> None:
+        await anyio.sleep(at)
+        self._world.shelf.perform(Deed.KEEP, HOME, in_use=True)
+
+    def _forget(self) -> None:
+        """Find out, before only one journal goes to another machine, of which payments nothing can be promised there.
+
+        What it does not know was sent can only be found by asking the provider, and only under keys that it knows.
+        """
+        witness, file = self._world.witness, self._world.shelf.file(HOME)
+        begun, newest = _known(file.path, witness.marks)
+        for key, meant in witness.meant.items():
+            bank, travels = self._world.banks[meant.account], witness.travels(key)
+            if not travels and not any(transfer.key == key and transfer.pays for transfer in bank.transfers):
+                continue
+            if meant.run_id not in begun or (not newest and (travels or not shows_all(bank))):
+                self._unprotected.add(meant.amount_minor)
+        file.adopted |= not newest
+        witness.marks.clear()
 
     def _filled(self, seconds: float) -> None:
         self._tell("the disk is full")
         asyncio.get_running_loop().call_later(seconds, self._empty)
 
     def _empty(self) -> None:
-        if self._disk.full:
+        if self._world.disk.full:
             self._tell("the disk has room again")
-            self._disk.empty()
+            self._world.disk.empty()
+
+    def _clerk(self, name: str, file: JournalFile, life: Life, fuse: Fuse) -> Clerk:
+        files = self._plan.files
+        return Clerk(name, file, life, fuse, files, self._file_of, self._world, self._tell)
 
     async def _work(self, name: str, life: Life) -> None:
         """Live the life of a process that gives the usual commands."""
-        fuse = Fuse(life.step, lambda where: self._tell(f"{name}CRASH {where}"))
+        fuse = Fuse(life.step, lambda where: self._tell(f"{name}CRASH {where}"), life.journal)
         await anyio.sleep(life.begins_at)
-        await self._process(name, fuse, partial(self._commands, life, fuse, name), life.crash_at, life.leave_at)
+        file = self._world.shelf.file(life.journal)
+        clerk = self._clerk(name, file, life, fuse)
+        await self._process(name, file, fuse, clerk.work, life.crash_at, life.leave_at)
 
     async def _visit(self, name: str, visit: Visit, life: Life) -> None:
         """Live the life of a process in which a person steers."""
-        fuse = Fuse(visit.step, lambda where: self._tell(f"{name}CRASH {where}"))
-
-        async def pay(engine: Engine, run: Submission | Run) -> None:
-            await self._pay(engine, run, life, fuse)
+        fuse = Fuse(visit.step, lambda where: self._tell(f"{name}CRASH {where}"), life.journal)
 
         async def come(engine: Engine) -> None:
             self._tell(f"{name}comes to {visit.errand}")
-            person = Person(engine, self._banks, self._witness, self._file_of, pay, visit)
+            clerk = self._clerk(name, file, life, fuse)
+            origin = partial(self._file_of, file)
+            person = Person(engine, self._world.banks, self._world.witness, origin, clerk.pay, visit)
             self._tell(f"{name}{await person.come()}")
 
         await anyio.sleep(visit.at)
-        await self._process(name, fuse, come)
+        file = self._world.shelf.file(life.journal)
+        await self._process(name, file, fuse, come)
         if fuse.dead:
-            self._witness.happened["a person's process died"] += 1
+            self._world.witness.happened["a person's process died"] += 1
 
     async def _process(
         self,
         name: str,
+        file: JournalFile,
         fuse: Fuse,
         work: Callable[[Engine], Awaitable[None]],
         crash_at: float | None = None,
         leave_at: float | None = None,
     ) -> None:
         """Run one process until its work is done, or it dies, or is left."""
-        engine = open_engine(
-            name, fuse, self._settings, self._disk, self._banks, self._witness, self._plan.commit_seconds
-        )
         try:
-            async with anyio.create_task_group() as process:
-                process.start_soon(self._reap, fuse, crash_at)
-                async with engine as opened:
-                    with anyio.move_on_after(leave_at):
-                        await work(opened)
-                process.cancel_scope.cancel()
+            with living(fuse):
+                async with anyio.create_task_group() as process:
+                    process.start_soon(self._reap, fuse, crash_at)
+                    async with open_engine(name, fuse, file, self._world) as opened:
+                        with anyio.move_on_after(leave_at):
+                            await work(opened)
+                    process.cancel_scope.cancel()
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | anyio.get_cancelled_exc_class()):
                 raise
-            if _is(error, JournalFullError):
+            if _is_full(error):
                 self._tell(f"{name}the command fails: the disk is full")
             elif not fuse.dead:
                 self._violated(f"{name}the engine failed: {error!r}")
@@ -248,111 +299,77 @@ class Simulation:
             await anyio.sleep(at)
             fuse.blow(f"at its time, {at:.3f} s")
 
-    async def _commands(self, life: Life, fuse: Fuse, name: str, engine: Engine) -> None:
-        """Give the usual commands, and give them again while another process is in the way."""
-        alone_here = not (name or life.twin or life.visits)
-        for left in reversed(range(life.tries)):
-            try:
-                await self._command(engine, life, fuse)
-                return
-            except JournalBusyError:
-                if alone_here:
-                    raise
-                self._tell(f"{name}meets another process")
-                self._witness.happened["two processes met"] += 1
-            if left:
-                await anyio.sleep(life.try_again_seconds)
-
-    async def _command(self, engine: Engine, life: Life, fuse: Fuse) -> None:
-        """Give the same command as ever: submit each file, and pay it."""
-        submissions = {}
-        for file in self._plan.files if life.judges_all_first else ():
-            submissions[file.name] = await engine.submit(file, wait=life.waits)
-        paid = set()
-        for file in reversed(self._plan.files) if life.backwards else self._plan.files:
-            submission = submissions.get(file.name) or await engine.submit(file, wait=life.waits)
-            await self._pay(engine, submission, life, fuse)
-            paid.add(submission.run_id)
-        for run in reversed(await engine.runs()) if life.resumes_all else ():
-            if run.run_id not in paid and run.approved_at is not None:
-                await self._pay(engine, run, life, fuse)
-
-    async def _pay(self, engine: Engine, run: Submission | Run, life: Life, fuse: Fuse) -> None:
-        if life.lifts and (await engine.run(run.run_id)).approved_at is not None:
-            await engine.lift(run.run_id)
-        stream = engine.pay(
-            run, follow_for_seconds=life.follow_for_seconds, events=self._events(run.run_id), wait=life.waits
-        )
-        fuse.at_death[stream.cut_off] = None
-        try:
-            async with anyio.create_task_group() as person:
-                person.start_soon(self._interrupt, stream, life)
-                async for _ in stream:
-                    await anyio.sleep(life.listener_seconds)
-                person.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            error = alone(group)
-            unpaid = isinstance(error, JournalBusyError | UnansweredError)
-            if unpaid and isinstance(run, Submission) and not run.known:
-                # So do the commands: what cannot be paid now was not approved, and is not kept.
-                await (await engine.journal()).discard(run.run_id)
-            if not isinstance(error, UnansweredError):
-                raise error from None
-            self._tell("the provider cannot say what it already has")
-            self._witness.happened["not answered"] += 1
-
-    async def _interrupt(self, stream: PaymentStream, life: Life) -> None:
-        if life.stop_at is not None:
-            await anyio.sleep(life.stop_at)
-            self._tell("a person asks to stop")
-            stream.stop()
-        if life.cut_off_at is not None:
-            await anyio.sleep(life.cut_off_at)
-            self._tell("a person cuts it off")
-            stream.cut_off()
-
     # -- the end
 
     async def _calm_down(self) -> None:
-        """Live without faults until nothing moves any more."""
-        for bank in self._banks.values():
+        """Live without faults until nothing moves any more, with every journal that is there."""
+        for bank in self._world.banks.values():
             bank.calm()
         self._tell("CALM")
         await anyio.sleep(CALM_SECONDS)
-        for _ in range(CALM_LIVES_MAX):
-            await self._live(Life(resumes_all=True, lifts=True, balance_share=1.0, downtime_seconds=CALM_SECONDS))
-            async with self.journal() as journal:
-                if not await self._unfinished(journal) and not await self._untold(journal):
-                    return
+        lives_left = CALM_LIVES_MAX
+        waiting = self._world.shelf.names() or [HOME]
+        says_lost = any(life.says_lost for life in self._plan.lives)
+        while waiting and lives_left:
+            for name in waiting:
+                life = Life(journal=name, resumes_all=True, lifts=True, balance_share=1.0, says_lost=says_lost)
+                await self._live(msgspec.structs.replace(life, downtime_seconds=CALM_SECONDS))
+            waiting = [name for name in self._world.shelf.names() if not await self._rests(name)]
+            lives_left -= 1
 
-    def journal(self) -> AbstractAsyncContextManager[SqliteJournal]:
-        """Open the journal from outside, as it is at this moment."""
-        return SqliteJournal.open(self._settings.journal, writer=InlineWriter)
+    def journal(self, name: str = HOME) -> AbstractAsyncContextManager[SqliteJournal]:
+        """Open a journal from outside, as it is at this moment."""
+        return SqliteJournal.open(self._world.shelf.file(name).path, writer=InlineWriter)
 
-    async def _unfinished(self, journal: SqliteJournal) -> bool:
-        """Whether another life could move something."""
-        for run in await journal.runs():
-            for tally in await journal.tally(run.run_id):
-                account = self._plan.traits.get(tally.lane.account)
-                if tally.state in (State.READY, State.SENDING):
-                    return True
-                if account is None or account.look_up is LookUpKind.NONE:
+    async def _rests(self, name: str) -> bool:
+        """Whether another life could move or tell nothing in a journal."""
+        file = self._world.shelf.file(name)
+        async with self.journal(name) as journal:
+            for run in await journal.runs():
+                if self._file_of(file, run).digest in file.refused:
                     continue
-                if tally.state is State.ACCEPTED or (tally.state is State.UNKNOWN and account.absence_final_seconds):
-                    return True
+                if await self._moves(journal, run):
+                    return False
+            # A look-up for one file may have shown something of another, whose events wait for its own next payment.
+            return not any(fault for book in await self._books(file, journal) for fault in events_tell_all(book))
+
+    async def _moves(self, journal: SqliteJournal, run: Run) -> bool:
+        """Whether another life could move something of a run."""
+        for tally in await journal.tally(run.run_id):
+            account = self._plan.traits.get(tally.lane.account)
+            if tally.state in (State.READY, State.SENDING):
+                return True
+            if account is None or account.look_up is LookUpKind.NONE:
+                continue
+            if tally.state is State.ACCEPTED or (tally.state is State.UNKNOWN and account.absence_final_seconds):
+                return True
         return False
 
-    async def _untold(self, journal: SqliteJournal) -> bool:
-        """Whether a look-up for one file showed something of another, whose events wait for its own next payment."""
-        books = await self._books(journal)
-        return any(violation for book in books for violation in events_tell_all(book))
+    async def _check(self) -> None:
+        """Check every journal that is there, and what the banks paid over all that ever were."""
+        world, found = self._world, set[str]()
+        for name in world.shelf.names():
+            file = world.shelf.file(name)
+            async with self.journal(name) as journal:
+                found |= {self._file_of(file, run).name for run in await journal.runs()}
+                found |= {each.name for each in self._plan.files if each.digest in file.refused}
+                await self._check_one(file, journal)
+        for file_name in [file.name for file in self._plan.files if file.name not in found]:
+            self._violated(f"{file_name} has no run")
+        for violation in over_all(world.banks, world.witness, self._unprotected):
+            self._violated(violation)
 
-    async def _check(self, journal: SqliteJournal) -> None:
-        books = await self._books(journal)
-        for file in self._plan.files:
-            if all(book.file is not file for book in books):
-                self._violated(f"{file.name} has no run")
-        for violation in broken(books, self._banks, self._witness):
+    async def _check_one(self, file: JournalFile, journal: SqliteJournal) -> None:
+        world = self._world
+        end, books = await journal.mark(), await self._books(file, journal, refused=True)
+        last = world.witness.marks.get(end.identity) if end is not None else None
+        behind = file.adopted or (last is not None and await journal.mark(last.seq) != last)
+        whole = [book for book in books if not behind and book.file.digest not in file.refused]
+        checks = chain(
+            broken(whole, world.banks, file, ages_known=not world.witness.clock_was_ahead),
+            untrue([book for book in books if book not in whole], world.banks),
+        )
+        for violation in checks:
             self._violated(violation)
         for book in books:
             audit = await journal.verify(book.run.run_id)
@@ -360,37 +377,50 @@ class Simulation:
                 self._violated(f"{book.file.name}:{finding.first_line} is not proved: {finding.what}")
             self.report.counts.update(entry.receipt.state for entry in book.entries)
 
-    async def _books(self, journal: SqliteJournal) -> Sequence[Book]:
+    async def _books(self, file: JournalFile, journal: SqliteJournal, *, refused: bool = False) -> Sequence[Book]:
         """Return the book of every run. A file whose lines all failed is a new attempt, and so a new run.
 
         Runs that nobody approved are left out where that is how a process that dies may leave them behind: a retry has
         no content by which to find it again, and a file that was judged anew is known as its first run from then on
-        when a person retries that one instead. Nothing of them may be sent; `nothing_else_is_paid` would see it.
+        when a person retries that one instead. Nothing of them may be sent; `over_all` would see it.
         """
         runs = await journal.runs()
         taken_up = {run.digest for run in runs if run.approved_at is not None}
         return [
-            await open_book(journal, self._file_of(run), run, self._events(run.run_id))
+            await open_book(journal, origin, run, file.events(run.run_id))
             for run in runs
-            if run.approved_at is not None or not (run.retry_of or run.digest in taken_up)
+            if (run.approved_at is not None or not (run.retry_of or run.digest in taken_up))
+            and (origin := self._file_of(file, run))
+            and (refused or origin.digest not in file.refused)
         ]
 
-    def _file_of(self, run: Run) -> RandomFile:
+    def _file_of(self, file: JournalFile, run: Run) -> RandomFile:
         """Return the file that a run was made from, also by way of a retry."""
         while run.retry_of:
-            with snapshot(self._settings.journal) as db:
+            with snapshot(file.path) as db:
                 run = reading.find(db, run.retry_of) or run
         return next(file for file in self._plan.files if file.digest == run.digest)
 
-    def _events(self, run_id: str) -> Path:
-        return self._folder / f"{run_id}.jsonl"
+
+def _known(path: Path, marks: Mapping[str, Mark]) -> tuple[set[str], bool]:
+    """Return the runs that a journal's file knows to be begun, and whether no copy of it has sent anything since."""
+    try:
+        with snapshot(path) as db:
+            begun = {run.run_id for run in reading.runs(db) if run.approved_at is not None}
+            end = log.mark(db)
+            last = marks.get(end.identity) if end is not None else None
+            return begun, last is None or log.mark(db, last.seq) == last
+    except JournalError:
+        return set(), True  # It is missing, or empty.
 
 
-def _is(error: BaseException, kind: type[Exception]) -> bool:
-    """Whether an error is of a kind, or is made of nothing else."""
+def _is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk is full, or is made of nothing else."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_is(inner, kind) for inner in error.exceptions)
-    return isinstance(error, kind)
+        return all(_is_full(inner) for inner in error.exceptions)
+    # The memory of the keys says it in words of its own.
+    in_words = isinstance(error, ConfigError | JournalError) and "the disk is full" in str(error)
+    return isinstance(error, JournalFullError) or in_words
 
 
 def simulate(seed: int) -> Report:

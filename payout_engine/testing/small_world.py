@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random  # noqa: TID251 - a scripted chance takes the place of a simulation's generator
+import shutil
 from collections.abc import Callable, Container, Mapping, MutableSequence, Sequence
 from contextlib import closing
 from enum import StrEnum
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -25,17 +26,19 @@ import msgspec
 
 from payout_engine.engine import Engine
 from payout_engine.errors import Brake, ConfigError, ProviderError, RefusedError, UnansweredError
-from payout_engine.journal import SqliteJournal
 from payout_engine.journal.schema import connect
 from payout_engine.lifecycle import State
 from payout_engine.model import Dispatch, Payout, Receipt, Sighting
+from payout_engine.remembered import FILE_NAME
 from payout_engine.testing import virtual_time
 from payout_engine.testing.bank import ABSENCE_FINAL_SECONDS, Bank, Fault, Transfer
+from payout_engine.testing.clerk import Clerk
 from payout_engine.testing.crashing import Fuse, Moment, Step
 from payout_engine.testing.people import WHO, WHY
 from payout_engine.testing.plans import Life, Plan
 from payout_engine.testing.processes import WALLETS
 from payout_engine.testing.random_file import FIRST_LINE, Line, RandomFile
+from payout_engine.testing.shelf import HOME, JournalFile
 from payout_engine.testing.simulation import Simulation
 from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
@@ -316,13 +319,17 @@ class SmallWorld(Simulation):
             files=[small_file()],
             traits={ACCOUNT: case.promise.traits()},
             faults={ACCOUNT: {}},
+            keys={ACCOUNT: ACCOUNT},
+            wired=False,
             lives=[Life(step=case.step), Life(step=case.second)],
             commit_seconds=0.01,
             patience_seconds=PATIENCE_SECONDS,
             canary=None,
             max_failure_share=1.0,
         )
+        _begin_anew(folder)
         super().__init__(0, folder, plan)
+        self._folder = folder
         self.places: Sequence[Place] = ()
         self.worlds: list[str] = []
         self.known = 0
@@ -330,8 +337,7 @@ class SmallWorld(Simulation):
         self._known_worlds = known
         self._recording = recording
         self._read_at = -1
-        self._journal = ""
-        _begin_anew(folder)
+        self._written = ""
 
     async def _live(self, life: Life) -> None:
         """Live one life, unless it is known where this leads."""
@@ -340,7 +346,7 @@ class SmallWorld(Simulation):
         await super()._live(life)
         life_number = self.report.lives
         if life_number <= 2:
-            self.worlds.append(self._world())
+            self.worlds.append(self._looks())
             self.known = life_number if self.worlds[-1] in self._known_worlds.get(life_number, ()) else 0
 
     async def _calm_down(self) -> None:
@@ -349,7 +355,7 @@ class SmallWorld(Simulation):
 
     def _open_banks(self, world: anyio.abc.TaskGroup) -> None:
         self._bank = ScriptedBank(self.case.fates, self._plan.traits[ACCOUNT], world, self._tell)
-        self._banks[ACCOUNT] = self._bank
+        self._world.banks[ACCOUNT] = self._bank
         self._top_up(1.0)
 
     def _top_up(self, share: float) -> None:
@@ -361,57 +367,70 @@ class SmallWorld(Simulation):
             self._tell(f"CRASH {where}")
 
         if self.report.lives != self._recording:
-            fuse = Fuse(life.step, tell)
+            fuse = Fuse(life.step, tell, life.journal)
         else:
-            fuse = recorder = Recorder(life.step, tell, self._world)
+            fuse = recorder = Recorder(life.step, tell, self._looks)
             self.places = recorder.places
-        await self._process(name, fuse, partial(self._commands, life, fuse, name))
+        file = self._world.shelf.file(life.journal)
+        await self._process(name, file, fuse, self._clerk(name, file, life, fuse).work)
 
-    def _world(self) -> str:
-        """Return what there is beside a process: the journal, other files, the bank."""
-        if self._disk.writes != self._read_at:
-            self._journal, self._read_at = _gist(self._settings.journal), self._disk.writes
-        locks = sorted(path.name for path in self._folder.glob("*.lock"))
-        told = sorted(path.stat().st_size for path in self._folder.glob("*.jsonl"))
-        return repr((self._journal, locks, told, self._bank.looks()))
+    def _clerk(self, name: str, file: JournalFile, life: Life, fuse: Fuse) -> Clerk:
+        common = (name, file, life, fuse, self._plan.files, self._file_of, self._world, self._tell)
+        return Follower(self.case.following, *common) if self.report.lives == 2 else Clerk(*common)
 
-    async def _command(self, engine: Engine, life: Life, fuse: Fuse) -> None:
-        """Give the usual command; in the second life, the one of the case."""
-        if self.report.lives == 2:
-            try:
-                if not await self._follow_up(engine, life, fuse):
-                    return
-            except (ConfigError, UnansweredError) as error:
-                self._tell(f"is refused: {type(error).__name__}")
+    def _looks(self) -> str:
+        """Return what there is beside a process: the journal, what is remembered of it, other files, the bank."""
+        if self._world.disk.writes != self._read_at:
+            memory = next(self._folder.rglob(FILE_NAME), None)
+            told = [_gist(self._folder / HOME, _GIST), _gist(memory, _REMEMBERED_GIST) if memory is not None else ""]
+            self._written, self._read_at = repr(told), self._world.disk.writes
+        locks = sorted(path.name for path in self._folder.rglob("*.lock"))
+        events = sorted(path.stat().st_size for path in self._folder.glob("*.jsonl"))
+        return repr((self._written, locks, events, self._bank.looks()))
+
+    async def _check(self) -> None:
+        if self.known:
+            return
+        await super()._check()
+        declined = {transfer.key for transfer in self._bank.transfers if not transfer.pays}
+        async with self.journal() as journal:
+            for run in await journal.runs() if self.report.counts[State.FAILED] else ():
+                async for entries in journal.entries(run.run_id, frozenset({State.FAILED})):
+                    if any(entry.key not in declined for entry in entries):
+                        self._violated("a line is failed, and the bank never said so")
+
+
+class Follower(Clerk):
+    """Who lives on after the first life: gives the command of the case, and then perhaps the usual one."""
+
+    def __init__(self, following: Following, *common: Any) -> None:
+        super().__init__(*common)
+        self._following = following
+
+    async def _command(self, engine: Engine) -> None:
+        try:
+            if not await self._follow_up(engine):
                 return
-        await super()._command(engine, life, fuse)
+        except (ConfigError, UnansweredError) as error:
+            self._tell(f"is refused: {type(error).__name__}")
+            return
+        await super()._command(engine)
 
-    async def _follow_up(self, engine: Engine, life: Life, fuse: Fuse) -> bool:
+    async def _follow_up(self, engine: Engine) -> bool:
         """Do what the case says; return whether the file is run again then."""
         run = next((run for run in await engine.runs() if run.approved_at is not None), None)
-        following = self.case.following
-        if following is Following.FILE_AGAIN or run is None:
-            return following in (Following.FILE_AGAIN, Following.CANCEL)
-        if following is Following.CANCEL:
+        if self._following is Following.FILE_AGAIN or run is None:
+            return self._following in (Following.FILE_AGAIN, Following.CANCEL)
+        if self._following is Following.CANCEL:
             done = await engine.cancel(run.run_id, WHO, WHY)
             self._tell(f"a person withdraws {done.cancelled}")
             return True
-        if following is Following.RESUME:
+        if self._following is Following.RESUME:
             await engine.lift(run.run_id)
-            await self._pay(engine, run, life, fuse)
+            await self.pay(engine, run)
         else:
-            await self._pay(engine, await engine.retry(run.run_id), life, fuse)
+            await self.pay(engine, await engine.retry(run.run_id))
         return False
-
-    async def _check(self, journal: SqliteJournal) -> None:
-        if self.known:
-            return
-        await super()._check(journal)
-        declined = {transfer.key for transfer in self._bank.transfers if not transfer.pays}
-        for run in await journal.runs() if self.report.counts[State.FAILED] else ():
-            async for entries in journal.entries(run.run_id, frozenset({State.FAILED})):
-                if any(entry.key not in declined for entry in entries):
-                    self._violated("a line is failed, and the bank never said so")
 
 
 def live(case: Case, folder: Path, known: Known = MappingProxyType({}), recording: int = 0) -> SmallWorld:
@@ -427,15 +446,15 @@ def live(case: Case, folder: Path, known: Known = MappingProxyType({}), recordin
 def _begin_anew(folder: Path) -> None:
     """Leave nothing in a folder but an empty journal."""
     for path in folder.iterdir():
-        path.unlink()
-    (folder / "payouts.db").write_bytes(_empty_journal())
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / HOME).write_bytes(_empty_journal())
 
 
-def _gist(path: Path) -> str:
-    """Return what a journal says, but for times and random names."""
+def _gist(path: Path, queries: Sequence[str]) -> str:
+    """Return what a file says, but for times and random names."""
     with closing(apsw.Connection(str(path))) as db:
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # Whoever looks changes nothing.
-        return repr([list(db.execute(query)) for query in _GIST])
+        return repr([list(db.execute(query)) for query in queries])
 
 
 _GIST = (
@@ -445,6 +464,12 @@ _GIST = (
     "SELECT chunk_id, indexes, ended_at IS NULL, on_wire FROM dispatches ORDER BY dispatch_id",
     "SELECT run_no, kind, heard FROM requests",
     "SELECT count(*) FROM keys",
+)
+
+
+_REMEMBERED_GIST = (
+    "SELECT seq FROM journals ORDER BY identity",
+    "SELECT key, lost FROM contents ORDER BY number",
 )
 
 
