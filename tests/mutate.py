@@ -163,6 +163,7 @@ class Session:
 
     def _run(self, name: str) -> None:
         item = self._items[name]
+        item.config.get_terminal_writer()._file = sys.__stdout__  # Which `_silent` closed; pytest kept a copy.
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
 
     def _try(self, mutant: Mutant) -> None:
@@ -199,7 +200,7 @@ def tests_for(mutant: Mutant, reached: Reached, deadliest: Counter[str]) -> list
     names = [
         name
         for name, lines in reached.lines.items()
-        if name.split("::")[0].removeprefix("tests/") in wanted
+        if any(name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted)
         and (not mutant.function or mutant.line in lines.get(mutant.module, ()) or _head(mutant, lines))
     ]
     names.sort(key=lambda name: (reached.seconds[name] + 0.02) / (1 + deadliest[name]))
