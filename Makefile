@@ -12,7 +12,7 @@ INPUTS ?= 2000
 # Many tests wait for banks of their own, so there are more of them at a time than cores.
 WORKERS ?= 4
 
-.PHONY: check test lint types demo simulate exhaustive crash fuzz bench bench-quick clean
+.PHONY: check test lint types demo simulate exhaustive crash fuzz mutate bench bench-quick clean
 .DEFAULT_GOAL := check
 
 check: lint types test  ## what CI runs
@@ -50,6 +50,10 @@ crash: $(STAMP)  ## real processes, killed KILLS times
 
 fuzz: $(STAMP)  ## hostile files and answers, INPUTS for each property
 	PAYOUT_ENGINE_INPUTS=$(INPUTS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_hostile.py tests/test_hostile_answers.py --timeout 7200
+
+mutate: $(STAMP)  ## faults planted in the code that decides about money; MODULES="journal/verdict.py" tries some
+	$(BIN)/python -m pip install --quiet --group mutate
+	nice $(BIN)/python tests/mutate.py $(MODULES)
 
 bench: $(STAMP)  ## every figure of the README; several minutes
 	$(BIN)/python -m pip install --quiet --group bench

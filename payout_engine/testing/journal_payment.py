@@ -236,6 +236,26 @@ class PaymentSuite:
             assert (await entry(journal, "run", 3)).receipt.provider_reference == "T3"
             assert (await replay(journal, "run"))[-1].status is State.PAID
 
+    async def test_one_look_up_speaks_of_many_chunks(self, journal_factory: JournalFactory) -> None:
+        """Outcomes and contradictions of every chunk and run are told; what is nobody's key of ours is passed over."""
+        async with journal_factory() as journal:
+            await approved(journal, "one", chunk([1]), chunk([2], MOOV))
+            await approved(journal, "two", chunk([3]), chunk([4], MOOV))
+            sends = [await sent(journal, name, Receipt(State.UNKNOWN), lane) for name, lane in _BOTH_LANES_OF_BOTH_RUNS]
+            keys = [dispatch.keys[0] for dispatch in sends]
+            token = keys[0].split("-")[0]
+            foreign = [f"{token[:-1]}-1-0", f"{token}-99-0", f"{token}-1-1", f"{token}-1-x", f"{token}-1", token, "-"]
+            paid = [Sighting(key, Receipt(State.PAID)) for key in [*foreign, keys[0], keys[2]]]
+            wrong = [Sighting(key, Receipt(State.PAID), 1) for key in (keys[1], keys[3])]
+            applied = await journal.apply([paid[-2], wrong[0], paid[-1], wrong[1], *paid[:-2]])
+            assert sorted((found.line, found.status) for found in applied.outcomes) == [
+                (1, State.PAID),
+                (2, State.HELD),
+                (3, State.PAID),
+                (4, State.HELD),
+            ]
+            assert len(applied.conflicts) == 2
+
     async def test_a_sighting_while_sending_is_passed_over(self, journal_factory: JournalFactory) -> None:
         """The dispatch is still being spoken: its own answer comes first."""
         async with journal_factory() as journal:
@@ -323,7 +343,11 @@ class PaymentSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]))
             dispatch = await sent(journal, "run", Receipt(known))
-            await journal.apply([Sighting(key, Receipt(State.REVERSED, "expired")) for key in dispatch.keys])
+            seen = [Sighting(key, Receipt(State.REVERSED, "expired")) for key in dispatch.keys]
+            applied = await journal.apply([*seen, *seen])
+            told = [State.REVERSED] if known is State.PAID else [State.PAID, State.REVERSED]
+            for line in (1, 2):
+                assert [found.status for found in applied.outcomes if found.line == line] == told
             assert set((await states(journal, "run")).values()) == {State.REVERSED}
             steps = [outcome.status for outcome in await replay(journal, "run") if outcome.line == 1]
             assert steps == ([known] if known is State.PAID else [known, State.PAID]) + [State.REVERSED]
@@ -352,9 +376,17 @@ class PaymentSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             dispatch = await sent(journal, "run", Receipt(State.ACCEPTED))
-            await journal.apply([Sighting(dispatch.keys[0], Receipt(State.UNKNOWN, "odd", provider_reference="T1"))])
+            odd = Sighting(dispatch.keys[0], Receipt(State.UNKNOWN, "odd", provider_reference="T1"))
+            applied = await journal.apply([odd])
+            assert [outcome.status for outcome in applied.outcomes] == [State.ACCEPTED]
+            other = msgspec.structs.replace(odd, receipt=Receipt(State.UNKNOWN, "queer", provider_reference="T1"))
+            assert list((await journal.apply([other])).outcomes) == []  # New words of what is known are no news.
             found = await entry(journal, "run", 1)
+            assert found.receipt.reason == "queer"
             assert (found.receipt.state, found.receipt.provider_reference) == (State.ACCEPTED, "T1")
+
+
+_BOTH_LANES_OF_BOTH_RUNS = (("one", ORANGE), ("one", MOOV), ("two", ORANGE), ("two", MOOV))
 
 
 def _up(boot: str, up_seconds: float) -> tuple[str, float]:

@@ -9,6 +9,7 @@ from payout_engine.lifecycle import State
 from payout_engine.model import Choice, Decision, Problem, Receipt, Request, RequestKind, RunState, Sighting
 from payout_engine.ports import Journal
 from payout_engine.testing.journal_lines import (
+    IVORY,
     MOOV,
     ORANGE,
     JournalFactory,
@@ -122,6 +123,47 @@ class PeopleSuite:
             twice = [word(keys[State.HELD], choice) for choice in (Choice.PAID, Choice.FAILED)]
             with pytest.raises(DecisionError, match="twice"):
                 await journal.decide("run", twice)
+
+    async def test_a_batch_names_all_that_is_wrong_with_it(self, journal_factory: JournalFactory) -> None:
+        """Whatever chunk it is in, and whether there is such a key or not; of very many the first are named."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]), chunk([3, 4], MOOV), chunk(range(5, 46), IVORY))
+            ours = {found.payout.line: found.key for found in await every(journal.entries("run"))}
+            token = ours[1].split("-")[0]
+            wrong = ["nonsense", "nothing-1-0", f"{token}-1-2", f"{token}-1-63", f"{token}-99-0", ours[1], ours[4]]
+            with pytest.raises(DecisionError) as caught:
+                await journal.decide("run", [word(key, Choice.PAID) for key in wrong[:2]])
+            assert all(key in str(caught.value) for key in wrong[:2])
+            with pytest.raises(DecisionError) as caught:
+                await journal.decide("run", [word(key, Choice.PAID) for key in wrong[2:]])
+            said = str(caught.value)
+            assert all(f"key {key}" in said for key in wrong[2:5])
+            assert "line 1, " in said and "line 4, " in said and "`resume` sends it" in said
+            with pytest.raises(DecisionError) as caught:
+                await journal.decide("run", [word(ours[line], Choice.PAID) for line in range(5, 25)])
+            assert "line 24, " in str(caught.value) and "more" not in str(caught.value)
+            with pytest.raises(DecisionError) as caught:
+                await journal.decide("run", [word(ours[line], Choice.PAID) for line in range(5, 26)])
+            assert "line 25, " not in str(caught.value) and str(caught.value).endswith("; and 1 more.")
+
+    async def test_one_batch_decides_in_many_chunks(self, journal_factory: JournalFactory) -> None:
+        """Each payout has its outcome, in the order of the lines."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([3, 4]), chunk([1, 2], MOOV))
+            for lane in (ORANGE, MOOV):
+                await sent(journal, "run", Receipt(State.UNKNOWN), lane)
+            keys = [found.key for found in await every(journal.entries("run"))]
+            outcomes = await journal.decide("run", [word(key, Choice.PAID) for key in keys])
+            assert [(found.line, found.status) for found in outcomes] == [(line, State.PAID) for line in (1, 2, 3, 4)]
+
+    async def test_what_was_held_for_a_contradiction_is_not_withdrawn(self, journal_factory: JournalFactory) -> None:
+        """The provider shows a transfer of a payout that was never sent: whose it is, only the provider can say."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            key = (await entry(journal, "run", 1)).key
+            assert (await journal.apply([Sighting(key, Receipt(State.PAID))])).conflicts
+            with pytest.raises(DecisionError, match="cannot be withdrawn"):
+                await journal.decide("run", [word(key, Choice.CANCEL)])
 
     async def test_nobody_decides_before_the_approval(self, journal_factory: JournalFactory) -> None:
         """What nobody approved is not sent by a decision either."""
