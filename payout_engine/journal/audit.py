@@ -42,7 +42,7 @@ ARROWS: Mapping[str, Arrows] = {
     log.RECEIPTS: _leaving(State.SENDING),
     log.RECOVER: frozenset({(State.SENDING, State.UNKNOWN)}),
     # Beside its moves, a look-up may make more known of a payout that stays where it is.
-    log.SIGHTING: _leaving(State.ACCEPTED, State.UNKNOWN, State.PAID, State.FAILED)
+    log.SIGHTING: _leaving(State.ACCEPTED, State.UNKNOWN, State.PAID, State.FAILED, State.CANCELLED)
     | {(State.READY, State.HELD), *((state, state) for state in State if state is not State.SENDING)},
     log.DECISION: _leaving(State.HELD)
     | {
