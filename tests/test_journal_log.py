@@ -14,8 +14,8 @@ from payout_engine.journal.intake import chained_payouts
 from payout_engine.journal.keys import parse_key, run_no_of
 from payout_engine.journal.log import GENESIS, MOVED_KINDS, Intent, Moved, chained
 from payout_engine.lifecycle import LETTERS, State, move
-from payout_engine.model import Problem, Receipt, Sighting
-from payout_engine.testing.journal_lines import MOOV, approved, chunk, dispatched, every, judged, refused, run
+from payout_engine.model import Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, dispatched, every, judged, refused, run
 
 
 async def an_eventful_life(path: Path) -> None:
@@ -151,3 +151,14 @@ async def test_a_discarded_number_is_never_given_again(tmp_path: Path) -> None:
 def test_what_is_not_our_key_to_the_letter_is_not_ours(key: str) -> None:
     """A key is ours only in the exact spelling in which we send it."""
     assert parse_key(key) is None
+
+
+async def test_what_comes_to_light_of_a_withdrawn_line_is_proven(tmp_path: Path) -> None:
+    """The provider shows what this journal withdrew unsent, since a lost copy had sent it: held, as it may be."""
+    async with SqliteJournal.open(tmp_path / "payouts.db") as journal:
+        await approved(journal, "run", chunk([1]))
+        ready = await journal.ready("run", ORANGE, 0, 1)
+        await journal.cancel("run", Request(RequestKind.CANCEL, "awa"), 0, 9)
+        applied = await journal.apply([Sighting(ready[0].keys[0], Receipt(State.PAID), 1001)])
+        assert [outcome.status for outcome in applied.outcomes] == [State.HELD]
+        assert not (await journal.verify("run")).findings
