@@ -6,6 +6,7 @@ that share its commit, is SQLite's doing and ours. `simulation.py` mounts one fo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -56,11 +57,19 @@ class Disk:
     @contextmanager
     def mounted(self) -> Iterator[None]:
         """Let everything that SQLite opens meanwhile lie on this disk. It must be closed again before this ends."""
-        mount = _Mount(self)
+        mount, tell = _Mount(self), sys.unraisablehook
+
+        def hear(what: sys.UnraisableHookArgs) -> None:
+            # Where SQLite does not mind a refusal, such as while it changes to its log, nobody else does.
+            if not isinstance(what.exc_value, apsw.FullError):
+                tell(what)
+
         apsw.set_default_vfs(mount.name)
+        sys.unraisablehook = hear
         try:
             yield
         finally:
+            sys.unraisablehook = tell
             apsw.set_default_vfs(_PLAIN)
             mount.unregister()
 
