@@ -1,7 +1,9 @@
 """Worlds with several journals, copies, lost memories and a real wire: faults planted in what protects there are found.
 
 Each fault is an edit of one line of the engine. In the worlds that `plans.draw_plan` draws, or, for what is rare, in
-worlds that all tell one story, it is seen within a hundred seeds, by the damage.
+worlds that all tell one story, it is seen within a hundred seeds, by the damage. Two are no matter of luck: a list of
+transfers that broke off and is taken for whole is found by `test_senfenico_listing.py`, and a lock whose name is not
+looked at by a test here.
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ from payout_engine.lifecycle import UNPAID, State
 from payout_engine.locks import locked
 from payout_engine.ports import Mark
 from payout_engine.providers import _http
-from payout_engine.providers.senfenico.listing import TransferListReader
 from payout_engine.remembered import Remembered
 from payout_engine.testing import simulation
 from payout_engine.testing.bank import Fault
@@ -149,11 +150,6 @@ PLANTED: dict[str, tuple[Plant, Draw, str]] = {
     "no first look": (
         edit(Clearing, "clear", ("if not wanted - set(self.looked):", "if True:")),
         draw_plan,
-        "PAID TWICE",
-    ),
-    "a list that broke off is whole": (
-        edit(TransferListReader, "close", ('raise AmbiguousError("answer_truncated",', "return (")),
-        telling(Story.CARRIED, wired=True),
         "PAID TWICE",
     ),
     "a reset is not sent": (
