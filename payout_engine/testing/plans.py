@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random  # noqa: TID251 - every draw is from a generator that the simulation has seeded
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -152,13 +153,13 @@ def draw_plan(chance: random.Random, *, plain: bool = False) -> Plan:
     elif special < 0.16:
         plan = _with_rivals(plan, chance)
     elif special < 0.48 and not plain:
-        plan = _with_journals(_with_one_key(plan, chance), chance)
+        plan = with_journals(_with_one_key(plan, chance), chance, chance.choice(list(Story)))
     elif special < 0.58 and not plain:
         plan = _with_one_key(plan, chance)
-    return _over_a_wire(plan) if chance.random() < 0.2 and not plain else plan
+    return over_a_wire(plan) if chance.random() < 0.2 and not plain else plan
 
 
-def _over_a_wire(plan: Plan) -> Plan:
+def over_a_wire(plan: Plan) -> Plan:
     """Return a plan in which the banks are Senfenico."""
     return msgspec.structs.replace(
         plan,
@@ -184,47 +185,71 @@ def _with_one_key(plan: Plan, chance: random.Random) -> Plan:
     )
 
 
-def _with_journals(plan: Plan, chance: random.Random) -> Plan:
-    """Return a plan with several journals, or copies of one, or journals that are gone, or are carried away."""
-    kind = chance.choice(["second", "copies", "gone", "carried"])
-    says_lost = chance.random() < 0.3
-    lives: list[Life] = []
-    for number in range(max(3, len(plan.lives[:5]))):
-        life = plan.lives[number] if number < len(plan.lives) else _draw_company(chance)
-        changes = _draw_deeds(kind, number, chance)
-        twin = life.twin
-        if twin is not None:
-            twin = msgspec.structs.replace(twin, journal=chance.choice(_NAMES[kind]), says_lost=says_lost)
-        lives.append(msgspec.structs.replace(life, twin=twin, says_lost=says_lost, **changes))
-    plan = msgspec.structs.replace(plan, lives=lives)
-    return _that_shows_all(plan, chance) if kind == "carried" or says_lost else plan
+class Story(StrEnum):
+    """What becomes of journals in a world that has several, or copies of one."""
+
+    SECOND = "second"  # the same commands with another journal, and the same key
+    COPIES = "copies"  # copies are put back, or used beside the original
+    GONE = "gone"  # deleted or moved, and begun anew
+    CARRIED = "carried"  # an older copy goes to a machine where nothing is remembered
 
 
-_NAMES: Mapping[str, Sequence[str]] = {
-    "second": (HOME, HOME, OTHER),
-    "copies": (HOME, HOME, COPY),
-    "gone": (HOME, OTHER, MOVED),
-    "carried": (HOME,),
+_NAMES: Mapping[Story, Sequence[str]] = {
+    Story.SECOND: (HOME, OTHER),
+    Story.COPIES: (HOME, HOME, COPY),
+    Story.GONE: (HOME, OTHER, MOVED),
+    Story.CARRIED: (HOME,),
 }
-"""The journals that commands name in each kind of world with several."""
+"""The journals that commands name in each story."""
 
 
-def _draw_deeds(kind: str, number: int, chance: random.Random) -> dict[str, Any]:
-    """Draw what is done to the journals before a life, and which of them it names."""
-    changes: dict[str, Any] = {"journal": chance.choice(_NAMES[kind]) if number else HOME}
+def with_journals(plan: Plan, chance: random.Random, story: Story) -> Plan:
+    """Return a plan in which a journal is not the only one, or not the newest."""
+    says_lost, dry = chance.random() < 0.4, chance.random() < 0.5
+    drawn = [*plan.lives, *(_draw_company(chance) for _ in range(3))][: max(3, min(4, len(plan.lives)))]
+    lives: list[Life] = []
+    for number, life in enumerate(drawn):
+        changes = _draw_deeds(story, number, chance, dry=dry)
+        if life.twin is not None:
+            changes["twin"] = msgspec.structs.replace(life.twin, journal=chance.choice(_NAMES[story]))
+        lives.append(msgspec.structs.replace(life, says_lost=says_lost, **changes))
+    plan = msgspec.structs.replace(plan, lives=lives)
+    return _that_shows_all(plan, chance) if story is Story.CARRIED or says_lost else plan
+
+
+def _draw_deeds(story: Story, number: int, chance: random.Random, *, dry: bool) -> dict[str, Any]:
+    """Draw what is done to the journals before a life, and which of them it names.
+
+    Args:
+        story: which.
+        number: which life, counted from 0.
+        chance: decides.
+        dry: whether it is for want of money that the copy which is kept has something left to send.
+    """
+    changes: dict[str, Any] = {"journal": chance.choice(_NAMES[story]) if number else HOME}
     deeds: list[Deed] = []
-    if kind in ("copies", "carried"):
-        if number and chance.random() < 0.5:
-            deeds.append(chance.choice([Deed.PUT_BACK, Deed.PUT_BACK, Deed.LAY_BESIDE]))
-        if number and chance.random() < 0.5:
+    if story in (Story.COPIES, Story.CARRIED):
+        if number == 0 and dry:
+            # The money runs out, so that the copy has something left to send; which is sent then, and again by a copy.
+            changes |= {"balance_share": chance.choice([0.2, 0.5]), "step": None, "crash_at": None, "twin": None}
+        if number == 1 and dry:
+            changes["balance_share"] = 1.0
             deeds.append(Deed.KEEP)
-        if chance.random() < 0.5:
+        if number > dry and chance.random() < 0.8:
+            deeds.append(chance.choice([Deed.PUT_BACK, Deed.PUT_BACK, Deed.LAY_BESIDE]))
+        if number > 1 and chance.random() < 0.3:
+            deeds.append(Deed.KEEP)
+        if (number == 0 and not dry) or chance.random() < 0.2:
             changes["keep_at"] = _moment(chance)
-    if kind == "carried" and number == 2:
+    if story is Story.CARRIED and number == 2:
         deeds = [Deed.PUT_BACK, Deed.LEAVE] if chance.random() < 0.8 else [Deed.LEAVE]
         changes["restarted"] = True
-    if kind == "gone" and number and chance.random() < 0.5:
+    if story is Story.GONE and number and chance.random() < 0.5:
         deeds.append(chance.choice([Deed.DELETE, Deed.MOVE]))
+    if story is Story.SECOND and number == 0 and chance.random() < 0.4:
+        # All is sent, and nothing is waited for.
+        changes |= {"follow_for_seconds": 0.0, "balance_share": 1.0, "step": None, "crash_at": None, "visits": ()}
+        changes["downtime_seconds"] = 0.5
     return {**changes, "deeds": deeds}
 
 

@@ -1,0 +1,210 @@
+"""Worlds with several journals, copies, lost memories and a real wire: faults planted in what protects there are found.
+
+Each fault is an edit of one line of the engine. In the worlds that `plans.draw_plan` draws, or, for what is rare, in
+worlds that all tell one story, it is seen within a hundred seeds, by the damage. Two are no matter of luck: a list of
+transfers that broke off and is taken for whole is found by `test_senfenico_listing.py`, and a lock whose name is not
+looked at by a test here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import re
+import textwrap
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from payout_engine import elsewhere, locks
+from payout_engine.clearing import Clearing
+from payout_engine.engine import Engine
+from payout_engine.errors import JournalBusyError
+from payout_engine.journal import intake, payment, repeats
+from payout_engine.journal.writer import Writer
+from payout_engine.lifecycle import UNPAID, State
+from payout_engine.locks import locked
+from payout_engine.ports import Mark
+from payout_engine.providers import _http
+from payout_engine.remembered import Remembered
+from payout_engine.testing import simulation
+from payout_engine.testing.bank import Fault
+from payout_engine.testing.journal_lines import SOMEBODY
+from payout_engine.testing.plans import Plan, Story, draw_plan, over_a_wire, with_journals
+from payout_engine.testing.simulation import explain, simulate
+
+pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
+
+SEEDS = 15
+SEEDS_FOR_A_PLANTED_FAULT = 100
+
+Draw = Callable[[random.Random], Plan]
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def telling(story: Story, *, wired: bool = False) -> Draw:
+    """Return what draws worlds that all tell one story, over a wire or not."""
+
+    def draw(chance: random.Random) -> Plan:
+        plan = with_journals(draw_plan(chance, plain=True), chance, story)
+        if not wired:
+            return plan
+        faults = {account: {**drawn, Fault.BLIND: 0.5} for account, drawn in plan.faults.items()}
+        return over_a_wire(msgspec.structs.replace(plan, faults=faults))
+
+    return draw
+
+
+def edit(owner: type | object, name: str, *edits: tuple[str, str]) -> Plant:
+    """Return what plants a fault by editing the source of a function; each text is in it once."""
+
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        function = vars(owner)[name]
+        source = textwrap.dedent(inspect.getsource(function))
+        for right, wrong in edits:
+            assert source.count(right) == 1, f"{name} has changed: plant the fault anew"
+            source = source.replace(right, wrong)
+        made: dict[str, object] = {}
+        exec(compile(f"from __future__ import annotations\n{source}", name, "exec"), function.__globals__, made)
+        monkeypatch.setattr(owner, name, made[name])
+
+    return plant
+
+
+def put(owner: object, name: str, value: object) -> Plant:
+    """Return what plants a fault by putting something else in the place of what has a name."""
+    return lambda monkeypatch: monkeypatch.setattr(owner, name, value)
+
+
+def put_into(table: dict[Any, Any], key: object, value: object) -> Plant:
+    """Return what plants a fault by changing an entry of a table."""
+    return lambda monkeypatch: monkeypatch.setitem(table, key, value)
+
+
+async def none_is_newer(memory: Remembered, journal: object) -> None:
+    """Notice no older copy."""
+
+
+def keep_nothing(memory: Remembered, mark: Mark) -> None:
+    """Never keep a mark."""
+
+
+BEGUN_LATE = edit(
+    Engine,
+    "_pay",
+    (
+        "await remember_begun(self.memory, *here,",
+        (
+            "await may_begin(self.memory, *here, run, granted.keys, lost=terms.journal_lost)\n"
+            "        remember = lambda: remember_begun(self.memory, *here,"
+        ),
+    ),
+    ("        granted = await", "        nonlocal remember\n        granted = await"),
+    (
+        "    await stream.drive(begin)",
+        "    remember = None\n    await stream.drive(begin)\n    if remember is not None:\n        await remember()",
+    ),
+)
+
+PLANTED: dict[str, tuple[Plant, Draw, str]] = {
+    "answer before COMMIT": (
+        edit(
+            Writer,
+            "_carry_out",
+            (
+                '    connection.execute("COMMIT")',
+                '    self._answer(self._spoken(answers, spoken))\n        connection.execute("COMMIT")',
+            ),
+            ("is not Need.READ\n    self._answer(self._spoken(answers, spoken))", "is not Need.READ"),
+        ),
+        draw_plan,
+        "is answered before it is committed",
+    ),
+    "recover only whole chunks": (
+        edit(payment, "recover", ("WHERE ended_at IS NULL", "WHERE indexes IS NULL AND ended_at IS NULL")),
+        draw_plan,
+        "was left sending",
+    ),
+    "approve without comparing": (
+        edit(intake, "approve", ("if latest >", "if False and latest >")),
+        draw_plan,
+        "PAID TWICE",
+    ),
+    "an unknown is no repeat": (put(repeats, "_UNPAID", repeats._UNPAID | {"u"}), draw_plan, "PAID TWICE"),
+    "accepted elsewhere ignored": (
+        put(elsewhere, "UNPAID", UNPAID | {State.ACCEPTED}),
+        telling(Story.SECOND),
+        "PAID TWICE",
+    ),
+    "begun remembered after paying": (BEGUN_LATE, telling(Story.SECOND), "PAID TWICE"),
+    "first look only if finished": (
+        edit(Engine, "_pay", ("if sending:", "if sending and run.state is RunState.FINISHED:")),
+        draw_plan,
+        "PAID TWICE",
+    ),
+    "no first look": (
+        edit(Clearing, "clear", ("if not wanted - set(self.looked):", "if True:")),
+        draw_plan,
+        "PAID TWICE",
+    ),
+    "a reset is not sent": (
+        put_into(_http._BY_CLASS, aiohttp.ClientOSError, (_http.Proof.NOT_SENT, "connection_reset")),
+        draw_plan,
+        "and the bank paid it|PAID TWICE",
+    ),
+    "an older copy goes on": (put(elsewhere, "_newer", none_is_newer), telling(Story.COPIES), "from an older copy"),
+    "no mark is kept": (put(Remembered, "keep", keep_nothing), telling(Story.COPIES), "from an older copy"),
+}
+
+
+@pytest.mark.parametrize("story", Story)
+def test_nothing_is_paid_twice_over_all_journals(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of journals, the bank's ledger has each line once, as far as it is promised there."""
+    monkeypatch.setattr(simulation, "draw_plan", telling(story))
+    for seed in range(SEEDS):
+        report = simulate(seed)
+        assert not report.violations, explain(report)
+
+
+def test_a_wire_and_a_lost_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senfenico's real adapter is all that protects an older copy where nothing is remembered."""
+    monkeypatch.setattr(simulation, "draw_plan", telling(Story.CARRIED, wired=True))
+    for seed in range(SEEDS):
+        report = simulate(seed)
+        assert not report.violations, explain(report)
+
+
+@pytest.mark.parametrize(("plant", "draw", "damage"), PLANTED.values(), ids=PLANTED)
+def test_a_planted_fault_is_found(plant: Plant, draw: Draw, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fault is seen within a hundred seeds, by its damage."""
+    plant(monkeypatch)
+    monkeypatch.setattr(simulation, "draw_plan", draw)
+    for seed in range(SEEDS_FOR_A_PLANTED_FAULT):
+        found = [violation for violation in simulate(seed).violations if re.search(damage, violation)]
+        if found:
+            print(f"found by seed {seed}: {found[0]}")
+            return
+    pytest.fail("it went unseen")
+
+
+def test_the_name_of_a_lock_is_looked_at_once_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening and locking a file, its holder may end, which removes it, and another begin with a new one."""
+    path, first, second = tmp_path / "a.lock", ExitStack(), ExitStack()
+    first.enter_context(locked(path, "it", SOMEBODY))
+    really = locks._open
+
+    def opened(path: Path) -> int:
+        descriptor = really(path)
+        monkeypatch.setattr(locks, "_open", really)
+        first.close()
+        second.enter_context(locked(path, "it", SOMEBODY))
+        return descriptor
+
+    monkeypatch.setattr(locks, "_open", opened)
+    with second, pytest.raises(JournalBusyError), locked(path, "it", SOMEBODY):
+        pass
