@@ -6,7 +6,7 @@ is the pure rule that both journals obey.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import apsw
 
@@ -107,12 +107,6 @@ def cancelled(db: apsw.Connection, number: int) -> Request | None:
     )
     text = value(db, f"{query} LIMIT 1", (number, CANCEL_NOTE))
     return None if text is None else _cancellation(text)
-
-
-def cancelled_by(notes: Iterable[tuple[float, str, str]]) -> Request | None:
-    """Return the same from the remarks on a run, oldest first."""
-    texts = [text for _, kind, text in notes if kind == CANCEL_NOTE]
-    return _cancellation(texts[-1]) if texts else None
 
 
 def _cancellation(text: str) -> Request:
