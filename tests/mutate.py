@@ -415,11 +415,19 @@ def run(modules: list[str], only_survivors: bool) -> bool:
             return False
         fates.update(msgspec.json.decode(KEPT.read_bytes()) if KEPT.exists() else {})
         reached = msgspec.json.decode((scratch / "reached.json").read_bytes(), type=Reached)
+        sound: set[str] = set()
         for mutant in mutants:
-            if not mutant.function:
-                tests = tests_for(mutant, reached, Counter())
-                seconds = sum(reached.seconds[name] for name in tests)
-                tell(mutant, SURVIVED if survives_import(mutant, tests, scratch, seconds) else KILLED)
+            if mutant.function:
+                continue
+            tests = tests_for(mutant, reached, Counter())
+            seconds = sum(reached.seconds[name] for name in tests)
+            if mutant.module not in sound:
+                itself = mutant._replace(source=(PACKAGE / mutant.module).read_text(encoding="utf-8"))
+                if not survives_import(itself, tests, scratch, seconds):
+                    print(f"fails when imported afresh, without any fault: {mutant.module}", file=sys.stderr)
+                    return False
+                sound.add(mutant.module)
+            tell(mutant, SURVIVED if survives_import(mutant, tests, scratch, seconds) else KILLED)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     report(fates, modules)

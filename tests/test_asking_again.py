@@ -372,10 +372,13 @@ def test_the_age_of_a_key_is_known_or_too_great() -> None:
     assert not asking_again.refusal("idempotent", 100.0, 1_000.0, 1_050.0)
     assert asking_again.refusal("idempotent", 100.0, 1_000.0, 1_050.1)
     assert asking_again.refusal("idempotent", 100.0, 1_000.0, 999.9)
+    assert not asking_again.refusal("idempotent", 100.0, 1_000.0, 1_000.0)
+    assert not asking_again.refusal("idempotent", 100.0, 1_000.0, 1_000.5)
     assert asking_again.refusal("idempotent", None, None, 1_000.0)
     assert not asking_again.refusal("idempotent", None, 1_000.0, 5.0)
     assert asking_again.refusal("some new word", None, 1_000.0, 1_001.0)
     assert asking_again.steady([1.0, 2.0, 1.5, 3.0], 2.5)
+    assert asking_again.steady([3.0], 2.0) and not asking_again.steady([3.0], 1.9)
     assert not asking_again.steady([1.0, 2.0, 3.0], 1.5)
     assert not asking_again.steady([5.0, 4.5, 4.0, 3.5], 3.4), "a little, but again and again"
 

@@ -156,6 +156,19 @@ class AskingSuite:
             with pytest.raises(IllegalMoveError, match="does not promise"):
                 await journal.ask_again(loaded, PROMISES_NOTHING)
 
+    async def test_it_belongs_to_the_last_dispatch(self, journal_factory: JournalFactory) -> None:
+        """A payout that was sent twice is asked about under the second; a chunk that is not there, or empty, is not."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]), chunk([2], MOOV))
+            await sent(journal, "run", Receipt(State.READY, "refused"))
+            last = await sent(journal, "run", UNKNOWN)
+            await sent(journal, "run", UNKNOWN, MOOV)
+            (ready,) = await doubtful(journal)
+            assert (await journal.ask_again(ready, PAYS_ONCE)).dispatch_id == last.dispatch_id
+            for wrong in {"indexes": []}, {"chunk_id": ready.chunk_id + 99}:
+                with pytest.raises(IllegalMoveError, match="no longer unknown"):
+                    await journal.ask_again(msgspec.structs.replace(ready, **wrong), PAYS_ONCE)
+
     async def test_a_key_counts_from_its_first_use(self, journal_factory: JournalFactory) -> None:
         """A second dispatch makes no key younger; and half of its life is left alone."""
         async with journal_factory() as journal:

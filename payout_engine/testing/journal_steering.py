@@ -70,6 +70,31 @@ class SteeringSuite:
             assert await journal.ready("run", ORANGE, 0, 9) == []
             assert (await journal.verify("run")).proven
 
+    async def test_the_last_cancellation_is_the_one_that_holds(self, journal_factory: JournalFactory) -> None:
+        """Whoever asked last, with all of the reason, is named on what proves absent afterwards."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            dispatch = await sent(journal, "run", Receipt(State.UNKNOWN))
+            await journal.ask("run", CANCEL)
+            await journal.ask("run", Request(RequestKind.CANCEL, "issa", "wrong: month"))
+            applied = await journal.apply([Sighting(dispatch.keys[0], Receipt(State.READY, "absent"))])
+            assert [found.status for found in applied.outcomes] == [State.READY, State.HELD]
+            assert applied.outcomes[-1].message.endswith("Cancelled by issa: wrong: month.")
+            again = await journal.apply([Sighting(dispatch.keys[0], Receipt(State.PAID))])
+            assert len(again.conflicts) == 1
+
+    async def test_what_a_person_has_settled_is_not_withdrawn(self, journal_factory: JournalFactory) -> None:
+        """A line that was never sent from here, and that a person paid otherwise, stays paid when the rest goes."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3]))
+            (ready,) = await journal.ready("run", ORANGE, 0, 1)
+            await journal.hold("run", {ready.chunk_id << 10: DOUBT})
+            await journal.decide("run", [Decision(ready.keys[0], Choice.PAID, "awa", "paid in cash")])
+            outcomes, _ = await journal.cancel("run", CANCEL, 0, 9)
+            assert [outcome.line for outcome in outcomes] == [2, 3]
+            assert all(outcome.at > 0 for outcome in outcomes)
+            assert await states(journal, "run") == {1: State.PAID, 2: State.CANCELLED, 3: State.CANCELLED}
+
     async def test_who_asked_and_why_stays_in_the_log(self, journal_factory: JournalFactory) -> None:
         """A request that is done is still told among the remarks."""
         async with journal_factory() as journal:
@@ -164,17 +189,27 @@ class SteeringSuite:
             assert len(applied.conflicts) == 1
             assert await states(journal, "run") == {1: State.HELD}
 
-    async def test_withdrawing_goes_in_pages(self, journal_factory: JournalFactory) -> None:
-        """Page by page everything is withdrawn once."""
+    @pytest.mark.parametrize(("limit", "pages_expected"), [(1, 8), (3, 3)])
+    async def test_withdrawing_goes_in_pages(
+        self, journal_factory: JournalFactory, limit: int, pages_expected: int
+    ) -> None:
+        """Page by page everything is withdrawn once; the last page is known by not being full."""
         async with journal_factory() as journal:
             await approved(journal, "run", *(chunk([n]) for n in range(1, 8)))
             lines, after, pages = list[int](), 0, 0
-            while pages == 0 or after:
-                outcomes, after = await journal.cancel("run", CANCEL, after, 3)
+            while pages == 0 or (after and pages < 9):
+                outcomes, after = await journal.cancel("run", CANCEL, after, limit)
                 lines += [outcome.line for outcome in outcomes]
                 pages += 1
             assert lines == list(range(1, 8))
-            assert pages == 3
+            assert pages == pages_expected
+
+    async def test_a_request_keeps_its_time(self, journal_factory: JournalFactory) -> None:
+        """When a person asked is not when it is written down."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            await journal.ask("run", Request(RequestKind.PAUSE, "awa", at=5.0))
+            assert [asked.at for asked in await journal.requests("run")] == [5.0]
 
     async def test_nothing_is_withdrawn_before_approval(self, journal_factory: JournalFactory) -> None:
         """A run that nobody approved is discarded, not cancelled."""
