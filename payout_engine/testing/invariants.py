@@ -110,19 +110,18 @@ def paid_twice(transfers: Mapping[str, Sequence[Transfer]], witness: Witness, un
 
     What one journal pays of a content, no other knows of another content: only the same is refused.
     """
-    paid: dict[int, list[tuple[Meant, str]]] = {}
+    paid: dict[int, list[tuple[Meant | None, str]]] = {}
     for key, of_key in transfers.items():
-        meant = witness.meant.get(key)
-        pays = [transfer for transfer in of_key if transfer.pays]
-        if meant is None or meant.amount_minor in unprotected or not pays:
+        amount_minor, pays = of_key[0].payout.amount_minor, [transfer for transfer in of_key if transfer.pays]
+        if amount_minor in unprotected or not pays:
             continue
         if len(pays) > 1:
-            yield f"PAID TWICE: {meant.amount_minor} francs by {', '.join(transfer.number for transfer in pays)}"
+            yield f"PAID TWICE: {amount_minor} francs by {', '.join(transfer.number for transfer in pays)}"
         if any(transfer.reversed_at is None for transfer in pays):
-            paid.setdefault(meant.amount_minor, []).append((meant, pays[0].number))
+            paid.setdefault(amount_minor, []).append((witness.meant.get(key), pays[0].number))
     for amount_minor, found in paid.items():
         for (one, number), (other, again) in combinations(found, 2):
-            if one.journal == other.journal or one.digest == other.digest:
+            if one is None or other is None or one.journal == other.journal or one.digest == other.digest:
                 yield f"PAID TWICE: {amount_minor} francs by {number} and by {again}"
 
 
