@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import importlib.util
 import os
 import shutil
@@ -44,6 +45,19 @@ KEPT = PROJECT / ".mutants.json"
 TEST_SECONDS_MAX = 12.0
 """Of tests that take longer than this together, when nothing is wrong, only the first are run for one mutant."""
 
+for _costly in (
+    "aiohttp",
+    "anyio.abc",
+    "apsw",
+    "orjson",
+    "phonenumbers",
+    "pytest_asyncio.plugin",
+    "rich",
+    "typer",
+    "yarl",
+):
+    importlib.import_module(_costly)  # Of others, so that no mutant has to import it again.
+
 ARGUMENTS = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 
 KILLED, SURVIVED, UNREACHED = "killed", "survived", "no test reaches it"
@@ -57,10 +71,12 @@ class Reviewed(NamedTuple):
 
 
 class Reached(msgspec.Struct):
-    """What a run of all tests without any fault showed: how long each took, and which lines of each module it ran."""
+    """What a run of all tests without any fault showed: how long each took, which lines of each module it
+    ran, and which ran when all was imported."""
 
     seconds: dict[str, float] = {}
     lines: dict[str, dict[str, list[int]]] = {}
+    imported: dict[str, list[int]] = {}
     failed: list[str] = []
 
 
@@ -127,7 +143,12 @@ class Session:
         self._tell = tell
         self._failed = False
         self._deadliest: Counter[str] = Counter()
+        self._tracing = contextlib.ExitStack()
+        self._imported = self._tracing.enter_context(_traced())
         self.reached = Reached()
+
+    def pytest_collection_finish(self) -> None:
+        self._tracing.close()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._failed = self._failed or report.failed
@@ -143,12 +164,12 @@ class Session:
             return True
         self._functions = _functions()
         for mutant in self._mutants:
-            if mutant.function:
+            if not at_import(mutant, self.reached):
                 self._try(mutant)
         return True
 
     def _run_all(self, kept: Path) -> int:
-        reached = Reached()
+        reached = Reached(imported={module: sorted(ran) for module, ran in self._imported.items()})
         for name in self._items:
             with _traced() as lines:
                 begun = time.monotonic()
@@ -194,6 +215,11 @@ class Session:
         self._tell(mutant, SURVIVED if survived else KILLED)
 
 
+def at_import(mutant: Mutant, reached: Reached) -> bool:
+    """Whether a fault takes effect when the module is imported: outside of functions, and in those called by it."""
+    return not mutant.function or mutant.line in reached.imported.get(mutant.module, ())
+
+
 def tests_for(mutant: Mutant, reached: Reached, deadliest: Counter[str]) -> list[str]:
     """Return the tests that reach a mutant, the best first, as far as the time for one mutant goes."""
     wanted = reviewed().tests.get(mutant.module, [])
@@ -201,7 +227,7 @@ def tests_for(mutant: Mutant, reached: Reached, deadliest: Counter[str]) -> list
         name
         for name, lines in reached.lines.items()
         if any(name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted)
-        and (not mutant.function or mutant.line in lines.get(mutant.module, ()) or _head(mutant, lines))
+        and (at_import(mutant, reached) or mutant.line in lines.get(mutant.module, ()) or _head(mutant, lines))
     ]
     names.sort(key=lambda name: (reached.seconds[name] + 0.02) / (1 + deadliest[name]))
     chosen: list[str] = []
@@ -417,7 +443,7 @@ def run(modules: list[str], only_survivors: bool) -> bool:
         reached = msgspec.json.decode((scratch / "reached.json").read_bytes(), type=Reached)
         sound: set[str] = set()
         for mutant in mutants:
-            if mutant.function:
+            if not at_import(mutant, reached):
                 continue
             tests = tests_for(mutant, reached, Counter())
             seconds = sum(reached.seconds[name] for name in tests)

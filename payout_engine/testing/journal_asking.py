@@ -165,9 +165,11 @@ class AskingSuite:
             await sent(journal, "run", UNKNOWN, MOOV)
             (ready,) = await doubtful(journal)
             assert (await journal.ask_again(ready, PAYS_ONCE)).dispatch_id == last.dispatch_id
-            for wrong in {"indexes": []}, {"chunk_id": ready.chunk_id + 99}:
+            empty = msgspec.structs.replace(ready, indexes=[])
+            absent = msgspec.structs.replace(ready, chunk_id=ready.chunk_id + 99)
+            for wrong in empty, absent:
                 with pytest.raises(IllegalMoveError, match="no longer unknown"):
-                    await journal.ask_again(msgspec.structs.replace(ready, **wrong), PAYS_ONCE)
+                    await journal.ask_again(wrong, PAYS_ONCE)
 
     async def test_a_key_counts_from_its_first_use(self, journal_factory: JournalFactory) -> None:
         """A second dispatch makes no key younger; and half of its life is left alone."""
