@@ -207,7 +207,7 @@ class Session:
                     return 1
             return 0
 
-        survived = forked(work, 8.0 + 4 * sum(self.reached.seconds[name] for name in tests)) == 0
+        survived = forked(work, 6.0 + 1.5 * sum(self.reached.seconds[name] for name in tests)) == 0
         if killer.exists():
             self._deadliest[killer.read_text()] += 1
         for left in (self._scratch / "tmp").iterdir():
@@ -348,7 +348,7 @@ def survives_import(mutant: Mutant, tests: list[str], scratch: Path, seconds: fl
         sys.meta_path.insert(0, _Fresh(mutant))
         return int(pytest.main([*ARGUMENTS, "-x", f"--basetemp={scratch / 'tmp'}", *tests]))
 
-    return forked(work, 30.0 + 4 * seconds) == 0
+    return forked(work, 20.0 + 1.5 * seconds) == 0
 
 
 # --------------------------------------------------------------------------------------------------------- the report
