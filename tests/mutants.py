@@ -71,6 +71,8 @@ def mutants_of(package: Path, module: str) -> list[Mutant]:
     for mutation in visitor.mutations:
         if mutation.original_node in visitor.says_nothing and isinstance(mutation.mutated_node, cst.Pass):
             continue
+        if isinstance(mutation.original_node, cst.Assign | cst.AnnAssign) and _is_false(mutation.original_node):
+            continue  # None would be as false; that True is not, is tried.
         mutated = _code(cast(cst.Module, deep_replace(tree, mutation.original_node, mutation.mutated_node)))
         try:
             other = ast.parse(mutated)
@@ -153,6 +155,10 @@ class _Visitor(MutationVisitor):
     def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
         # mutmut leaves decorated functions out because it wraps functions; here the code alone is exchanged.
         return not isinstance(node, cst.FunctionDef) and super()._skip_node_and_children(node)
+
+
+def _is_false(node: cst.Assign | cst.AnnAssign) -> bool:
+    return isinstance(node.value, cst.Name) and node.value.value == "False"
 
 
 def _code(node: cst.CSTNode) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import importlib.util
 import os
 import shutil
@@ -44,9 +45,22 @@ KEPT = PROJECT / ".mutants.json"
 TEST_SECONDS_MAX = 12.0
 """Of tests that take longer than this together, when nothing is wrong, only the first are run for one mutant."""
 
+for _costly in (
+    "aiohttp",
+    "anyio.abc",
+    "apsw",
+    "orjson",
+    "phonenumbers",
+    "pytest_asyncio.plugin",
+    "rich",
+    "typer",
+    "yarl",
+):
+    importlib.import_module(_costly)  # Of others, so that no mutant has to import it again.
+
 ARGUMENTS = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 
-KILLED, SURVIVED, UNREACHED = "killed", "survived", "no test reaches it"
+KILLED, SURVIVED, UNREACHED, UNTRIED = "killed", "survived", "no test reaches it", "not tried"
 
 
 class Reviewed(NamedTuple):
@@ -57,10 +71,12 @@ class Reviewed(NamedTuple):
 
 
 class Reached(msgspec.Struct):
-    """What a run of all tests without any fault showed: how long each took, and which lines of each module it ran."""
+    """What a run of all tests without any fault showed: how long each took, which lines of each module it
+    ran, and which ran when all was imported."""
 
     seconds: dict[str, float] = {}
     lines: dict[str, dict[str, list[int]]] = {}
+    imported: dict[str, list[int]] = {}
     failed: list[str] = []
 
 
@@ -127,7 +143,12 @@ class Session:
         self._tell = tell
         self._failed = False
         self._deadliest: Counter[str] = Counter()
+        self._tracing = contextlib.ExitStack()
+        self._imported = self._tracing.enter_context(_traced())
         self.reached = Reached()
+
+    def pytest_collection_finish(self) -> None:
+        self._tracing.close()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._failed = self._failed or report.failed
@@ -143,12 +164,12 @@ class Session:
             return True
         self._functions = _functions()
         for mutant in self._mutants:
-            if mutant.function:
+            if not at_import(mutant, self.reached):
                 self._try(mutant)
         return True
 
     def _run_all(self, kept: Path) -> int:
-        reached = Reached()
+        reached = Reached(imported={module: sorted(ran) for module, ran in self._imported.items()})
         for name in self._items:
             with _traced() as lines:
                 begun = time.monotonic()
@@ -186,12 +207,17 @@ class Session:
                     return 1
             return 0
 
-        survived = forked(work, 20.0 + 6 * sum(self.reached.seconds[name] for name in tests)) == 0
+        survived = forked(work, 6.0 + 1.5 * sum(self.reached.seconds[name] for name in tests)) == 0
         if killer.exists():
             self._deadliest[killer.read_text()] += 1
         for left in (self._scratch / "tmp").iterdir():
             shutil.rmtree(left, ignore_errors=True)
         self._tell(mutant, SURVIVED if survived else KILLED)
+
+
+def at_import(mutant: Mutant, reached: Reached) -> bool:
+    """Whether a fault takes effect when the module is imported: outside of functions, and in those called by it."""
+    return not mutant.function or mutant.line in reached.imported.get(mutant.module, ())
 
 
 def tests_for(mutant: Mutant, reached: Reached, deadliest: Counter[str]) -> list[str]:
@@ -201,7 +227,7 @@ def tests_for(mutant: Mutant, reached: Reached, deadliest: Counter[str]) -> list
         name
         for name, lines in reached.lines.items()
         if any(name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted)
-        and (not mutant.function or mutant.line in lines.get(mutant.module, ()) or _head(mutant, lines))
+        and (at_import(mutant, reached) or mutant.line in lines.get(mutant.module, ()) or _head(mutant, lines))
     ]
     names.sort(key=lambda name: (reached.seconds[name] + 0.02) / (1 + deadliest[name]))
     chosen: list[str] = []
@@ -322,54 +348,60 @@ def survives_import(mutant: Mutant, tests: list[str], scratch: Path, seconds: fl
         sys.meta_path.insert(0, _Fresh(mutant))
         return int(pytest.main([*ARGUMENTS, "-x", f"--basetemp={scratch / 'tmp'}", *tests]))
 
-    return forked(work, 40.0 + 6 * seconds) == 0
+    return forked(work, 20.0 + 1.5 * seconds) == 0
 
 
 # --------------------------------------------------------------------------------------------------------- the report
 
 
 class Score(NamedTuple):
-    """How the mutants of one module fared."""
+    """How many mutants there are, and how they fared."""
 
-    module: str
-    fates: dict[str, str]
-    reasons: dict[tuple[str, str, str], str]
+    mutants: int
+    killed: int
+    reviewed: int
+    untried: int
+
+    @property
+    def survived(self) -> int:
+        return self.mutants - self.killed - self.reviewed - self.untried
 
     def __str__(self) -> str:
-        killed = sum(fate == KILLED for fate in self.fates.values())
-        known = sum(fate != KILLED and self.reason(key) != "" for key, fate in self.fates.items())
-        left = len(self.fates) - known
-        share = 100 * killed / left if left else 100.0
-        survived = len(self.fates) - killed - known
-        return f"{self.module:34} {len(self.fates):5} {killed:7} {known:8} {survived:9} {share:6.1f} %"
+        judged = self.killed + self.survived
+        share = f"{100 * self.killed / judged:6.1f} %" if judged else "     -  "
+        return f"{self.mutants:7} {self.killed:7} {self.reviewed:8} {self.untried:9} {self.survived:8}  {share}"
 
-    def reason(self, key: str) -> str:
-        _line, before, after = key.split("\n")
-        return self.reasons.get((self.module, before, after), "")
+
+def score(module: str, fates: dict[str, str]) -> Score:
+    """Return how the mutants of one module fared."""
+    counts = Counter(
+        "reviewed" if fate in (SURVIVED, UNREACHED) and _reason(module, key) else fate for key, fate in fates.items()
+    )
+    return Score(len(fates), counts[KILLED], counts["reviewed"], counts[UNTRIED])
+
+
+def _reason(module: str, key: str) -> str:
+    _line, before, after = key.split("\n")
+    return reviewed().reasons.get((module, before, after), "")
 
 
 def report(fates: dict[str, dict[str, str]], modules: Iterable[str]) -> None:
-    reasons = reviewed().reasons
-    for module in modules:
-        for key, fate in sorted(fates.get(module, {}).items(), key=lambda pair: int(pair[0].split("\n")[0])):
+    """Print every survivor without a reason, every reason without a survivor, and the scores."""
+    shown = [module for module in modules if module in fates]
+    for module in shown:
+        for key, fate in sorted(fates[module].items(), key=lambda pair: int(pair[0].split("\n")[0])):
             line, before, after = key.split("\n")
-            if fate != KILLED and (module, before, after) not in reasons:
+            if fate in (SURVIVED, UNREACHED) and not _reason(module, key):
                 print(f"\npayout_engine/{module}:{line}: {fate}\n  - {before}\n  + {after}")
-    print(f"\n{'module':34} mutants  killed reviewed  survived  score")
-    for module in modules:
-        if module in fates:
-            print(Score(module, fates[module], reasons))
-    every = {f"{line_key}\n{module}": fate for module in modules for line_key, fate in fates.get(module, {}).items()}
-    killed = sum(fate == KILLED for fate in every.values())
-    known = sum(
-        fate != KILLED and (key.split("\n")[3], *key.split("\n")[1:3]) in reasons for key, fate in every.items()
-    )
-    if every:
-        print(f"\n{killed} of {len(every) - known} noticed: {100 * killed / max(1, len(every) - known):.1f} %")
-    for module, before, after in reasons:
-        alive = {tuple(key.split("\n")[1:]) for key, fate in fates.get(module, {}).items() if fate != KILLED}
-        if module in fates and (before, after) not in alive:
-            print(f"mutants.toml: {module}: this one no longer survives: {before} -> {after}")
+        alive = {tuple(key.split("\n")[1:]) for key, fate in fates[module].items() if fate != KILLED}
+        for of, before, after in reviewed().reasons:
+            if of == module and (before, after) not in alive:
+                print(f"\nmutants.toml, {module}: no survivor any more:\n  - {before}\n  + {after}")
+    print(f"\n{'module':34} mutants  killed reviewed not tried survived     score")
+    scores = [score(module, fates[module]) for module in shown]
+    for module, found in zip(shown, scores, strict=True):
+        print(f"{module:34} {found}")
+    print(f"{'all':34} {Score(*map(sum, zip(*scores, strict=True)))}" if scores else "nothing was tried")
 
 
 # ------------------------------------------------------------------------------------------------------------ the run
@@ -379,7 +411,7 @@ def key_of(mutant: Mutant) -> str:
     return f"{mutant.line}\n{mutant.before}\n{mutant.after}"
 
 
-def run(modules: list[str], only_survivors: bool) -> bool:
+def run(modules: list[str], flags: set[str]) -> bool:
     """Try the mutants of some modules; false when the tests fail without any fault."""
     told = reviewed()
     fates: dict[str, dict[str, str]] = msgspec.json.decode(KEPT.read_bytes()) if KEPT.exists() else {}
@@ -387,8 +419,9 @@ def run(modules: list[str], only_survivors: bool) -> bool:
     for module in modules:
         before = fates.get(module, {})
         made = mutants_of(PACKAGE, module)
-        fates[module] = {key_of(mutant): before.get(key_of(mutant), "") for mutant in made} if only_survivors else {}
-        mutants += [mutant for mutant in made if fates[module].get(key_of(mutant)) != KILLED]
+        known = before if "--survivors" in flags else {}
+        fates[module] = {key_of(mutant): known.get(key_of(mutant), UNTRIED) for mutant in made}
+        mutants += [mutant for mutant in made if fates[module][key_of(mutant)] != KILLED]
     scratch = Path(tempfile.mkdtemp(prefix="mutants-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     done = 0
 
@@ -416,8 +449,8 @@ def run(modules: list[str], only_survivors: bool) -> bool:
         fates.update(msgspec.json.decode(KEPT.read_bytes()) if KEPT.exists() else {})
         reached = msgspec.json.decode((scratch / "reached.json").read_bytes(), type=Reached)
         sound: set[str] = set()
-        for mutant in mutants:
-            if mutant.function:
+        for mutant in mutants if "--functions" not in flags else ():
+            if not at_import(mutant, reached):
                 continue
             tests = tests_for(mutant, reached, Counter())
             seconds = sum(reached.seconds[name] for name in tests)
@@ -470,7 +503,7 @@ def main() -> int:
         phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
     )
     hypothesis.settings.load_profile("mutate")
-    return 0 if run(modules, "--survivors" in sys.argv) else 1
+    return 0 if run(modules, {part for part in sys.argv[1:] if part.startswith("-")}) else 1
 
 
 if __name__ == "__main__":

@@ -74,8 +74,10 @@ def test_a_list_that_breaks_off_is_never_complete() -> None:
     for length in range(len(body)):
         reader = TransferListReader(200)
         reader.feed(body[:length])
-        with pytest.raises(AmbiguousError):
+        with pytest.raises(AmbiguousError) as caught:
             reader.close()
+        in_the_list = body.index(b"[") < length <= body.rindex(b"]")
+        assert caught.value.reason == ("answer_truncated" if in_the_list else "answer_unreadable")
 
 
 def test_an_empty_list_is_a_list() -> None:
@@ -101,8 +103,9 @@ def test_transfers_that_lack_what_we_need_are_passed_over_alone() -> None:
 @pytest.mark.parametrize("data", [b"null", b"{}", b'"x"', b"1", b"[1, 2]", b'{"data": []}', b"[[]]"])
 def test_anything_but_a_list_of_transfers_is_an_error(data: bytes) -> None:
     """An answer of another shape is not an empty list."""
-    with pytest.raises(AmbiguousError):
+    with pytest.raises(AmbiguousError) as caught:
         read(b'{"status": true, "message": "m", "data": ' + data + b"}", 10)
+    assert caught.value.reason == "answer_unreadable"
 
 
 def test_a_refusal_is_a_refusal() -> None:
@@ -117,9 +120,10 @@ def test_a_piece_that_never_ends_is_given_up() -> None:
     """Memory is bounded even by a provider gone mad."""
     reader = TransferListReader(200)
     reader.feed(b'{"status": true, "data": [{"reference": "')
-    with pytest.raises(AmbiguousError):
+    with pytest.raises(AmbiguousError) as caught:
         for _ in range(20):
             reader.feed(b"x" * 1024 * 1024)
+    assert caught.value.reason == "answer_too_long"
 
 
 # ---------------------------------------------------------------------------------------------- what it costs to read

@@ -166,7 +166,8 @@ class AskingSuite:
             (ready,) = await doubtful(journal)
             assert (await journal.ask_again(ready, PAYS_ONCE)).dispatch_id == last.dispatch_id
             empty = msgspec.structs.replace(ready, indexes=[])
-            for wrong in empty, msgspec.structs.replace(ready, chunk_id=ready.chunk_id + 99):
+            absent = msgspec.structs.replace(ready, chunk_id=ready.chunk_id + 99)
+            for wrong in empty, absent:
                 with pytest.raises(IllegalMoveError, match="no longer unknown"):
                     await journal.ask_again(wrong, PAYS_ONCE)
 

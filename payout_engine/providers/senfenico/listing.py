@@ -92,7 +92,6 @@ class TransferListReader:
             self._looked = max(0, len(self._buffer) - _START_BYTES_MAX)
             return
         end = found.end()
-        del found  # While it lives, the buffer cannot be changed.
         self._head = bytes(self._buffer[: end - 1])
         del self._buffer[:end]
         self._looked = 0
