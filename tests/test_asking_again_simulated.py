@@ -68,8 +68,8 @@ def doubtful_life(chance: random.Random, drawn: Life) -> Life:
 
 def simulate(seed: int, folder: Path) -> Report:
     """Simulate one seed of the doubtful world; the journal must be proven at the end as well."""
-    world = Simulation(seed, folder / str(seed))
     (folder / str(seed)).mkdir()
+    world = Simulation(seed, folder / str(seed))
 
     async def main() -> None:
         await world.run()

@@ -20,6 +20,7 @@ from payout_engine.testing.crashing import READS, Crash, CrashingJournal, Fuse, 
 from payout_engine.testing.disk import Disk
 from payout_engine.testing.journal_asking import PAYS_ONCE
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, approved, chunk, inline, states
+from payout_engine.testing.mortal import living, mortal_locks
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ready_amounts": ("run", ORANGE, 0, 1),
     "unanswered": ("run", ORANGE, PAYS_ONCE, 0.0, 0, 1),
     "open_queries": ("run", "bf", 1),
+    "former_queries": ("run", "bf", 1),
     "runs": (),
     "find_digest": ("digest of run",),
     "trace": ("run", ["key"]),
@@ -96,7 +98,7 @@ def test_a_killed_process_leaves_what_it_had_committed(
                 await asyncio.gather(*tasks, return_exceptions=False)
 
     async def main() -> None:
-        with pytest.raises(Crash):
+        with pytest.raises(Crash), mortal_locks(), living(fuse):
             await die()
         assert fuse.dead
         await anyio.sleep(1.0)

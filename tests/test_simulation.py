@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -37,18 +38,19 @@ from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE
 from payout_engine.pipeline.dispatch import Dispatcher
 from payout_engine.pipeline.follow import Follower, FollowPolicy, Found
 from payout_engine.ports import Journal, Provider, ReadyChunk
-from payout_engine.testing import virtual_time
+from payout_engine.testing import simulation, virtual_time
 from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
 from payout_engine.testing.plans import draw_plan
+from payout_engine.testing.shelf import Deed
 from payout_engine.testing.simulation import Report, explain, main, simulate
 from payout_engine.traits import LookUpKind
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
 
-REACHING = 160
+REACHING = 210
 """The first seeds, of which it is also asked what they reach."""
 
-BATCHES = 7
+BATCHES = 5
 SEEDS_IN_BATCH = 25
 SEEDS_FOR_A_PLANTED_FAULT = 100
 
@@ -75,13 +77,16 @@ def test_the_seeds_reach_everything() -> None:
     assert sum(report.lives for report in reports) > 300
     crashed_at = {line.split("CRASH ")[1] for report in reports for line in report.trace if "CRASH " in line}
     money = {f"{when} {step}" for step in ("intend", "send", "record") for when in ("before", "inside", "after")}
-    assert money | {"before approve", "after recover", "after apply", "before seal"} <= crashed_at
+    assert money | {"before approve", "after recover", "after apply", "before remember", "after keep"} <= crashed_at
+    assert any(where.endswith(" seal") for where in crashed_at)
     assert any(where.startswith("between requests") for where in crashed_at)
     happened = {what for report in reports for what, count in report.happened.items() if count}
     verbs = {"asked pause", "heard pause", "lift", "asked cancel", "heard cancel", "cancel", "retry"}
     said = {f"decide {choice}" for choice in Choice}
     brakes = {"brake_asked", "brake_funds", "brake_canary", "canary_passed", "canary_overruled", "brake_failures"}
     assert verbs | said | brakes | {"two processes met", "a person's process died", "a full disk refused"} <= happened
+    refused = {f"refused: {why}" for why in ("is an older copy", "Go on with it there", "nobody knows who was paid")}
+    assert refused | set(Deed) <= happened
 
 
 def test_a_seed_tells_the_same_story_twice() -> None:
@@ -183,8 +188,9 @@ NOT_HEEDED = "meant to be sent after a (pause|cancellation) was heard"
 
 @pytest.mark.parametrize("planted", [ResendsOnTimeout, JournalsAfterSending, GivesUpByAge])
 def test_a_planted_fault_is_found(planted: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each fault is seen within a hundred seeds, by its damage: somebody is paid twice."""
+    """Each fault is seen within a hundred seeds of plain worlds, by its damage: somebody is paid twice."""
     monkeypatch.setattr(payment, "Dispatcher" if issubclass(planted, Dispatcher) else "Follower", planted)
+    monkeypatch.setattr(simulation, "draw_plan", partial(draw_plan, plain=True))
     found = _first(lambda report: any("PAID TWICE" in violation for violation in report.violations))
     assert found is not None, f"{planted.__name__} went unseen"
 
