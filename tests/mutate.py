@@ -227,7 +227,7 @@ def tests_for(mutant: Mutant, reached: Reached, deadliest: Counter[str]) -> list
     names = [
         name
         for name, lines in reached.lines.items()
-        if any(name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted)
+        if any(name == f"tests/{test}" or name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted)
         and (at_import(mutant, reached) or mutant.line in lines.get(mutant.module, ()) or _head(mutant, lines))
     ]
     names.sort(key=lambda name: (reached.seconds[name] + 0.02) / (1 + deadliest[name]))
