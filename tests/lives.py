@@ -10,7 +10,7 @@ import pytest
 from payout_engine.testing.simulation import explain, simulate
 
 
-@pytest.mark.parametrize("seed", range(1, 41))
+@pytest.mark.parametrize("seed", range(1, 13))
 def test_one_life(seed: int) -> None:
     """Whatever goes wrong, nobody is paid twice and nothing is lost."""
     report = simulate(seed)

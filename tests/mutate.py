@@ -142,6 +142,7 @@ class Session:
         self._scratch = scratch
         self._tell = tell
         self._failed = False
+        self._nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process lives
         self._deadliest: Counter[str] = Counter()
         self._tracing = contextlib.ExitStack()
         self._imported = self._tracing.enter_context(_traced())
@@ -184,7 +185,7 @@ class Session:
 
     def _run(self, name: str) -> None:
         item = self._items[name]
-        item.config.get_terminal_writer()._file = sys.__stdout__  # Which `_silent` closed; pytest kept a copy.
+        item.config.get_terminal_writer()._file = self._nowhere  # pytest kept a copy of what `_silent` closed.
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
 
     def _try(self, mutant: Mutant) -> None:
@@ -226,7 +227,7 @@ def tests_for(mutant: Mutant, reached: Reached, deadliest: Counter[str]) -> list
     names = [
         name
         for name, lines in reached.lines.items()
-        if any(name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted)
+        if any(name == f"tests/{test}" or name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted)
         and (at_import(mutant, reached) or mutant.line in lines.get(mutant.module, ()) or _head(mutant, lines))
     ]
     names.sort(key=lambda name: (reached.seconds[name] + 0.02) / (1 + deadliest[name]))

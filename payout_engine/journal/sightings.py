@@ -138,8 +138,6 @@ class _Page:
         receipts = [receipt] * len(indexes)
         place = None if whole else indexes
         seq = move(self._db, self._chunk_id, receipts, place, self._at, log.DECISION, persons=persons)
-        for index in indexes:
-            self._known[index] = receipt
         self._tell([(index, receipt) for index in indexes], seq)
 
     def _flush(self) -> None:

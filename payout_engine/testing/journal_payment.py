@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
@@ -17,6 +18,7 @@ from payout_engine.model import (
     RunState,
     Sighting,
 )
+from payout_engine.ports import Journal
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -236,6 +238,50 @@ class PaymentSuite:
             assert (await entry(journal, "run", 3)).receipt.provider_reference == "T3"
             assert (await replay(journal, "run"))[-1].status is State.PAID
 
+    async def test_part_of_a_chunk_is_sent_recorded_and_recovered_alone(self, journal_factory: JournalFactory) -> None:
+        """What came back ready is sent again; its end, or a crash before it, says nothing of its neighbours."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3]), chunk([4, 5], MOOV), chunk([6, 7, 8], IVORY))
+            again = [Receipt(State.ACCEPTED), Receipt(State.READY), Receipt(State.READY)]
+            for lane in (ORANGE, IVORY):
+                await journal.record(await dispatched(journal, "run", lane), again)
+            for lane in (ORANGE, MOOV):
+                await dispatched(journal, "run", lane)
+            recovered = await journal.recover("run")
+            assert {(found.line, found.status) for found in recovered} == {
+                (line, State.UNKNOWN) for line in (2, 3, 4, 5)
+            }
+            assert [found.line for found in await sent_lines(journal, State.FAILED)] == [7, 8]
+            expected = [State.ACCEPTED, *[State.UNKNOWN] * 4, State.ACCEPTED, State.FAILED, State.FAILED]
+            assert [state for _, state in sorted((await states(journal, "run")).items())] == expected
+            assert (await journal.verify("run")).proven
+
+    async def test_nothing_is_sent_of_nothing(self, journal_factory: JournalFactory) -> None:
+        """A chunk without payouts, or one that the journal does not have, opens no dispatch; odd receipts end none."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            (ready,) = await journal.ready("run", ORANGE, 0, 1)
+            empty = msgspec.structs.replace(ready, indexes=[], payouts=[], keys=[])
+            absent = msgspec.structs.replace(ready, chunk_id=ready.chunk_id + 99)
+            for wrong in empty, absent:
+                with pytest.raises(IllegalMoveError, match="no longer ready"):
+                    await journal.intend(wrong)
+            dispatch = await journal.intend(ready)
+            for state in State.HELD, State.CANCELLED, State.REJECTED, State.REVERSED:
+                with pytest.raises(IllegalMoveError, match="cannot go from sending"):
+                    await journal.record(dispatch, [Receipt(state)])
+            assert set((await states(journal, "run")).values()) == {State.SENDING}
+
+    async def test_a_first_look_asks_about_all_that_may_be_there(self, journal_factory: JournalFactory) -> None:
+        """What is open and what waits to be sent again, in one chunk or in several; without it only what is open."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3, 4]), chunk([5]))
+            ends = [State.UNKNOWN, State.READY, State.ACCEPTED, State.PAID]
+            await journal.record(await dispatched(journal, "run"), [Receipt(state) for state in ends])
+            for ready, lines in (True, [1, 2, 3, 5]), (False, [1, 3]):
+                queries, _ = await journal.open_queries("run", "bf", 9, ready=ready)
+                assert [query.payout.line for query in queries] == lines
+
     async def test_one_look_up_speaks_of_many_chunks(self, journal_factory: JournalFactory) -> None:
         """Outcomes and contradictions of every chunk and run are told; what is nobody's key of ours is passed over."""
         async with journal_factory() as journal:
@@ -244,7 +290,8 @@ class PaymentSuite:
             sends = [await sent(journal, name, Receipt(State.UNKNOWN), lane) for name, lane in _BOTH_LANES_OF_BOTH_RUNS]
             keys = [dispatch.keys[0] for dispatch in sends]
             token = keys[0].split("-")[0]
-            foreign = [f"{token[:-1]}-1-0", f"{token}-99-0", f"{token}-1-1", f"{token}-1-x", f"{token}-1", token, "-"]
+            another = ("b" if token[0] == "a" else "a") + token[1:]
+            foreign = [f"{another}-1-0", f"{token}-99-0", f"{token}-1-1", f"{token}-1-x", f"{token}-1", token, "-"]
             paid = [Sighting(key, Receipt(State.PAID)) for key in [*foreign, keys[0], keys[2]]]
             wrong = [Sighting(key, Receipt(State.PAID), 1) for key in (keys[1], keys[3])]
             applied = await journal.apply([paid[-2], wrong[0], paid[-1], wrong[1], *paid[:-2]])
@@ -387,6 +434,11 @@ class PaymentSuite:
 
 
 _BOTH_LANES_OF_BOTH_RUNS = (("one", ORANGE), ("one", MOOV), ("two", ORANGE), ("two", MOOV))
+
+
+async def sent_lines(journal: Journal, state: State) -> Sequence[Outcome]:
+    """Send what is left of the lane that is paid abroad, and return what is told of it."""
+    return await journal.record(await dispatched(journal, "run", IVORY), [Receipt(state), Receipt(state)])
 
 
 def _up(boot: str, up_seconds: float) -> tuple[str, float]:

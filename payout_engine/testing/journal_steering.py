@@ -204,6 +204,16 @@ class SteeringSuite:
             assert lines == list(range(1, 8))
             assert pages == pages_expected
 
+    async def test_what_stays_does_not_hold_up_the_pages(self, journal_factory: JournalFactory) -> None:
+        """A chunk of which nothing can be withdrawn is passed once, and the next page begins behind it."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]), chunk([2]))
+            await journal.apply([Sighting((await entry(journal, "run", 1)).key, Receipt(State.PAID))])
+            outcomes, after = await journal.cancel("run", CANCEL, 0, 1)
+            assert list(outcomes) == []
+            outcomes, _ = await journal.cancel("run", CANCEL, after, 1)
+            assert [outcome.line for outcome in outcomes] == [2]
+
     async def test_a_request_keeps_its_time(self, journal_factory: JournalFactory) -> None:
         """When a person asked is not when it is written down."""
         async with journal_factory() as journal:

@@ -1,0 +1,199 @@
+"""The dispatcher alone: what each kind of answer does to the payouts of its call, and to the calls after it.
+
+A real journal in simulated time, and a provider that answers as scripted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from test_asking_again import LOST, SAFE, Answer, Scripted
+
+from payout_engine import observe
+from payout_engine.errors import AmbiguousError, Brake, NotSentError, RefusedError
+from payout_engine.journal import SqliteJournal
+from payout_engine.lifecycle import State
+from payout_engine.model import Lane, Outcome, Receipt
+from payout_engine.pipeline.dispatch import REFUSALS_MAX, TROUBLES_MAX, Dispatcher
+from payout_engine.testing import virtual_time
+from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, inline, states
+from payout_engine.throttle import Pace
+
+ALONE = msgspec.structs.replace(SAFE, concurrency=1)
+FAST = RefusedError("too_fast", "Slowly.", too_fast=True, retry_after_seconds=3.0)
+SHORT = Receipt(State.READY, "insufficient_funds", "The balance is too low.")
+
+
+class Told:
+    """What a dispatcher did with a run of one payout in each chunk."""
+
+    def __init__(self, *answers: Answer, lanes: Sequence[Lane] = (ORANGE,), each: int = 3) -> None:
+        self.provider = Scripted(ALONE, *answers)
+        self.events: list[Any] = []
+        self.outcomes: list[Outcome] = []
+        self._lanes, self._each = list(lanes), each
+        with TemporaryDirectory() as folder:
+            virtual_time.run(self._pay(Path(folder)))
+
+    async def _pay(self, folder: Path) -> None:
+        async with inline(folder / "payouts.db") as journal:
+            lines = iter(range(1, 1000))
+            chunks = [chunk([next(lines)], lane) for lane in self._lanes for _ in range(self._each)]
+            await approved(journal, "run", *chunks)
+            self.dispatcher = self._made(journal)
+            await self.dispatcher.run()
+            self.states = list((await states(journal, "run")).values())
+            assert (await journal.verify("run")).proven
+
+    def _made(self, journal: SqliteJournal) -> Dispatcher:
+        async def publish(outcomes: Sequence[Outcome]) -> None:
+            self.outcomes += outcomes
+
+        lanes, pace = self._lanes, Pace(None)
+        return Dispatcher(journal, self.provider, "run", "bf", lanes, pace, publish, self.events.append)
+
+    @property
+    def brakes(self) -> list[tuple[str, Lane | None, Brake]]:
+        """What stopped it, which was also told each time."""
+        told = [(event.account, event.lane, event.brake) for event in self.events if isinstance(event, observe.Braked)]
+        stops = [(stop.account, stop.lane, stop.brake) for stop in self.dispatcher.stops]
+        assert told == [(account, lane.name if lane else "", brake) for account, lane, brake in stops]
+        return stops
+
+    @property
+    def gaps_seconds(self) -> list[float]:
+        """How long it waited between the end of a call and the next one."""
+        return [round(later - earlier - 0.2, 3) for (earlier, _), (later, _) in pairwise(self.provider.calls)]
+
+
+def test_everything_is_sent_once_the_lanes_in_turn() -> None:
+    """Each payout in one call, one lane after the other, each outcome told."""
+    told = Told(State.ACCEPTED, lanes=(ORANGE, MOOV))
+    assert told.states == [State.ACCEPTED] * 6
+    assert [int(keys[0].split("-")[1]) for _, keys in told.provider.calls] == [1, 4, 2, 5, 3, 6]
+    assert sorted(outcome.line for outcome in told.outcomes) == [1, 2, 3, 4, 5, 6]
+    assert [event.count for event in told.events if isinstance(event, observe.Dispatched)] == [1] * 6
+    assert told.brakes == []
+    assert told.gaps_seconds == [0.0] * 5
+
+
+def test_calls_without_an_answer_grow_rare_and_end() -> None:
+    """Each leaves a payout in doubt, so the pauses grow; after a few in a row nothing more is sent."""
+    told = Told(LOST, each=9)
+    assert told.states == [State.UNKNOWN] * TROUBLES_MAX + [State.READY] * (9 - TROUBLES_MAX)
+    assert told.brakes == [("bf", None, Brake.PROVIDER_DOWN)]
+    assert told.gaps_seconds == [1.0, 2.0, 4.0, 8.0]
+    assert "5 calls in a row" in told.dispatcher.stops[0].message
+    assert str(LOST) in told.dispatcher.stops[0].message
+
+
+@pytest.mark.parametrize("usable", [State.ACCEPTED, RefusedError("no", "No.", final=True)])
+def test_a_usable_answer_ends_the_doubt(usable: Answer) -> None:
+    """Four without one, then one, then four again stop nobody; a refusal is an answer."""
+    told = Told(*[LOST] * 4, usable, *[LOST] * 4, State.PAID, each=10)
+    assert told.brakes == []
+    assert told.states.count(State.UNKNOWN) == 8
+    assert told.gaps_seconds == [1.0, 2.0, 4.0, 8.0, 0.0, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_an_answer_that_says_nothing_of_anybody_is_none() -> None:
+    """Receipts that are all unknown leave as much doubt as silence."""
+    told = Told(State.UNKNOWN, each=9)
+    assert told.states.count(State.UNKNOWN) == TROUBLES_MAX
+    assert told.brakes == [("bf", None, Brake.PROVIDER_DOWN)]
+
+
+def test_what_never_left_is_sent_again() -> None:
+    """The same payout, until the provider is there; or nothing is sent to one that stays away."""
+    told = Told(NotSentError("refused", "Nobody listens."), NotSentError("refused", "Nobody listens."), State.PAID)
+    assert told.states == [State.PAID] * 3
+    assert len(told.provider.calls) == 5
+    gone = Told(NotSentError("refused", "Nobody listens."))
+    assert gone.states == [State.READY] * 3
+    assert len(gone.provider.calls) == TROUBLES_MAX
+    assert gone.brakes == [("bf", None, Brake.PROVIDER_DOWN)]
+
+
+def test_too_fast_is_slowed_down_and_in_the_end_stopped() -> None:
+    """Nobody is in doubt; the provider is waited for as long as it says; whom no pace pleases is left alone."""
+    told = Told(FAST, State.PAID, each=1)
+    assert (told.states, told.brakes) == ([State.PAID], [])
+    assert [outcome.reason for outcome in told.outcomes] == ["too_fast", ""]
+    never = Told(FAST, each=1)
+    assert never.states == [State.READY]
+    assert len(never.provider.calls) == REFUSALS_MAX
+    assert never.brakes == [("bf", None, Brake.LIMIT)]
+    twice = Told(*[FAST] * (REFUSALS_MAX - 1), State.PAID, *[FAST] * (REFUSALS_MAX - 1), State.PAID, each=2)
+    assert (twice.states, twice.brakes) == ([State.PAID] * 2, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "reason", "brake"),
+    [
+        (RefusedError("closed", "Closed.", final=True), State.FAILED, "closed", None),
+        (RefusedError("limit", "Too many.", brake=Brake.LIMIT), State.READY, "limit", (None, Brake.LIMIT)),
+        (RefusedError("odd", "Odd."), State.READY, "odd", (None, Brake.LIMIT)),
+        (RefusedError("key", "Bad key.", brake=Brake.CREDENTIALS), State.READY, "key", (None, Brake.CREDENTIALS)),
+        (RefusedError("funds", "Empty.", brake=Brake.FUNDS), State.READY, "funds", (ORANGE, Brake.FUNDS)),
+        (AmbiguousError("funds", "Empty?", brake=Brake.FUNDS), State.UNKNOWN, "funds", (ORANGE, Brake.FUNDS)),
+        (AmbiguousError("key", "Key?", brake=Brake.CREDENTIALS), State.UNKNOWN, "key", (None, Brake.CREDENTIALS)),
+        ([SHORT], State.READY, "insufficient_funds", (ORANGE, Brake.FUNDS)),
+        ([], State.UNKNOWN, "adapter_failed", (None, Brake.PROVIDER_DOWN)),
+        ([SHORT, SHORT], State.UNKNOWN, "adapter_failed", (None, Brake.PROVIDER_DOWN)),
+        (ValueError("secret"), State.UNKNOWN, "adapter_failed", (None, Brake.PROVIDER_DOWN)),
+    ],
+    ids=str,
+)
+def test_each_kind_of_no(answer: Answer, state: State, reason: str, brake: tuple[Lane | None, Brake] | None) -> None:
+    """Where it leaves the payout, with which reason, and what it stops: the lane for its funds, else the account."""
+    told = Told(answer, State.PAID, lanes=(ORANGE, MOOV), each=2)
+    assert (told.outcomes[0].status, told.outcomes[0].reason) == (state, reason)
+    assert "secret" not in told.outcomes[0].message + str(told.dispatcher.stops)
+    if brake is None:
+        assert (told.states, told.brakes) == ([state, State.PAID, State.PAID, State.PAID], [])
+        return
+    assert told.brakes == [("bf", *brake)]
+    others = State.READY if brake[0] is None else State.PAID
+    assert told.states == [state, State.READY, others, others]
+    assert told.dispatcher.lanes == ([ORANGE, MOOV] if brake[0] is None else [MOOV])
+
+
+def test_a_brake_is_told_once() -> None:
+    """A lane that is out is not stopped again, and nothing is after the account; a lane can go before the account."""
+    told = Told(State.PAID, lanes=(ORANGE, MOOV))
+    stop = told.dispatcher.stop
+    for _ in range(2):
+        stop(ORANGE, Brake.FUNDS, "Empty.")
+    stop(None, Brake.LIMIT, "Enough.")
+    for lane in (MOOV, ORANGE, None):
+        stop(lane, Brake.CREDENTIALS, "Too late.")
+    assert told.brakes == [("bf", ORANGE, Brake.FUNDS), ("bf", None, Brake.LIMIT)]
+
+
+def test_who_is_stopped_waits_for_nothing() -> None:
+    """A pause before the next call ends at once when a person stops the account."""
+    provider = Scripted(ALONE, LOST, LOST, LOST, LOST)
+
+    async def main(folder: Path) -> float:
+        async def publish(_outcomes: Sequence[Outcome]) -> None:
+            """Hear of outcomes."""
+
+        async with inline(folder / "payouts.db") as journal:
+            await approved(journal, "run", *(chunk([line]) for line in range(1, 9)))
+            dispatcher = Dispatcher(journal, provider, "run", "bf", [ORANGE], Pace(None), publish, lambda _event: None)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(dispatcher.run)
+                await anyio.sleep(4 * 0.2 + 1.0 + 2.0 + 4.0 + 1.0)  # Into the fourth pause, of 8 seconds.
+                dispatcher.stop(None, Brake.LIMIT, "Enough.")
+            return anyio.current_time()
+
+    with TemporaryDirectory() as folder:
+        assert virtual_time.run(main(Path(folder))) == pytest.approx(8.8, abs=0.1)
+    assert len(provider.calls) == 4
