@@ -12,9 +12,8 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -38,9 +37,11 @@ from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE
 from payout_engine.pipeline.dispatch import Dispatcher
 from payout_engine.pipeline.follow import Follower, FollowPolicy, Found
 from payout_engine.ports import Journal, Provider, ReadyChunk
-from payout_engine.testing import simulation, virtual_time
+from payout_engine.testing import mortal, plans, simulation, virtual_time
+from payout_engine.testing.bank import Fault
 from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
-from payout_engine.testing.plans import draw_plan
+from payout_engine.testing.people import Errand, Visit
+from payout_engine.testing.plans import Life, Plan, draw_plan
 from payout_engine.testing.shelf import Deed
 from payout_engine.testing.simulation import Report, explain, main, simulate
 from payout_engine.traits import LookUpKind
@@ -158,9 +159,9 @@ def withdraw_what_is_unknown(
         return withdraw(db, run_id, request, after, limit)
 
 
-@asynccontextmanager
-async def share_the_lease(journal: SqliteJournal, *arguments: object, **named: object) -> AsyncIterator[None]:
-    """Let everybody send for an account."""
+@contextmanager
+def lock_nothing(*arguments: object) -> Iterator[None]:
+    """Let everybody send for an account: neither the journal's lease nor the key's lock is held."""
     yield
 
 
@@ -182,36 +183,77 @@ async def heed_nobody(paying: payment.Payment) -> None:
         await paying._journal.answer(paying._run_id, request.kind, False)
 
 
+Draw = Callable[[random.Random], Plan]
+
+
+def plainly(chance: random.Random) -> Plan:
+    """Draw a world with one journal, one key for each account, and no wire."""
+    return draw_plan(chance, plain=True)
+
+
+def with_cancels(chance: random.Random) -> Plan:
+    """Draw a world where answers are lost, and somebody comes into each life to cancel."""
+    plan = plainly(chance)
+    faults = {account: {**drawn, Fault.UNANSWERED: 0.4} for account, drawn in plan.faults.items()}
+    lives = [
+        msgspec.structs.replace(
+            life, visits=(Visit(at=chance.choice([1.0, 5.0, 20.0]), errand=Errand.CANCEL, whim=chance.getrandbits(32)),)
+        )
+        for life in plan.lives
+    ]
+    return msgspec.structs.replace(plan, faults=faults, lives=lives)
+
+
+def with_twins(chance: random.Random) -> Plan:
+    """Draw a world where every life has a second process at its side."""
+    plan = plainly(chance)
+    return msgspec.structs.replace(plan, lives=[msgspec.structs.replace(life, twin=Life()) for life in plan.lives])
+
+
+def with_rivals(chance: random.Random) -> Plan:
+    """Draw a world where two processes begin two files that nobody may pay both."""
+    return plans.with_rivals(plainly(chance), chance)
+
+
 withdraw = journal_steering.cancel
 NOT_HEEDED = "meant to be sent after a (pause|cancellation) was heard"
 
 
-@pytest.mark.parametrize("planted", [ResendsOnTimeout, JournalsAfterSending, GivesUpByAge])
-def test_a_planted_fault_is_found(planted: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each fault is seen within a hundred seeds of plain worlds, by its damage: somebody is paid twice."""
+@pytest.mark.parametrize(
+    ("planted", "draw"), [(ResendsOnTimeout, plainly), (JournalsAfterSending, plainly), (GivesUpByAge, draw_plan)]
+)
+def test_a_planted_fault_is_found(planted: type, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fault is seen within a hundred seeds, by its damage: somebody is paid twice."""
     monkeypatch.setattr(payment, "Dispatcher" if issubclass(planted, Dispatcher) else "Follower", planted)
-    monkeypatch.setattr(simulation, "draw_plan", partial(draw_plan, plain=True))
+    monkeypatch.setattr(simulation, "draw_plan", draw)
     found = _first(lambda report: any("PAID TWICE" in violation for violation in report.violations))
     assert found is not None, f"{planted.__name__} went unseen"
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "planted", "damage"),
+    ("owner", "name", "planted", "draw", "damage"),
     [
-        (journal_steering, "cancel", withdraw_what_is_unknown, "is cancelled, and the bank paid it"),
-        (SqliteJournal, "lease", share_the_lease, "two processes send for account .* at once"),
-        (payment.Payment, "_send_canary", send_no_canary, "are out, and its canary of . was not well yet"),
-        (steering, "lift", say_it_passed, "was told to have passed, and it had not"),
-        (payment.Payment, "_heed", heed_nobody, NOT_HEEDED),
-        (retrying, "RETRIED", retrying.RETRIED | {State.UNKNOWN, State.ACCEPTED}, "was paid again as a retry"),
+        (journal_steering, "cancel", withdraw_what_is_unknown, with_cancels, "is cancelled, and the bank paid it"),
+        (mortal, "_mortally_locked", lock_nothing, with_twins, "two processes send for account .* at once"),
+        (payment.Payment, "_send_canary", send_no_canary, draw_plan, "are out, and its canary of . was not well yet"),
+        (steering, "lift", say_it_passed, draw_plan, "was told to have passed, and it had not"),
+        (payment.Payment, "_heed", heed_nobody, draw_plan, NOT_HEEDED),
+        (
+            retrying,
+            "RETRIED",
+            retrying.RETRIED | {State.UNKNOWN, State.ACCEPTED},
+            draw_plan,
+            "was paid again as a retry",
+        ),
     ],
     ids=["cancel", "lease", "canary", "overruled", "requests", "retry"],
 )
 def test_a_planted_breach_of_a_persons_will_is_found(
-    owner: object, name: str, planted: object, damage: str, monkeypatch: pytest.MonkeyPatch
+    owner: object, name: str, planted: object, draw: Draw, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A withdrawal, a lease, a canary, a pause and a retry that do not mean what they say are seen by just that."""
     monkeypatch.setattr(owner, name, planted)
+    monkeypatch.setattr(simulation, "draw_plan", draw)
     found = _first(lambda report: any(re.search(damage, violation) for violation in report.violations))
     assert found is not None, f"{name} went unseen"
 
@@ -244,19 +286,20 @@ def approves_without_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "damage"),
+    ("plant", "draw", "damage"),
     [
-        (answers_before_the_commit, "is answered before it is committed"),
-        (recovers_only_whole_chunks, "was left sending"),
-        (approves_without_comparing, "PAID TWICE"),
+        (answers_before_the_commit, draw_plan, "is answered before it is committed"),
+        (recovers_only_whole_chunks, draw_plan, "was left sending"),
+        (approves_without_comparing, with_rivals, "PAID TWICE"),
     ],
     ids=lambda case: getattr(case, "__name__", ""),
 )
 def test_a_fault_planted_in_the_journal_is_found(
-    plant: Callable[[pytest.MonkeyPatch], None], damage: str, monkeypatch: pytest.MonkeyPatch
+    plant: Callable[[pytest.MonkeyPatch], None], draw: Draw, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the journal's own code does wrong is seen: it is the code that pays, and no picture of it."""
     plant(monkeypatch)
+    monkeypatch.setattr(simulation, "draw_plan", draw)
     found = _first(lambda report: any(damage in violation for violation in report.violations))
     assert found is not None, f"{plant.__name__} went unseen"
 

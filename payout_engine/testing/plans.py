@@ -151,7 +151,7 @@ def draw_plan(chance: random.Random, *, plain: bool = False) -> Plan:
     if special < 0.06:
         plan = _with_many_failures(plan, chance)
     elif special < 0.16:
-        plan = _with_rivals(plan, chance)
+        plan = with_rivals(plan, chance)
     elif special < 0.48 and not plain:
         plan = with_journals(_with_one_key(plan, chance), chance, chance.choice(list(Story)))
     elif special < 0.58 and not plain:
@@ -288,7 +288,7 @@ def _with_many_failures(plan: Plan, chance: random.Random) -> Plan:
     )
 
 
-def _with_rivals(plan: Plan, chance: random.Random) -> Plan:
+def with_rivals(plan: Plan, chance: random.Random) -> Plan:
     """Return a plan in which two processes begin two files at once that nobody may pay both, from different accounts.
 
     No right keeps them apart: only the approval of one finds out about the other.
