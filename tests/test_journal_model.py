@@ -196,19 +196,25 @@ class JournalMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Prove every run, and that each payout was sent as often as the model says."""
-        for run_id, model in self.runs.items():
-            if model.state == "intake":
-                self.call(JournalError, self.journal.verify(run_id))
-                continue
-            audit = self.wait(self.journal.verify(run_id, self.wait(self.journal.digest(run_id))))
-            assert (audit.findings, audit.found, audit.payouts) == ([], 0, len(model.lines))
-            steps = self.wait(self.journal.trace(run_id, [line.key for line in model.lines.values()]))
-            for line in model.lines.values():
-                spoken = [step for step in steps[line.key] if step.kind in ("intent", "asked_again")]
-                assert len(spoken) == line.sent, line
-        self.wait(self.opened.__aexit__(None, None, None))
-        self.runner.close()
-        self.folder.cleanup()
+        try:
+            for run_id, model in self.runs.items():
+                self.prove(run_id, model)
+        finally:
+            self.wait(self.opened.__aexit__(None, None, None))
+            self.runner.close()
+            self.folder.cleanup()
+
+    def prove(self, run_id: str, model: RunModel) -> None:
+        """What the log says of a run agrees with the model."""
+        if model.state == "intake":
+            self.call(JournalError, self.journal.verify(run_id))
+            return
+        audit = self.wait(self.journal.verify(run_id, self.wait(self.journal.digest(run_id))))
+        assert (audit.findings, audit.found, audit.payouts) == ([], 0, len(model.lines))
+        steps = self.wait(self.journal.trace(run_id, [line.key for line in model.lines.values()]))
+        for line in model.lines.values():
+            spoken = [step for step in steps[line.key] if step.kind in ("intent", "asked_again")]
+            assert len(spoken) == line.sent, line
 
     @invariant()
     def the_journal_is_what_the_model_says(self) -> None:

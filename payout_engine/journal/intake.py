@@ -261,6 +261,7 @@ def discard(db: apsw.Connection, run_id: str) -> None:
         log.append(db, clock.now(), number, log.DISCARD, rows.text({"run_id": run_id}))
     db.execute("DELETE FROM progress WHERE chunk_id BETWEEN ? AND ?", chunk_range(number))
     db.execute("DELETE FROM chunks WHERE chunk_id BETWEEN ? AND ?", chunk_range(number))
+    db.execute("DELETE FROM requests WHERE run_no = ?", (number,))
     db.execute("DELETE FROM runs WHERE run_no = ?", (number,))
     _forget(db, number)
 

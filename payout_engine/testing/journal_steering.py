@@ -70,6 +70,16 @@ class SteeringSuite:
             assert await journal.ready("run", ORANGE, 0, 9) == []
             assert (await journal.verify("run")).proven
 
+    async def test_what_was_asked_of_a_run_goes_with_it(self, journal_factory: JournalFactory) -> None:
+        """A discarded run leaves no request behind, which would belong to nothing: every other run is proved still."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            await judged(journal, "judged", chunk([2]))
+            for kind in RequestKind:
+                await journal.ask("judged", Request(kind, "awa"))
+            await journal.discard("judged")
+            assert (await journal.verify("run")).proven
+
     async def test_the_last_cancellation_is_the_one_that_holds(self, journal_factory: JournalFactory) -> None:
         """Whoever asked last, with all of the reason, is named on what proves absent afterwards."""
         async with journal_factory() as journal:
