@@ -40,10 +40,10 @@ demo: $(STAMP)  ## pay examples/salaries-bf.csv through the embedded sandbox; ne
 	test $$code -eq 0 -o $$code -eq 1 -o $$code -eq 3 -o $$code -eq 5
 
 simulate: $(STAMP)  ## whole lives with crashes in simulated time; SEEDS=17 replays one
-	$(BIN)/python -m payout_engine.testing.simulation --seeds $(SEEDS)
+	PYTHONPATH=tests $(BIN)/python -m simulation.lives --seeds $(SEEDS)
 
 exhaustive: $(STAMP)  ## a small run, cut off in every way; PAIRS=same for less, PAIRS=all or DEPTH=2 for hours
-	$(BIN)/python -m payout_engine.testing.exhaustive --pairs $(PAIRS) --depth $(DEPTH) --workers $(WORKERS)
+	PYTHONPATH=tests $(BIN)/python -m simulation.exhaustive --pairs $(PAIRS) --depth $(DEPTH) --workers $(WORKERS)
 
 crash: $(STAMP)  ## real processes, killed KILLS times
 	PAYOUT_ENGINE_KILLS=$(KILLS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_crashes.py --timeout 7200
@@ -51,7 +51,7 @@ crash: $(STAMP)  ## real processes, killed KILLS times
 fuzz: $(STAMP)  ## hostile files and answers, INPUTS for each property
 	PAYOUT_ENGINE_INPUTS=$(INPUTS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_hostile.py tests/test_hostile_answers.py --timeout 7200
 
-mutate: $(STAMP)  ## faults planted in the code that decides about money; MODULES="journal/verdict.py" tries some
+mutate: $(STAMP)  ## faults planted in the code that decides about money; MODULES="journal/rules.py" tries some
 	$(BIN)/python -m pip install --quiet --group mutate
 	nice $(BIN)/python tests/mutate.py $(MODULES)
 

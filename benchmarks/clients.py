@@ -125,8 +125,8 @@ async def limiter(job: Job) -> Measured:
 
 @asynccontextmanager
 async def _engine(job: Job) -> AsyncIterator[Any]:
-    from payout_engine.engine import Engine
-    from payout_engine.settings import AccountSettings, Settings
+    from payout_engine.app.engine import Engine
+    from payout_engine.app.settings import AccountSettings, Settings
 
     options: dict[str, Any] = {"base_url": job.base_url, "api_key": API_KEY}
     if job.rate_per_second:
@@ -140,7 +140,7 @@ async def _engine(job: Job) -> AsyncIterator[Any]:
 
 async def whole(job: Job) -> Measured:
     """Judge a file, pay it until every line has settled, write the results: the main job, by the public API."""
-    from payout_engine.lifecycle import State
+    from payout_engine.domain.states import State
 
     count = amount_minor = 0
     watch = Stopwatch()

@@ -6,8 +6,12 @@ async with Engine.open("payouts.toml") as engine:
         ...
 """
 
-from payout_engine.engine import Engine
-from payout_engine.errors import (
+from payout_engine.app.engine import Engine
+from payout_engine.app.payment_stream import PaymentStream
+from payout_engine.app.settings import Settings, load_settings
+from payout_engine.app.submission import Submission
+from payout_engine.domain.ending import Ending
+from payout_engine.domain.errors import (
     Brake,
     ConfigError,
     DecisionError,
@@ -18,14 +22,10 @@ from payout_engine.errors import (
     UnansweredError,
     UserError,
 )
-from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Decision, Outcome, Payout, Run
-from payout_engine.payments import PaymentStream
-from payout_engine.pipeline.payment import Ending
-from payout_engine.proof import Audit
-from payout_engine.settings import Settings, load_settings
-from payout_engine.submission import Submission
-from payout_engine.summary import Exit, Summary, summarize
+from payout_engine.domain.model import Choice, Decision, Outcome, Payout, Run
+from payout_engine.domain.proof import Audit
+from payout_engine.domain.states import State
+from payout_engine.results.summary import Exit, Summary, summarize
 
 __version__ = "0.1.0"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from payout_engine.errors import InputError
-from payout_engine.model import Block
-from payout_engine.pipeline.route import Router, Served
-from payout_engine.traits import KeyPromise, LookUpKind, Traits, Wallet
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.model import Block
+from payout_engine.intake.route import Router, Served
+from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits, Wallet
 
 ORANGE_PREFIXES = tuple(f"{first}{last}" for first in "0567" for last in "4567")
 MOOV_PREFIXES = tuple(prefix for first in "0567" for prefix in (f"{first}{last}" for last in "0123") if prefix != "00")

@@ -11,9 +11,9 @@ import pytest
 from processes import ENVIRONMENT
 
 from payout_engine import Engine, Settings
+from payout_engine.app.settings import AccountSettings
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox as Sandbox
 from payout_engine.providers.senfenico.sandbox import sandbox
-from payout_engine.settings import AccountSettings
 
 RICH = {"orange_bf": 10**9, "moov_bf": 10**9, "sank_bf": 10**9}
 """Balances that no test exhausts by accident."""

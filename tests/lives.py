@@ -6,8 +6,7 @@ No file of the test run: `test_simulation.py` lives hundreds of these lives, in 
 from __future__ import annotations
 
 import pytest
-
-from payout_engine.testing.simulation import explain, simulate
+from simulation.lives import explain, simulate
 
 
 @pytest.mark.parametrize("seed", range(1, 13))

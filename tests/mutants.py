@@ -44,7 +44,7 @@ class Mutant(NamedTuple):
     """One fault.
 
     Attributes:
-        module: the module's path below the package, such as `journal/verdict.py`.
+        module: the module's path below the package, such as `journal/rules.py`.
         line: where the fault is, in the module as it stands.
         before: the changed lines as they stand, on one line.
         after: the same with the fault.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from payout_engine.errors import InputError
-from payout_engine.limits import BLOCK_ROWS
-from payout_engine.ports import CountsLines
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import BLOCK_ROWS
+from payout_engine.ports.files import CountsLines
 from payout_engine.sources import open_source
 
 INPUTS = Path(__file__).parent / "inputs"

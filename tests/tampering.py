@@ -8,22 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from payout_engine.clock import now
+from payout_engine.domain.clock import now
+from payout_engine.domain.model import Choice, Decision, Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Decision, Problem, Receipt, Request, RequestKind, Sighting
 from payout_engine.testing.journal_asking import LIVES_AN_HOUR
-from payout_engine.testing.journal_lines import (
-    MOOV,
-    ORANGE,
-    approved,
-    chunk,
-    dispatched,
-    every,
-    judged,
-    refused,
-    run,
-)
+from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, dispatched, every, judged, refused, run
 
 
 async def a_life(path: Path) -> str:
@@ -32,7 +22,7 @@ async def a_life(path: Path) -> str:
         await approved(journal, "before", chunk([11, 12]))
         await journal.begin(run("run"))
         await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], MOOV, reference="SAME"), refused([7, 8])])
-        repeats = await every(journal.repeats("run"))
+        repeats = await every(journal.duplicates("run"))
         await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
         await journal.seal("run")
         await journal.approve("run")

@@ -15,21 +15,22 @@ import anyio
 import msgspec
 import pytest
 from burkina import traits as burkina_traits
+from simulation import virtual_time
+from simulation.lives import STARTED_AT
 
-from payout_engine import clock
-from payout_engine.errors import AmbiguousError, Brake, NotSentError, RefusedError
-from payout_engine.journal import SqliteJournal, asking_again
-from payout_engine.journal.ask import every
-from payout_engine.journal.glance import snapshot
-from payout_engine.lifecycle import State
-from payout_engine.model import Dispatch, Outcome, Query, Receipt, Request, RequestKind, Sighting
-from payout_engine.pipeline.follow import FollowPolicy
-from payout_engine.pipeline.payment import Ending, Payer, Payment
-from payout_engine.testing import virtual_time
+from payout_engine.domain import clock
+from payout_engine.domain.ending import Ending
+from payout_engine.domain.errors import AmbiguousError, Brake, NotSentError, RefusedError
+from payout_engine.domain.model import Dispatch, Outcome, Query, Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.states import State
+from payout_engine.journal import SqliteJournal, resends
+from payout_engine.journal.db import every
+from payout_engine.journal.snapshot import snapshot
+from payout_engine.payment.poll import FollowPolicy
+from payout_engine.payment.rate_limiter import Pace
+from payout_engine.payment.run import Payer, Payment
+from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 from payout_engine.testing.journal_lines import MOOV, approved, chunk, inline, sent, states
-from payout_engine.testing.simulation import STARTED_AT
-from payout_engine.throttle import Pace
-from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 POLICY = FollowPolicy(unknown_patience_seconds=300.0)
 LOST = AmbiguousError("timeout", "No answer came in time.")
@@ -369,18 +370,18 @@ def test_a_key_is_used_only_for_half_its_life() -> None:
 
 def test_the_age_of_a_key_is_known_or_too_great() -> None:
     """Whatever cannot be right, such as an age below nothing, allows nothing; a clock may be corrected by a little."""
-    assert not asking_again.refusal("idempotent", 100.0, 1_000.0, 1_050.0)
-    assert asking_again.refusal("idempotent", 100.0, 1_000.0, 1_050.1)
-    assert asking_again.refusal("idempotent", 100.0, 1_000.0, 999.9)
-    assert not asking_again.refusal("idempotent", 100.0, 1_000.0, 1_000.0)
-    assert not asking_again.refusal("idempotent", 100.0, 1_000.0, 1_000.5)
-    assert asking_again.refusal("idempotent", None, None, 1_000.0)
-    assert not asking_again.refusal("idempotent", None, 1_000.0, 5.0)
-    assert asking_again.refusal("some new word", None, 1_000.0, 1_001.0)
-    assert asking_again.steady([1.0, 2.0, 1.5, 3.0], 2.5)
-    assert asking_again.steady([3.0], 2.0) and not asking_again.steady([3.0], 1.9)
-    assert not asking_again.steady([1.0, 2.0, 3.0], 1.5)
-    assert not asking_again.steady([5.0, 4.5, 4.0, 3.5], 3.4), "a little, but again and again"
+    assert not resends.refusal("idempotent", 100.0, 1_000.0, 1_050.0)
+    assert resends.refusal("idempotent", 100.0, 1_000.0, 1_050.1)
+    assert resends.refusal("idempotent", 100.0, 1_000.0, 999.9)
+    assert not resends.refusal("idempotent", 100.0, 1_000.0, 1_000.0)
+    assert not resends.refusal("idempotent", 100.0, 1_000.0, 1_000.5)
+    assert resends.refusal("idempotent", None, None, 1_000.0)
+    assert not resends.refusal("idempotent", None, 1_000.0, 5.0)
+    assert resends.refusal("some new word", None, 1_000.0, 1_001.0)
+    assert resends.steady([1.0, 2.0, 1.5, 3.0], 2.5)
+    assert resends.steady([3.0], 2.0) and not resends.steady([3.0], 1.9)
+    assert not resends.steady([1.0, 2.0, 3.0], 1.5)
+    assert not resends.steady([5.0, 4.5, 4.0, 3.5], 3.4), "a little, but again and again"
 
 
 @pytest.mark.parametrize("later_seconds", [0.0, 2 * 3600.0])

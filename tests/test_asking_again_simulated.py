@@ -12,21 +12,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from simulation import lives, virtual_time
+from simulation.bank import Bank, Fault, SimulatedProvider
+from simulation.crashing import Moment, Step
+from simulation.lives import Report, Simulation, explain
+from simulation.plans import Life, Plan, draw_plan
 
-from payout_engine.errors import RefusedError
-from payout_engine.journal import asking_again
-from payout_engine.journal.rows import each
-from payout_engine.lifecycle import State
-from payout_engine.model import Dispatch, Outcome, Receipt, Sighting
-from payout_engine.pipeline import payment
-from payout_engine.pipeline.asking_again import AskingAgain
-from payout_engine.pipeline.dispatch import Dispatcher
-from payout_engine.testing import simulation, virtual_time
-from payout_engine.testing.bank import Bank, Fault, SimulatedProvider
-from payout_engine.testing.crashing import Moment, Step
-from payout_engine.testing.plans import Life, Plan, draw_plan
-from payout_engine.testing.simulation import Report, Simulation, explain
-from payout_engine.traits import KeyPromise, LookUpKind, Traits
+from payout_engine.domain.errors import RefusedError
+from payout_engine.domain.model import Dispatch, Outcome, Receipt, Sighting
+from payout_engine.domain.states import State
+from payout_engine.journal import resends
+from payout_engine.journal.codec import each
+from payout_engine.payment import run
+from payout_engine.payment.dispatch import Dispatcher
+from payout_engine.payment.resend import AskingAgain
+from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
 
@@ -84,7 +84,7 @@ def simulate(seed: int, folder: Path) -> Report:
 @pytest.fixture
 def doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let simulations be drawn from the doubtful world."""
-    monkeypatch.setattr(simulation, "draw_plan", doubtful_world)
+    monkeypatch.setattr(lives, "draw_plan", doubtful_world)
 
 
 @pytest.mark.usefixtures("doubtful")
@@ -119,7 +119,7 @@ def test_where_a_key_never_dies_nothing_stays_unknown(tmp_path: Path, monkeypatc
         lives = [msgspec.structs.replace(life, clock_offset_seconds=0.0) for life in plan.lives]
         return msgspec.structs.replace(plan, traits=traits, faults=faults, lives=lives)
 
-    monkeypatch.setattr(simulation, "draw_plan", for_ever)
+    monkeypatch.setattr(lives, "draw_plan", for_ever)
     for seed in range(30):
         report = simulate(seed, tmp_path)
         assert not report.violations and not report.counts[State.UNKNOWN], explain(report)
@@ -167,22 +167,22 @@ def asks_without_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
         traits = {account: msgspec.structs.replace(drawn, **nothing) for account, drawn in plan.traits.items()}
         return msgspec.structs.replace(plan, traits=traits)
 
-    monkeypatch.setattr(simulation, "draw_plan", without)
+    monkeypatch.setattr(lives, "draw_plan", without)
 
 
 def asks_after_the_life_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send again however old the key is."""
-    monkeypatch.setattr(asking_again, "KEY_LIFE_SHARE", 1_000.0)
+    monkeypatch.setattr(resends, "KEY_LIFE_SHARE", 1_000.0)
 
 
 def takes_refusals_for_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Release what was refused."""
-    monkeypatch.setattr(payment, "AskingAgain", TakesRefusalsForAbsence)
+    monkeypatch.setattr(run, "AskingAgain", TakesRefusalsForAbsence)
 
 
 def takes_refusals_for_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail what was refused for good."""
-    monkeypatch.setattr(payment, "AskingAgain", TakesRefusalsForFailures)
+    monkeypatch.setattr(run, "AskingAgain", TakesRefusalsForFailures)
 
 
 @pytest.mark.usefixtures("doubtful")

@@ -16,9 +16,10 @@ import msgspec
 import pytest
 from test_engine import assert_paid_once, collect, payouts
 
-from payout_engine import Engine, JournalError, Outcome, State, payments
-from payout_engine.observe import Event, Waiting
-from payout_engine.ports import Journal
+from payout_engine import Engine, JournalError, Outcome, State
+from payout_engine.app import payment_stream
+from payout_engine.ports.journal import Journal
+from payout_engine.ports.observer import Event, Waiting
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
 
@@ -209,7 +210,7 @@ async def test_a_slow_caller_hears_each_outcome_once_and_holds_nothing_up(
     bank: Bank, engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch, waiting_max: int
 ) -> None:
     """However few outcomes may wait, whenever the caller pauses: paying ends first, and each is told exactly once."""
-    monkeypatch.setattr(payments, "OUTCOMES_WAITING_MAX", waiting_max)
+    monkeypatch.setattr(payment_stream, "OUTCOMES_WAITING_MAX", waiting_max)
     wanted, heard = payouts(1000), list[Outcome]()
     async with bank() as server, engine_for(server) as engine:
         run = await engine.submit(wanted)
@@ -231,7 +232,7 @@ async def test_a_second_payment_of_a_run_tells_only_what_is_new(
     bank: Bank, engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an earlier stream told is not read from the log again, also when this one's caller is slow."""
-    monkeypatch.setattr(payments, "OUTCOMES_WAITING_MAX", 1)
+    monkeypatch.setattr(payment_stream, "OUTCOMES_WAITING_MAX", 1)
     async with bank() as server, engine_for(server) as engine:
         run = await engine.submit(payouts(1500))
         first, heard = engine.pay(run), list[Outcome]()
@@ -249,7 +250,7 @@ async def test_a_log_that_cannot_be_read_holds_the_reader_up_and_not_the_payment
     bank: Bank, engine_for: EngineFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller's reading is tried again while paying goes on; when it is over, the failure is raised."""
-    monkeypatch.setattr(payments, "OUTCOMES_WAITING_MAX", 1)
+    monkeypatch.setattr(payment_stream, "OUTCOMES_WAITING_MAX", 1)
     failing = Failing(monkeypatch, THE_LOG)
     async with bank(faults=slow(4)) as server, engine_for(server) as engine:
         run = await engine.submit(payouts(900))

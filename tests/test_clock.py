@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from payout_engine import clock
-from payout_engine.clock import Moment
+from payout_engine.domain import clock
+from payout_engine.domain.clock import Moment
 
 DAY = 86_400.0
 

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from payout_engine import providers
-from payout_engine.registration import Registration
+from payout_engine.ports.registration import Registration
 from payout_engine.sinks import FORMATS, open_sink
 from payout_engine.testing.providers import ProviderSuite
 from payout_engine.testing.sinks import COLUMNS, OpenSink, ReadBack, SinkSuite

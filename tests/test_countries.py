@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payout_engine.countries import COUNTRIES, Phone, _read_digits, find_country, read_phone
-from payout_engine.model import Problem
-from payout_engine.money import DECIMALS
+from payout_engine.domain.countries import COUNTRIES, Phone, _read_digits, find_country, read_phone
+from payout_engine.domain.model import Problem
+from payout_engine.domain.money import DECIMALS
 
 codes = st.sampled_from(sorted(COUNTRIES))
 

@@ -14,17 +14,17 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from simulation import virtual_time
 from test_asking_again import LOST, SAFE, Answer, Scripted
 
-from payout_engine import observe
-from payout_engine.errors import AmbiguousError, Brake, NotSentError, RefusedError
+from payout_engine.domain.errors import AmbiguousError, Brake, NotSentError, RefusedError
+from payout_engine.domain.model import Lane, Outcome, Receipt
+from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
-from payout_engine.model import Lane, Outcome, Receipt
-from payout_engine.pipeline.dispatch import REFUSALS_MAX, TROUBLES_MAX, Dispatcher
-from payout_engine.testing import virtual_time
+from payout_engine.payment.dispatch import REFUSALS_MAX, TROUBLES_MAX, Dispatcher
+from payout_engine.payment.rate_limiter import Pace
+from payout_engine.ports import observer
 from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, inline, states
-from payout_engine.throttle import Pace
 
 ALONE = msgspec.structs.replace(SAFE, concurrency=1)
 FAST = RefusedError("too_fast", "Slowly.", too_fast=True, retry_after_seconds=3.0)
@@ -62,7 +62,7 @@ class Told:
     @property
     def brakes(self) -> list[tuple[str, Lane | None, Brake]]:
         """What stopped it, which was also told each time."""
-        told = [(event.account, event.lane, event.brake) for event in self.events if isinstance(event, observe.Braked)]
+        told = [(event.account, event.lane, event.brake) for event in self.events if isinstance(event, observer.Braked)]
         stops = [(stop.account, stop.lane, stop.brake) for stop in self.dispatcher.stops]
         assert told == [(account, lane.name if lane else "", brake) for account, lane, brake in stops]
         return stops
@@ -79,7 +79,7 @@ def test_everything_is_sent_once_the_lanes_in_turn() -> None:
     assert told.states == [State.ACCEPTED] * 6
     assert [int(keys[0].split("-")[1]) for _, keys in told.provider.calls] == [1, 4, 2, 5, 3, 6]
     assert sorted(outcome.line for outcome in told.outcomes) == [1, 2, 3, 4, 5, 6]
-    assert [event.count for event in told.events if isinstance(event, observe.Dispatched)] == [1] * 6
+    assert [event.count for event in told.events if isinstance(event, observer.Dispatched)] == [1] * 6
     assert told.brakes == []
     assert told.gaps_seconds == [0.0] * 5
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from payout_engine.cli.app import app
-from payout_engine.lifecycle import EDGES, State
-from payout_engine.summary import Exit
+from payout_engine.cli.main import app
+from payout_engine.domain.states import EDGES, State
+from payout_engine.results.summary import Exit
 
 PROJECT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*(PROJECT / "docs").glob("*.md"), PROJECT / "README.md"])

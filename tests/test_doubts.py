@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from payout_engine import Brake, Engine, Exit, Payout, State, summarize
-from payout_engine.pipeline import dispatch
+from payout_engine.payment import dispatch
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
 from payout_engine.testing.provider_answers import HTML
 from payout_engine.testing.provider_relay import http, relaying

@@ -28,12 +28,12 @@ from payout_engine import (
     State,
     summarize,
 )
-from payout_engine.model import RunState
-from payout_engine.pipeline import dispatch
-from payout_engine.pipeline.follow import FollowPolicy
+from payout_engine.app.settings import AccountSettings
+from payout_engine.domain.model import RunState
+from payout_engine.payment import dispatch
+from payout_engine.payment.poll import FollowPolicy
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
-from payout_engine.settings import AccountSettings
 
 Bank = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]
 EngineFor = Callable[..., AbstractAsyncContextManager[Engine]]

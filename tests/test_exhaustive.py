@@ -12,12 +12,12 @@ from typing import Any
 
 import apsw
 import pytest
+from simulation.exhaustive import MONEY_STEPS, Examination, Fates, examine, main, pairs
+from simulation.small_world import PROMISES, Case, Fate, Following, SmallWorld, live
 
-from payout_engine.journal import payment
-from payout_engine.journal.ask import every
+from payout_engine.journal import dispatches
+from payout_engine.journal.db import every
 from payout_engine.journal.writer import Asked, Need, Writer
-from payout_engine.testing.exhaustive import MONEY_STEPS, Examination, Fates, examine, main, pairs
-from payout_engine.testing.small_world import PROMISES, Case, Fate, Following, SmallWorld, live
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
 
@@ -96,7 +96,7 @@ def answer_before_commit(writer: Any, connection: apsw.Connection, group: list[A
 @pytest.mark.parametrize(
     ("owner", "name", "planted", "fates", "depth", "damage"),
     [
-        (payment, "every", recover_only_whole_chunks, (Fate.FUNDS_FOR_ONE, Fate.PAID), 2, "was left sending"),
+        (dispatches, "every", recover_only_whole_chunks, (Fate.FUNDS_FOR_ONE, Fate.PAID), 2, "was left sending"),
         (Writer, "_carry_out", answer_before_commit, (Fate.PAID, Fate.PAID), 1, "answered before it is committed"),
     ],
     ids=["recover", "commit"],

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from processes import call
 from reading import Read, read
 
-from payout_engine.cells import harmless
+from payout_engine.domain.cells import harmless
+from payout_engine.domain.model import Entry, Payout, Receipt, Run
+from payout_engine.domain.states import State
+from payout_engine.intake.intake import intake, prepare
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
-from payout_engine.model import Entry, Payout, Receipt, Run
-from payout_engine.pipeline.intake import intake, prepare
-from payout_engine.pipeline.results import ATTENTION_COLUMNS, REJECTED_COLUMNS, RESULT_COLUMNS, write_results
-from payout_engine.ports import Journal
+from payout_engine.ports.journal import Journal
+from payout_engine.results.files import ATTENTION_COLUMNS, REJECTED_COLUMNS, RESULT_COLUMNS, write_results
 from payout_engine.sinks import open_sink
 from payout_engine.sources import open_source
 

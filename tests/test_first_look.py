@@ -15,11 +15,11 @@ from test_engine import collect, paid_at_the_bank, payouts
 from test_steering import failing, states
 
 from payout_engine import Brake, ConfigError, Engine, Payout, Settings, State
-from payout_engine.errors import UnansweredError
-from payout_engine.pipeline import first_look
+from payout_engine.app.settings import AccountSettings
+from payout_engine.domain.errors import UnansweredError
+from payout_engine.payment import first_look
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
-from payout_engine.settings import AccountSettings
 
 Bank = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]
 EngineFor = Callable[..., AbstractAsyncContextManager[Engine]]

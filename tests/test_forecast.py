@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from burkina import RowsSource, router, served, wallet
 
+from payout_engine.domain.model import Balance, Lane
+from payout_engine.intake.forecast import Forecast, forecast
+from payout_engine.intake.intake import intake, prepare
+from payout_engine.intake.route import Router
 from payout_engine.journal import SqliteJournal
-from payout_engine.model import Balance, Lane
-from payout_engine.pipeline.forecast import Forecast, forecast
-from payout_engine.pipeline.intake import intake, prepare
-from payout_engine.pipeline.route import Router
 
 ORANGE, MOOV = Lane("bf", "orange_bf", "XOF"), Lane("bf", "moov_bf", "XOF")
 

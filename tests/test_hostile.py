@@ -32,10 +32,10 @@ from reading import read
 from rich.text import Text
 from test_sources_files import NAMESPACE, cell
 
+from payout_engine.app.settings import load_settings
 from payout_engine.cli import console
 from payout_engine.cli.console import plain, visible
-from payout_engine.errors import ConfigError, InputError
-from payout_engine.settings import load_settings
+from payout_engine.domain.errors import ConfigError, InputError
 
 INPUTS = int(os.environ.get("PAYOUT_ENGINE_INPUTS", "60"))
 """How many inputs are tried for each reader and each answer."""
@@ -322,7 +322,7 @@ BOMBS = {
 READ = (
     "import sys, anyio\n"
     "from pathlib import Path\n"
-    "from payout_engine.errors import InputError\n"
+    "from payout_engine.domain.errors import InputError\n"
     "from payout_engine.sources import open_source\n"
     "async def main():\n"
     "    try: [block async for block in (await open_source(sys.argv[1])).blocks()]\n"

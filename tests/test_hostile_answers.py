@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_hostile import CELLS, MANY
 
-from payout_engine.errors import AmbiguousError, RefusedError
-from payout_engine.lifecycle import State
-from payout_engine.model import Receipt
+from payout_engine.domain.errors import AmbiguousError, RefusedError
+from payout_engine.domain.model import Receipt
+from payout_engine.domain.states import State
 from payout_engine.providers._http import Answer
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.envelope import read_envelope

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,36 +16,19 @@ ROOT = Path(payout_engine.__file__).parent
 PROJECT = ROOT.parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
-FLOORS = {
-    # words: import nothing of ours but other words
-    **dict.fromkeys(["clock", "errors", "lifecycle", "limits", "model", "money", "proof", "reasons", "references"], 0),
-    # agreements
-    **dict.fromkeys(["cells", "countries", "files", "locks", "observe", "ports", "registration"], 1),
-    **dict.fromkeys(["remembered", "settings", "throttle", "traits"], 1),
-    # rooms
-    **dict.fromkeys(["journal", "pipeline", "providers", "sinks", "sources"], 2),
-    # where rooms meet
-    **dict.fromkeys(["accounts", "clearing", "elsewhere", "engine", "judging", "leasing", "payments", "retrying"], 3),
-    **dict.fromkeys(["steering", "submission", "summary"], 3),
-    # doors
-    **dict.fromkeys(["__main__", "cli", "sandbox", "testing"], 4),
-    # the public names
-    "__init__": 5,
-}
-ROOMS = 2
-CALLABLE_BY_ROOMS = {
-    "accounts": {"pipeline", "providers"},
-    "clearing": {"pipeline"},
-    "elsewhere": {"journal"},
-    "engine": {"journal", "pipeline", "sinks"},
-    "judging": {"journal", "pipeline", "sinks", "sources"},
-    "leasing": {"journal"},
-    "payments": {"pipeline"},
-    "retrying": {"pipeline"},
-    "steering": {"pipeline"},
-    "submission": {"pipeline"},
-    "summary": {"pipeline"},
-}
+LAYERS = (
+    ("domain",),  # values, states, errors, money: nothing of ours but other words
+    ("ports",),  # every promise between the stages
+    ("journal", "providers", "sinks", "sources"),  # what keeps the promises, none knowing another
+    ("intake", "payment", "results"),  # the stages of a payout's journey, none knowing another
+    ("app",),  # where they meet
+    ("cli", "testing"),  # the doors
+    ("__init__", "__main__"),
+)
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+STAGES = {"intake", "payment", "results"}
+KNOWN_BY_STAGES = {"domain", "ports", "sinks.atomic_file"}
+"""What a stage may import beside itself: it knows the ports, never a provider or a journal."""
 
 
 def room_of(path: Path) -> str:
@@ -54,36 +38,58 @@ def room_of(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the top-level names of ours that a file imports, wherever in the file."""
+    """Yield what a file imports of ours, below the package, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "payout_engine":
-            parts = node.module.split(".")
-            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            below = node.module.split(".")[1:]
+            for alias in node.names:
+                inner = ROOT.joinpath(*below, alias.name)
+                is_module = inner.is_dir() or inner.with_suffix(".py").exists()
+                yield ".".join([*below, alias.name] if is_module else below)
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.startswith("payout_engine."):
-                    yield alias.name.split(".")[1]
+                    yield alias.name.removeprefix("payout_engine.")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_downwards(path: Path) -> None:
-    """No file imports a floor above its own, and no room imports another room."""
+    """No file imports a layer above its own, and none beside it."""
     here = room_of(path)
-    assert here in FLOORS, f"{here} has no floor: give it one in this test"
-    for name in set(imports(path)) - {here}:
-        if name not in FLOORS:
-            continue  # A name of the package itself, such as its version.
-        assert FLOORS[name] <= FLOORS[here], f"{here} must not import {name}"
-        assert not (FLOORS[name] == FLOORS[here] == ROOMS), f"{here} and {name} are siblings"
-        if FLOORS[here] == FLOORS["engine"] and FLOORS[name] == ROOMS:
-            assert name in CALLABLE_BY_ROOMS[here], f"{here} has no business with {name}"
+    assert here in LAYER_OF, f"{here} has no layer: give it one in this test"
+    for name in filter(None, imports(path)):
+        there = name.split(".")[0]
+        if there == here or there not in LAYER_OF:
+            continue
+        assert LAYER_OF[there] < LAYER_OF[here], f"{here} must not import {name}"
+        if here in STAGES:
+            assert name in KNOWN_BY_STAGES or there in KNOWN_BY_STAGES, f"{here} must not know {name}"
 
 
-def test_the_pipeline_names_no_provider_and_no_journal() -> None:
+def test_there_are_at_most_eight_layers_and_every_folder_has_one() -> None:
+    """The table above is the whole house."""
+    assert len(LAYERS) <= 8
+    rooms = {room_of(path) for path in MODULES}
+    assert rooms == set(LAYER_OF)
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    """Every module can be read after those that it imports, also inside of a room."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES}
+    graph = TopologicalSorter(
+        {name: {other for other in imports(path) if other in names and other != name} for name, path in names.items()}
+    )
+    try:
+        graph.prepare()
+    except CycleError as error:
+        pytest.fail(f"imports run in a circle: {' > '.join(error.args[1])}")
+
+
+def test_the_stages_name_no_provider_and_no_journal() -> None:
     """What pays knows only the ports."""
     names = [folder.name for folder in (ROOT / "providers").iterdir() if (folder / "adapter.py").exists()]
     assert "senfenico" in names
-    for path in (ROOT / "pipeline").rglob("*.py"):
+    for path in (path for stage in STAGES for path in (ROOT / stage).rglob("*.py")):
         text = path.read_text(encoding="utf-8").lower()
         for name in [*names, "sqlite"]:
             assert name not in text, f"{path.name} names {name}"
@@ -118,7 +124,7 @@ def test_every_provider_has_its_five_files() -> None:
 def test_money_leaves_in_one_place() -> None:
     """Only dispatch calls a provider's `send`, once, with the durable intent above it."""
     calls = []
-    for path in (ROOT / "pipeline").rglob("*.py"):
+    for path in (path for path in MODULES if room_of(path) != "testing"):
         calls += [path.name for _ in re.finditer(r"provider\.send\(", path.read_text(encoding="utf-8"))]
     assert calls == ["dispatch.py"]
 

@@ -14,8 +14,8 @@ import anyio
 import anyio.abc
 import pytest
 
-from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
-from payout_engine.limits import ANSWER_BYTES_MAX
+from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
+from payout_engine.domain.limits import ANSWER_BYTES_MAX
 from payout_engine.providers._http import MEANINGS, Answer, HttpClient, Proof, classify
 
 SECRET = "sk_live_very_secret"

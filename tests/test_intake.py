@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from burkina import RowsSource, router
 
-from payout_engine.errors import ConfigError, InputError, JournalFullError
+from payout_engine.domain.errors import ConfigError, InputError, JournalFullError
+from payout_engine.domain.model import Chunk, Entry, Run, RunState
+from payout_engine.domain.states import State
+from payout_engine.intake.duplicates import hold_repeats
+from payout_engine.intake.intake import Findings, intake, prepare
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
-from payout_engine.model import Chunk, Entry, Run, RunState
-from payout_engine.observe import Event, LinesRead
-from payout_engine.pipeline.intake import Findings, intake, prepare
-from payout_engine.pipeline.repeats import hold_repeats
-from payout_engine.ports import Journal
+from payout_engine.ports.journal import Journal
+from payout_engine.ports.observer import Event, LinesRead
 
 WITH_REFERENCES = ("reference", "phone", "amount")
 EXAMPLE = Path(__file__).parent.parent / "examples" / "salaries-bf.csv"

@@ -20,7 +20,7 @@ from processes import ENVIRONMENT, Bank, call, rows, wait_for_payments
 from test_two_at_once import Terminal, a_file, paid_once, two_names
 
 from payout_engine import Engine
-from payout_engine.errors import ConfigError
+from payout_engine.domain.errors import ConfigError
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
 
 pytestmark = pytest.mark.timeout(120)

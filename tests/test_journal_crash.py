@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, replay, states
 
 KILLED_SCRIPT = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
-from payout_engine.model import Receipt
+from payout_engine.domain.states import State
+from payout_engine.domain.model import Receipt
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, approved, chunk
 
 async def main():

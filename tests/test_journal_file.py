@@ -12,8 +12,8 @@ import apsw
 import pytest
 from processes import BOUND_BY_PERMISSIONS
 
-from payout_engine import limits
-from payout_engine.errors import (
+from payout_engine.domain import limits
+from payout_engine.domain.errors import (
     IllegalMoveError,
     JournalBusyError,
     JournalDamagedError,
@@ -21,11 +21,11 @@ from payout_engine.errors import (
     JournalFullError,
     JournalNewerError,
 )
+from payout_engine.domain.model import Problem, Receipt, RepeatKind
+from payout_engine.domain.states import BIRTHS, LETTERS, MOVES, State
 from payout_engine.journal import SqliteJournal, verify_file
-from payout_engine.journal.keys import chunk_range, position_range
+from payout_engine.journal.ids import chunk_range, position_range
 from payout_engine.journal.schema import CHECKPOINT_PAGES, MIGRATIONS, connect
-from payout_engine.lifecycle import BIRTHS, LETTERS, MOVES, State
-from payout_engine.model import Problem, Receipt, RepeatKind
 from payout_engine.testing.journal_lines import (
     ORANGE,
     SOMEBODY,
@@ -196,7 +196,7 @@ async def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None
 READ_ONLY_SCRIPT = f"""{BOUND_BY_PERMISSIONS}
 import asyncio, sys
 from pathlib import Path
-from payout_engine.errors import JournalFullError
+from payout_engine.domain.errors import JournalFullError
 from payout_engine.journal import SqliteJournal, verify_file
 
 async def main():
@@ -268,7 +268,7 @@ async def test_a_scratch_journal_judges_by_the_real_one_and_leaves_it_alone(path
     async with SqliteJournal.open(tmp_path / "plan.db", scratch_of=path) as scratch:
         await scratch.begin(run("plan"))
         await scratch.add("plan", [chunk([1, 2, 9]), chunk([10], reference="SAL-00009")])
-        found = await every(scratch.repeats("plan"))
+        found = await every(scratch.duplicates("plan"))
         assert said(found) == {(line, kind, "run", line, False) for line in (1, 2) for kind in RepeatKind} | {
             (10, RepeatKind.REFERENCE, "plan", 9, True)
         }
@@ -281,7 +281,7 @@ async def test_a_scratch_journal_needs_no_real_one(path: Path, tmp_path: Path) -
     """A plan before the first run compares with nothing and does not make the journal."""
     async with SqliteJournal.open(tmp_path / "plan.db", scratch_of=path) as scratch:
         await judged(scratch, "plan", chunk([1]))
-        assert await every(scratch.repeats("plan")) == []
+        assert await every(scratch.duplicates("plan")) == []
     assert not path.exists()
 
 
@@ -302,7 +302,7 @@ async def test_a_run_is_approved_by_who_judged_it(path: Path) -> None:
     async with SqliteJournal.open(path) as journal:
         await judged(journal, "run", chunk([1]))
     async with SqliteJournal.open(path) as journal:
-        for refused_call in (journal.approve("run"), every(journal.repeats("run"))):
+        for refused_call in (journal.approve("run"), every(journal.duplicates("run"))):
             with pytest.raises(JournalError, match="run its payout file again"):
                 await refused_call
         await journal.discard("run")
@@ -316,7 +316,7 @@ async def test_two_processes_see_each_other(path: Path) -> None:
         await judged(two, "two", chunk([2, 3]))
         assert await one.approve("one")
         assert not await two.approve("two")
-        assert {repeat.payout.line for repeat in await every(two.repeats("two"))} == {2}
+        assert {repeat.payout.line for repeat in await every(two.duplicates("two"))} == {2}
         assert await two.approve("two")
         async with one.lease("account bf", SOMEBODY):
             with pytest.raises(JournalBusyError, match="Process 4711 is paying"):
@@ -449,7 +449,7 @@ async def test_what_is_held_during_intake_is_born_held_in_the_log(path: Path) ->
     async with SqliteJournal.open(path) as journal:
         await journal.begin(run("run"))
         await journal.add("run", [chunk([1, 2], reference="SAME")])
-        repeats = await every(journal.repeats("run"))
+        repeats = await every(journal.duplicates("run"))
         await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
         assert by_hand(path, "SELECT count(*) FROM log") == [(0,)]
         await journal.seal("run")

@@ -9,12 +9,12 @@ import apsw
 import msgspec
 import pytest
 
+from payout_engine.domain.model import Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.states import LETTERS, State, move
 from payout_engine.journal import SqliteJournal
-from payout_engine.journal.intake import chained_payouts
-from payout_engine.journal.keys import parse_key, run_no_of
+from payout_engine.journal.ids import parse_key, run_no_of
 from payout_engine.journal.log import GENESIS, MOVED_KINDS, Intent, Moved, chained
-from payout_engine.lifecycle import LETTERS, State, move
-from payout_engine.model import Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.journal.runs import chained_payouts
 from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, dispatched, every, judged, refused, run
 
 
@@ -23,7 +23,7 @@ async def an_eventful_life(path: Path) -> None:
     async with SqliteJournal.open(path) as journal:
         await journal.begin(run("run"))
         await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], MOOV, reference="SAME"), refused([7])])
-        repeats = await every(journal.repeats("run"))
+        repeats = await every(journal.duplicates("run"))
         await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
         await journal.seal("run")
         await journal.approve("run")

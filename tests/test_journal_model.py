@@ -20,13 +20,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from simulation.lives import FAST_FOLDER
 
-from payout_engine import clock
-from payout_engine.errors import DecisionError, IllegalMoveError, JournalError
-from payout_engine.journal import SqliteJournal
-from payout_engine.journal.keys import chunk_id_of, parse_key, position_of
-from payout_engine.lifecycle import State
-from payout_engine.model import (
+from payout_engine.domain import clock
+from payout_engine.domain.errors import DecisionError, IllegalMoveError, JournalError
+from payout_engine.domain.model import (
     REJECTED_LANE,
     Choice,
     Chunk,
@@ -39,11 +37,13 @@ from payout_engine.model import (
     RequestKind,
     Sighting,
 )
-from payout_engine.ports import ReadyChunk
+from payout_engine.domain.states import State
+from payout_engine.journal import SqliteJournal
+from payout_engine.journal.ids import chunk_id_of, parse_key, position_of
+from payout_engine.ports.journal import ReadyChunk
+from payout_engine.ports.provider import KeyPromise
 from payout_engine.testing.journal_asking import PAYS_ONCE
 from payout_engine.testing.journal_lines import MOOV, ORANGE, every, inline, payout, refused, run
-from payout_engine.testing.simulation import FAST_FOLDER
-from payout_engine.traits import KeyPromise
 
 pytestmark = pytest.mark.timeout(600)  # on a busy machine
 
@@ -327,7 +327,7 @@ class JournalMachine(RuleBasedStateMachine):
     def compare(self, pick: int) -> None:
         run_id, model = self.one(pick)
         error = None if model.ours or model.approved else JournalError
-        self.call(error, every(self.journal.repeats(run_id)))
+        self.call(error, every(self.journal.duplicates(run_id)))
         if error is None and not model.approved:
             model.compared = self.approvals
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from payout_engine.journal import SqliteJournal
-from payout_engine.ports import Journal
+from payout_engine.ports.journal import Journal
 from payout_engine.testing.journal_lines import JournalFactory, inline
 from payout_engine.testing.journals import JournalSuite
 

@@ -12,14 +12,14 @@ import anyio
 import apsw
 import pytest
 import uvloop
+from simulation import virtual_time
 
-from payout_engine.errors import IllegalMoveError, JournalDamagedError, JournalError, JournalFullError
+from payout_engine.domain.errors import IllegalMoveError, JournalDamagedError, JournalError, JournalFullError
+from payout_engine.domain.model import Receipt
+from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.schema import connect
 from payout_engine.journal.writer import Need, ThreadWriter, Writer
-from payout_engine.lifecycle import State
-from payout_engine.model import Receipt
-from payout_engine.testing import virtual_time
 from payout_engine.testing.journal_lines import ORANGE, approved, chunk, every, inline, states
 
 

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from payout_engine import Engine, Payout, Settings
-from payout_engine.errors import ConfigError
-from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Decision
+from payout_engine.app.settings import AccountSettings, RouteSettings
+from payout_engine.domain.errors import ConfigError
+from payout_engine.domain.model import Choice, Decision
+from payout_engine.domain.states import State
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
-from payout_engine.settings import AccountSettings, RouteSettings
 
 BankMaker = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]
 EngineMaker = Callable[..., AbstractAsyncContextManager[Engine]]

@@ -14,18 +14,17 @@ import pytest
 from test_two_at_once import BankMaker, a_file, two_names
 
 from payout_engine import Engine
-from payout_engine.errors import ConfigError, JournalBusyError
-from payout_engine.locks import locked
-from payout_engine.model import Holder
-from payout_engine.settings import lock_folder
+from payout_engine.app.settings import lock_folder
+from payout_engine.domain.errors import ConfigError, Holder, JournalBusyError
+from payout_engine.journal.file_locks import locked
 from payout_engine.testing.journal_lines import SOMEBODY
 
 CONTENDER = """
 import os, sys
 from pathlib import Path
-from payout_engine.errors import JournalBusyError
-from payout_engine.locks import locked
-from payout_engine.model import Holder
+from payout_engine.domain.errors import JournalBusyError
+from payout_engine.journal.file_locks import locked
+from payout_engine.domain.model import Holder
 
 path, inside = Path(sys.argv[1]), Path(sys.argv[2])
 won = 0

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payout_engine.limits import AMOUNT_MINOR_MAX
-from payout_engine.model import Problem
-from payout_engine.money import (
+from payout_engine.domain.limits import AMOUNT_MINOR_MAX
+from payout_engine.domain.model import Problem
+from payout_engine.domain.money import (
     DECIMALS,
     currencies_named,
     decimals_of,

@@ -27,10 +27,10 @@ import pytest
 from processes import ENVIRONMENT, Bank, rows
 
 from payout_engine import Engine, Payout
-from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, PayoutEngineError
-from payout_engine.model import masked
+from payout_engine.app.settings import AccountSettings, Settings
+from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, PayoutEngineError
+from payout_engine.domain.model import masked
 from payout_engine.providers._http import HttpClient
-from payout_engine.settings import AccountSettings, Settings
 
 pytestmark = pytest.mark.timeout(120)
 

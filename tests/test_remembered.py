@@ -16,13 +16,13 @@ import pytest
 from test_two_at_once import BankMaker, a_file, two_names
 
 from payout_engine import Engine
-from payout_engine.errors import ConfigError, JournalError
+from payout_engine.app.remembered import Remembered
+from payout_engine.app.settings import state_folder
+from payout_engine.domain.errors import ConfigError, JournalError
+from payout_engine.domain.model import Run
+from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
-from payout_engine.model import Run
-from payout_engine.ports import Mark
-from payout_engine.remembered import Remembered
-from payout_engine.settings import state_folder
+from payout_engine.ports.journal import Mark
 from payout_engine.testing.journal_asking import PAYS_ONCE, doubtful
 from payout_engine.testing.journal_lines import ORANGE, approved, chunk, run, states
 
@@ -31,7 +31,7 @@ MARKS_EACH = 400
 KEEPER = """
 import os, signal, sys
 from payout_engine.ports import Mark
-from payout_engine.remembered import Remembered
+from payout_engine.app.remembered import Remembered
 
 name, last = sys.argv[1], int(sys.argv[2])
 memory = Remembered()

@@ -11,13 +11,13 @@ import pytest
 from processes import call, rows
 from tampering import altered
 
-from payout_engine.cli.deciding import _of_provider
+from payout_engine.cli.decide import _of_provider
+from payout_engine.domain.model import Problem, Receipt
+from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
-from payout_engine.model import Problem, Receipt
+from payout_engine.ports.provider import Traits
 from payout_engine.testing.journal_asking import LIVES_AN_HOUR, PAYS_ONCE, PROMISES_NOTHING
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, chunk, dispatched, every, run, states
-from payout_engine.traits import Traits
 
 CONFIG = '[accounts.bf]\nprovider = "senfenico"\napi_key = "sk_test_resolve"\nbase_url = "http://127.0.0.1:9"\n'
 WHO = ("--who", "Awa", "--why", "asked Orange")
@@ -30,7 +30,7 @@ async def folder(tmp_path: Path) -> Path:
     async with SqliteJournal.open(tmp_path / "payouts.db") as journal:
         await journal.begin(run("run"))
         await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], reference="SAME")])
-        repeats = await every(journal.repeats("run"))
+        repeats = await every(journal.duplicates("run"))
         await journal.hold("run", {repeat.position: Problem("reference_repeated", "As line 5.") for repeat in repeats})
         await journal.seal("run")
         await journal.approve("run")

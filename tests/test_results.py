@@ -12,13 +12,13 @@ import msgspec
 import pytest
 from reading import read
 
-from payout_engine.errors import ConfigError, SinkError
+from payout_engine.domain.errors import ConfigError, SinkError
+from payout_engine.domain.model import REJECTED_LANE, Chunk, Lane, Outcome, Payout, Problem, Receipt, Run, Tally
+from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
-from payout_engine.model import REJECTED_LANE, Chunk, Lane, Outcome, Payout, Problem, Receipt, Run, Tally
-from payout_engine.pipeline.events import EventLog
-from payout_engine.pipeline.results import RESULT_COLUMNS, ResultFiles, write_results
-from payout_engine.ports import Journal
+from payout_engine.ports.journal import Journal
+from payout_engine.results.event_log import EventLog
+from payout_engine.results.files import RESULT_COLUMNS, ResultFiles, write_results
 from payout_engine.sinks import open_sink
 
 ORANGE = Lane("bf", "orange_bf", "XOF")

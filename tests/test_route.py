@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from burkina import MOOV, ORANGE, SANK, WALLETS, router, served, traits, wallet
 
-from payout_engine.countries import Phone, read_phone
-from payout_engine.errors import ConfigError
-from payout_engine.model import Lane, Problem
-from payout_engine.pipeline.route import Destination, Route, Router, Served, same_operator
+from payout_engine.domain.countries import Phone, read_phone
+from payout_engine.domain.errors import ConfigError
+from payout_engine.domain.model import Lane, Problem
+from payout_engine.intake.route import Destination, Route, Router, Served, same_operator
 
 
 def routed(router: Router, text: str, word: str = "", currency: str = "") -> Destination:

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payout_engine import Engine, Payout, Settings, State, clock
-from payout_engine import sandbox as door
-from payout_engine.errors import ConfigError
+from payout_engine import Engine, Payout, Settings, State
+from payout_engine.app.settings import AccountSettings
+from payout_engine.cli import sandbox as door
+from payout_engine.domain import clock
+from payout_engine.domain.errors import ConfigError
 from payout_engine.providers._sandbox import Fault, FaultKind, Faults, SlidingWindow
 from payout_engine.providers.senfenico.ledger import Ledger
 from payout_engine.providers.senfenico.sandbox import sandbox
-from payout_engine.settings import AccountSettings
 
 HEADERS = {"X-API-KEY": "sk_test_x"}
 

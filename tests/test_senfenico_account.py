@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from test_senfenico_adapter import THREE, account, connected, dispatch, query, sweep
 
-from payout_engine.errors import AmbiguousError, ConfigError, NotSentError
-from payout_engine.model import Dispatch, Payout
+from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError
+from payout_engine.domain.model import Dispatch, Payout
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.adapter import FETCH_QUERIES_MAX, SenfenicoProvider, options_of, traits, wallets

@@ -12,19 +12,20 @@ import anyio.to_thread
 import pytest
 import requests
 
-from payout_engine import clock, providers
-from payout_engine.clock import Moment
-from payout_engine.errors import AmbiguousError, Brake, ConfigError, NotSentError, RefusedError
-from payout_engine.lifecycle import State
-from payout_engine.model import Dispatch, Lane, Payout, Query, Receipt, Sighting
-from payout_engine.ports import HasBalances
+from payout_engine import providers
+from payout_engine.domain import clock
+from payout_engine.domain.clock import Moment
+from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, NotSentError, RefusedError
+from payout_engine.domain.model import Dispatch, Lane, Payout, Query, Receipt, Sighting
+from payout_engine.domain.states import State
+from payout_engine.ports.provider import HasBalances
+from payout_engine.ports.registration import Account
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.adapter import SenfenicoProvider, wallets
 from payout_engine.providers.senfenico.client import SenfenicoClient
 from payout_engine.providers.senfenico.ledger import LedgerTransfer
 from payout_engine.providers.senfenico.sandbox import FATES, LATE_SETTLE_FACTOR, SenfenicoSandbox, sandbox
-from payout_engine.registration import Account
 
 KEY = "sk_test_never_show_this"
 PLENTY = {"orange_bf": 10**9, "moov_bf": 10**9, "sank_bf": 10**9}

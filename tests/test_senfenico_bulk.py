@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from payout_engine.errors import AmbiguousError
-from payout_engine.lifecycle import State
+from payout_engine.domain.errors import AmbiguousError
+from payout_engine.domain.states import State
 from payout_engine.providers._http import Answer
 from payout_engine.providers.senfenico import wire
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from payout_engine.errors import AmbiguousError, Brake, ProviderError, RefusedError
+from payout_engine.domain.errors import AmbiguousError, Brake, ProviderError, RefusedError
 from payout_engine.providers._http import Answer
 from payout_engine.providers.senfenico.envelope import (
     DOUBTS,

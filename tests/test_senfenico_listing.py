@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from payout_engine.errors import AmbiguousError, RefusedError
+from payout_engine.domain.errors import AmbiguousError, RefusedError
 from payout_engine.providers.senfenico import listing
 from payout_engine.providers.senfenico.listing import TransferListReader
 

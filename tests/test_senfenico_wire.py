@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payout_engine.errors import AmbiguousError, Brake, ConfigError, ProviderError, RefusedError
-from payout_engine.lifecycle import State
-from payout_engine.model import Receipt
+from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, ProviderError, RefusedError
+from payout_engine.domain.model import Receipt
+from payout_engine.domain.states import State
 from payout_engine.providers._http import Answer
 from payout_engine.providers.senfenico import envelope, figures, wire
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import anyio
 import pytest
+from simulation import virtual_time
+from simulation.crashing import READS, Crash, CrashingJournal, Fuse, Moment, MortalWriter, Step
+from simulation.disk import Disk
+from simulation.mortal import living, mortal_locks
 
-from payout_engine.errors import JournalBusyError, JournalFullError
+from payout_engine.domain.errors import JournalBusyError, JournalFullError
+from payout_engine.domain.model import Receipt
+from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.lifecycle import State
-from payout_engine.model import Receipt
-from payout_engine.testing import virtual_time
-from payout_engine.testing.crashing import READS, Crash, CrashingJournal, Fuse, Moment, MortalWriter, Step
-from payout_engine.testing.disk import Disk
 from payout_engine.testing.journal_asking import PAYS_ONCE
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, approved, chunk, inline, states
-from payout_engine.testing.mortal import living, mortal_locks
 
 
 @pytest.fixture

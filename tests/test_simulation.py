@@ -21,30 +21,42 @@ import anyio
 import apsw
 import msgspec
 import pytest
+from simulation import lives, mortal, plans, virtual_time
+from simulation.bank import Fault
+from simulation.lives import Report, explain, main, simulate
+from simulation.people import Errand, Visit
+from simulation.plans import Life, Plan, draw_plan
+from simulation.shelf import Deed
 
-from payout_engine import clock, retrying, steering
-from payout_engine.journal import SqliteJournal, intake
-from payout_engine.journal import payment as journal_payment
-from payout_engine.journal import steering as journal_steering
-from payout_engine.journal.ask import every, value
-from payout_engine.journal.changes import run_no
-from payout_engine.journal.keys import chunk_range
+from payout_engine.app import controls, retry
+from payout_engine.domain import clock
+from payout_engine.domain.model import (
+    Choice,
+    Dispatch,
+    Lane,
+    Outcome,
+    Query,
+    Receipt,
+    Request,
+    RequestKind,
+    Run,
+    Sighting,
+)
+from payout_engine.domain.states import State
+from payout_engine.journal import SqliteJournal, runs
+from payout_engine.journal import dispatches as journal_payment
+from payout_engine.journal import requests as journal_steering
+from payout_engine.journal.db import every, value
+from payout_engine.journal.ids import chunk_range
+from payout_engine.journal.transitions import run_no
 from payout_engine.journal.writer import Asked, Writer
-from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Dispatch, Lane, Outcome, Query, Receipt, Request, RequestKind, Run, Sighting
-from payout_engine.pipeline import payment
-from payout_engine.pipeline.brakes import CANARY_PASSED_NOTE
-from payout_engine.pipeline.dispatch import Dispatcher
-from payout_engine.pipeline.follow import Follower, FollowPolicy, Found
-from payout_engine.ports import Journal, Provider, ReadyChunk
-from payout_engine.testing import mortal, plans, simulation, virtual_time
-from payout_engine.testing.bank import Fault
+from payout_engine.payment import run
+from payout_engine.payment.dispatch import Dispatcher
+from payout_engine.payment.poll import Follower, FollowPolicy, Found
+from payout_engine.payment.stop_rules import CANARY_PASSED_NOTE
+from payout_engine.ports.journal import Journal, ReadyChunk
+from payout_engine.ports.provider import LookUpKind, Provider
 from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
-from payout_engine.testing.people import Errand, Visit
-from payout_engine.testing.plans import Life, Plan, draw_plan
-from payout_engine.testing.shelf import Deed
-from payout_engine.testing.simulation import Report, explain, main, simulate
-from payout_engine.traits import LookUpKind
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
 
@@ -92,9 +104,15 @@ def test_the_seeds_reach_everything() -> None:
 
 def test_a_seed_tells_the_same_story_twice() -> None:
     """The same seed gives the same trace in another process, whose hashes fall out otherwise."""
-    command = [sys.executable, "-m", "payout_engine.testing.simulation", "--seeds", "1-20", "--trace"]
+    command = [sys.executable, "-m", "simulation.lives", "--seeds", "1-20", "--trace"]
     stories = [
-        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True, text=True)
+        subprocess.run(
+            command,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
         for seed in ("1", "2")
     ]
     first, second = ([line for line in story.stdout.splitlines() if "seeds in" not in line] for story in stories)
@@ -165,7 +183,7 @@ def lock_nothing(*arguments: object) -> Iterator[None]:
     yield
 
 
-async def send_no_canary(paying: payment.Payment, payer: payment.Payer, lanes: Sequence[Lane]) -> None:
+async def send_no_canary(paying: run.Payment, payer: run.Payer, lanes: Sequence[Lane]) -> None:
     """Go on to the rest at once."""
 
 
@@ -173,11 +191,11 @@ async def say_it_passed(journal: Journal, run: Run, who: str = "") -> None:
     """Let a run go on, and remember a canary that stopped it as one that passed."""
     await journal.answer(run.run_id, RequestKind.PAUSE, True)
     for _, kind, text in await journal.notes(run.run_id):
-        if kind == steering.CANARY_BRAKE_NOTE:
+        if kind == controls.CANARY_BRAKE_NOTE:
             await journal.note(run.run_id, CANARY_PASSED_NOTE, text.partition(": ")[0])
 
 
-async def heed_nobody(paying: payment.Payment) -> None:
+async def heed_nobody(paying: run.Payment) -> None:
     """Take up what people ask, and go on."""
     for request in await paying._journal.requests(paying._run_id):
         await paying._journal.answer(paying._run_id, request.kind, False)
@@ -224,8 +242,8 @@ NOT_HEEDED = "meant to be sent after a (pause|cancellation) was heard"
 )
 def test_a_planted_fault_is_found(planted: type, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each fault is seen within a hundred seeds, by its damage: somebody is paid twice."""
-    monkeypatch.setattr(payment, "Dispatcher" if issubclass(planted, Dispatcher) else "Follower", planted)
-    monkeypatch.setattr(simulation, "draw_plan", draw)
+    monkeypatch.setattr(run, "Dispatcher" if issubclass(planted, Dispatcher) else "Follower", planted)
+    monkeypatch.setattr(lives, "draw_plan", draw)
     found = _first(lambda report: any("PAID TWICE" in violation for violation in report.violations))
     assert found is not None, f"{planted.__name__} went unseen"
 
@@ -235,13 +253,13 @@ def test_a_planted_fault_is_found(planted: type, draw: Draw, monkeypatch: pytest
     [
         (journal_steering, "cancel", withdraw_what_is_unknown, with_cancels, "is cancelled, and the bank paid it"),
         (mortal, "_mortally_locked", lock_nothing, with_twins, "two processes send for account .* at once"),
-        (payment.Payment, "_send_canary", send_no_canary, draw_plan, "are out, and its canary of . was not well yet"),
-        (steering, "lift", say_it_passed, draw_plan, "was told to have passed, and it had not"),
-        (payment.Payment, "_heed", heed_nobody, draw_plan, NOT_HEEDED),
+        (run.Payment, "_send_canary", send_no_canary, draw_plan, "are out, and its canary of . was not well yet"),
+        (controls, "lift", say_it_passed, draw_plan, "was told to have passed, and it had not"),
+        (run.Payment, "_heed", heed_nobody, draw_plan, NOT_HEEDED),
         (
-            retrying,
+            retry,
             "RETRIED",
-            retrying.RETRIED | {State.UNKNOWN, State.ACCEPTED},
+            retry.RETRIED | {State.UNKNOWN, State.ACCEPTED},
             draw_plan,
             "was paid again as a retry",
         ),
@@ -253,7 +271,7 @@ def test_a_planted_breach_of_a_persons_will_is_found(
 ) -> None:
     """A withdrawal, a lease, a canary, a pause and a retry that do not mean what they say are seen by just that."""
     monkeypatch.setattr(owner, name, planted)
-    monkeypatch.setattr(simulation, "draw_plan", draw)
+    monkeypatch.setattr(lives, "draw_plan", draw)
     found = _first(lambda report: any(re.search(damage, violation) for violation in report.violations))
     assert found is not None, f"{name} went unseen"
 
@@ -281,7 +299,7 @@ def recovers_only_whole_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def approves_without_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take every run for one that was compared with all others."""
     monkeypatch.setattr(
-        intake, "value", lambda db, query, *rest: 1 << 60 if "SELECT compared" in query else value(db, query, *rest)
+        runs, "value", lambda db, query, *rest: 1 << 60 if "SELECT compared" in query else value(db, query, *rest)
     )
 
 
@@ -299,14 +317,14 @@ def test_a_fault_planted_in_the_journal_is_found(
 ) -> None:
     """What the journal's own code does wrong is seen: it is the code that pays, and no picture of it."""
     plant(monkeypatch)
-    monkeypatch.setattr(simulation, "draw_plan", draw)
+    monkeypatch.setattr(lives, "draw_plan", draw)
     found = _first(lambda report: any(damage in violation for violation in report.violations))
     assert found is not None, f"{plant.__name__} went unseen"
 
 
 def test_an_intent_that_comes_late_is_seen_before_it_does_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule itself is watched, at every send, and not only what comes of breaking it."""
-    monkeypatch.setattr(payment, "Dispatcher", JournalsAfterSending)
+    monkeypatch.setattr(run, "Dispatcher", JournalsAfterSending)
     found = _first(lambda report: any("without an intent" in violation for violation in report.violations))
     assert found is not None and found.seed < 3
 
@@ -315,11 +333,11 @@ def test_a_failure_is_explained_and_ends_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command stops at the first failing seed with a trace, the seed, and how to see it again."""
-    monkeypatch.setattr(payment, "Dispatcher", JournalsAfterSending)
+    monkeypatch.setattr(run, "Dispatcher", JournalsAfterSending)
     assert main(["--seeds", "1-100"]) == 1
     told = capsys.readouterr().out
     assert "sent without an intent" in told and "journal: approve" in told
-    assert "python -m payout_engine.testing.simulation --seeds " in told.splitlines()[-1]
+    assert "make simulate SEEDS=" in told.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("follower", "expected"), [(Follower, State.UNKNOWN), (TrustsStaleAbsence, State.READY)])

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reading import read
 
-from payout_engine.cells import harmless, harmless_rows, may_hold_ours, restored, restored_rows
-from payout_engine.errors import ConfigError, InputError, SinkError
+from payout_engine.domain.cells import harmless, harmless_rows, may_hold_ours, restored, restored_rows
+from payout_engine.domain.errors import ConfigError, InputError, SinkError
 from payout_engine.sinks import FORMATS, open_sink
 
 CELLS = st.one_of(

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reading import INPUTS, read, refusal
 
-from payout_engine.errors import InputError
-from payout_engine.limits import BLOCK_ROWS, COLUMNS_MAX, FIELD_CHARS_MAX, SCAN_BYTES
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import BLOCK_ROWS, COLUMNS_MAX, FIELD_CHARS_MAX, SCAN_BYTES
 from payout_engine.sources import open_source
 
 

@@ -22,8 +22,8 @@ import pyarrow.parquet
 import pytest
 from reading import INPUTS, read, refusal
 
-from payout_engine.errors import InputError
-from payout_engine.model import Payout
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.model import Payout
 from payout_engine.sources import open_source, payouts_source
 from payout_engine.sources._content import Content
 from payout_engine.sources.payouts import COLUMNS

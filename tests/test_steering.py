@@ -17,16 +17,16 @@ import pytest
 from test_engine import assert_paid_once, collect, paid_at_the_bank, payouts
 
 from payout_engine import Brake, ConfigError, Engine, Exit, Payout, Settings, State, summarize
-from payout_engine.clock import now, replaced
-from payout_engine.errors import LimitError
-from payout_engine.model import Lane, Outcome, Receipt, Request, RequestKind, RunState, Sighting, Tally
-from payout_engine.pipeline import brakes
-from payout_engine.pipeline.brakes import Canary, Failures, canary_of, may_go_on, overruling
-from payout_engine.pipeline.follow import FollowPolicy
+from payout_engine.app.settings import AccountSettings
+from payout_engine.app.submission import Submission
+from payout_engine.domain.clock import now, replaced
+from payout_engine.domain.errors import LimitError
+from payout_engine.domain.model import Lane, Outcome, Receipt, Request, RequestKind, RunState, Sighting, Tally
+from payout_engine.payment import stop_rules
+from payout_engine.payment.poll import FollowPolicy
+from payout_engine.payment.stop_rules import Canary, Failures, canary_of, may_go_on, overruling
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import FATES, SenfenicoSandbox
-from payout_engine.settings import AccountSettings
-from payout_engine.submission import Submission
 
 Bank = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]
 MOOV = Lane("bf", "moov_bf", "XOF")
@@ -230,7 +230,7 @@ def test_the_share_of_failures_means_something_only_after_a_sample() -> None:
         return [Outcome("run", 1, "r", status, 1, "XOF", "bf", wallet)] * count
 
     failures = Failures(0.2)
-    assert not failures.count(outcomes(State.FAILED, brakes.FAILURES_SAMPLE_MIN - 1))
+    assert not failures.count(outcomes(State.FAILED, stop_rules.FAILURES_SAMPLE_MIN - 1))
     failures = Failures(0.2)
     assert not failures.count(outcomes(State.PAID, 80) + outcomes(State.FAILED, 20))
     assert list(failures.count(outcomes(State.FAILED, 1))) == [("bf", "moov_bf")]
@@ -255,7 +255,7 @@ async def test_a_lane_where_too_many_fail_stops_and_others_go_on(bank: Bank, eng
         again = engine.pay(run)
         await collect(again)
         after = await states(engine, run.run_id)
-        assert after[State.FAILED] >= before[State.FAILED] + brakes.FAILURES_SAMPLE_MIN
+        assert after[State.FAILED] >= before[State.FAILED] + stop_rules.FAILURES_SAMPLE_MIN
 
 
 # ------------------------------------------------------------------------------------------------------------- canary

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import anyio
 import pytest
+from simulation import virtual_time
 
-from payout_engine.testing import virtual_time
-from payout_engine.throttle import Pace
+from payout_engine.payment.rate_limiter import Pace
 
 
 async def arrivals(pace: Pace, calls: int, delay: Callable[[], tuple[float, float]]) -> list[float]:

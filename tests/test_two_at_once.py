@@ -26,13 +26,13 @@ import pytest
 from processes import ENVIRONMENT, Bank, call, command, rows, wait_for_payments
 
 from payout_engine import Engine, Payout, Settings
-from payout_engine.accounts import key_of
-from payout_engine.errors import ConfigError, JournalBusyError
-from payout_engine.lifecycle import State
+from payout_engine.app.accounts import key_of
+from payout_engine.app.settings import AccountSettings, RouteSettings
+from payout_engine.domain.errors import ConfigError, JournalBusyError
+from payout_engine.domain.states import State
+from payout_engine.ports.registration import Account
 from payout_engine.providers import senfenico
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
-from payout_engine.registration import Account
-from payout_engine.settings import AccountSettings, RouteSettings
 
 pytestmark = pytest.mark.timeout(120)
 

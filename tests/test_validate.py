@@ -11,15 +11,15 @@ from burkina import router, served, wallet
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from payout_engine import reasons
-from payout_engine.errors import ConfigError, InputError
-from payout_engine.limits import CHUNK_SIZE
-from payout_engine.model import REJECTED_LANE, Block, Chunk, Payout, Problem
-from payout_engine.pipeline.chunk import Packer, chunk_size
-from payout_engine.pipeline.read import Layout, find_layout
-from payout_engine.pipeline.route import Router
-from payout_engine.pipeline.validate import Judge, Judged
-from payout_engine.reasons import SENTENCES, problem
+from payout_engine.domain import rejections
+from payout_engine.domain.errors import ConfigError, InputError
+from payout_engine.domain.limits import CHUNK_SIZE
+from payout_engine.domain.model import REJECTED_LANE, Block, Chunk, Payout, Problem
+from payout_engine.domain.rejections import SENTENCES, problem
+from payout_engine.intake.chunk import Packer, chunk_size
+from payout_engine.intake.columns import Layout, find_layout
+from payout_engine.intake.route import Router
+from payout_engine.intake.validate import Judge, Judged
 
 DIGEST = "abcdef0123456789" * 4
 COLUMNS = ("Référence", "Nom", "Téléphone", "Opérateur", "Montant", "Devise", "Pays")
@@ -290,7 +290,7 @@ def test_a_mapping_to_nothing_is_an_error() -> None:
 
 def test_every_code_that_is_used_has_a_sentence_and_every_sentence_is_used() -> None:
     """The one table of reasons is complete and has nothing left over."""
-    package = Path(reasons.__file__).parent
+    package = Path(rejections.__file__).parent
     sources = [*(package / "pipeline").glob("*.py"), package / "countries.py", package / "money.py"]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     used = set(re.findall(r'"([a-z]+_[a-z_]+)"', text))

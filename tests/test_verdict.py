@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from payout_engine.errors import IllegalMoveError
-from payout_engine.journal.verdict import CONTRADICTION, NOTHING, Verdict, judge, same_recipient
-from payout_engine.lifecycle import OPEN, State
-from payout_engine.model import Payout, Receipt, Sighting
+from payout_engine.domain.errors import IllegalMoveError
+from payout_engine.domain.model import Payout, Receipt, Sighting
+from payout_engine.domain.states import OPEN, State
+from payout_engine.journal.rules import CONTRADICTION, NOTHING, Verdict, judge, same_recipient
 
 PAYOUT = Payout("R1", 500, "XOF", phone="22670000000")
 NEVER_SENT = (State.READY, State.HELD, State.REJECTED, State.CANCELLED)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from processes import BOUND_BY_PERMISSIONS
 from tampering import RUNS, a_life, altered, read
 
-from payout_engine.errors import JournalDamagedError, JournalError
+from payout_engine.domain.errors import JournalDamagedError, JournalError
+from payout_engine.domain.model import Receipt
+from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.journal.log import GENESIS, chained
-from payout_engine.lifecycle import State
-from payout_engine.model import Receipt
 from payout_engine.testing.journal_lines import ORANGE, approved, chunk, sent
 
 

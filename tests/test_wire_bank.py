@@ -11,28 +11,20 @@ import anyio
 import anyio.abc
 import msgspec
 import pytest
+from simulation import virtual_time
+from simulation.bank import HIDDEN_SECONDS_MAX, LATE_SECONDS_MAX, SETTLING_SECONDS_MAX, TIMEOUT_SECONDS, Bank, Fault
+from simulation.crashing import Fuse
+from simulation.processes import WatchedProvider
+from simulation.wire_bank import CONNECTED, NEVER_CONNECTED, WORDLESS, WiredProvider, wire_traits, wired
+from simulation.witness import Witness
 
-from payout_engine.clock import Moment
-from payout_engine.errors import ProviderError
-from payout_engine.lifecycle import State
-from payout_engine.model import Dispatch, Lane, Payout, Query, Sighting
-from payout_engine.ports import HasBalances, Provider
+from payout_engine.domain.clock import Moment
+from payout_engine.domain.errors import ProviderError
+from payout_engine.domain.model import Dispatch, Lane, Payout, Query, Sighting
+from payout_engine.domain.states import State
+from payout_engine.ports.provider import HasBalances, KeyPromise, LookUpKind, Provider, Traits
 from payout_engine.providers._http import MEANINGS
-from payout_engine.testing import virtual_time
-from payout_engine.testing.bank import (
-    HIDDEN_SECONDS_MAX,
-    LATE_SECONDS_MAX,
-    SETTLING_SECONDS_MAX,
-    TIMEOUT_SECONDS,
-    Bank,
-    Fault,
-)
-from payout_engine.testing.crashing import Fuse
-from payout_engine.testing.processes import WatchedProvider
 from payout_engine.testing.provider_scene import agrees, attempt, states
-from payout_engine.testing.wire_bank import CONNECTED, NEVER_CONNECTED, WORDLESS, WiredProvider, wire_traits, wired
-from payout_engine.testing.witness import Witness
-from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 SEEDS = 500
 CALM_SECONDS = LATE_SECONDS_MAX + HIDDEN_SECONDS_MAX + SETTLING_SECONDS_MAX + TIMEOUT_SECONDS

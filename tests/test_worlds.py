@@ -20,22 +20,22 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from simulation import lives
+from simulation.bank import Fault
+from simulation.lives import explain, simulate
+from simulation.plans import Plan, Story, draw_plan, over_a_wire, with_journals
 
-from payout_engine import elsewhere, locks
-from payout_engine.clearing import Clearing
-from payout_engine.engine import Engine
-from payout_engine.errors import JournalBusyError
-from payout_engine.journal import repeats
-from payout_engine.lifecycle import UNPAID, State
-from payout_engine.locks import locked
-from payout_engine.ports import Mark
+from payout_engine.app import other_journals
+from payout_engine.app.clearing import Clearing
+from payout_engine.app.engine import Engine
+from payout_engine.app.remembered import Remembered
+from payout_engine.domain.errors import JournalBusyError
+from payout_engine.domain.states import UNPAID, State
+from payout_engine.journal import duplicates, file_locks
+from payout_engine.journal.file_locks import locked
+from payout_engine.ports.journal import Mark
 from payout_engine.providers import _http
-from payout_engine.remembered import Remembered
-from payout_engine.testing import simulation
-from payout_engine.testing.bank import Fault
 from payout_engine.testing.journal_lines import SOMEBODY
-from payout_engine.testing.plans import Plan, Story, draw_plan, over_a_wire, with_journals
-from payout_engine.testing.simulation import explain, simulate
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
 
@@ -118,9 +118,9 @@ BEGUN_LATE = edit(
 )
 
 PLANTED: dict[str, tuple[Plant, Draw, str]] = {
-    "an unknown is no repeat": (put(repeats, "_UNPAID", repeats._UNPAID | {"u"}), draw_plan, "PAID TWICE"),
+    "an unknown is no repeat": (put(duplicates, "_UNPAID", duplicates._UNPAID | {"u"}), draw_plan, "PAID TWICE"),
     "accepted elsewhere ignored": (
-        put(elsewhere, "UNPAID", UNPAID | {State.ACCEPTED}),
+        put(other_journals, "UNPAID", UNPAID | {State.ACCEPTED}),
         telling(Story.SECOND),
         "PAID TWICE",
     ),
@@ -140,7 +140,11 @@ PLANTED: dict[str, tuple[Plant, Draw, str]] = {
         losing_answers,
         "and the bank paid it|PAID TWICE",
     ),
-    "an older copy goes on": (put(elsewhere, "_newer", none_is_newer), telling(Story.COPIES), "from an older copy"),
+    "an older copy goes on": (
+        put(other_journals, "_newer", none_is_newer),
+        telling(Story.COPIES),
+        "from an older copy",
+    ),
     "no mark is kept": (put(Remembered, "keep", keep_nothing), telling(Story.COPIES), "from an older copy"),
 }
 
@@ -148,7 +152,7 @@ PLANTED: dict[str, tuple[Plant, Draw, str]] = {
 @pytest.mark.parametrize("story", Story)
 def test_nothing_is_paid_twice_over_all_journals(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of journals, the bank's ledger has each line once, as far as it is promised there."""
-    monkeypatch.setattr(simulation, "draw_plan", telling(story))
+    monkeypatch.setattr(lives, "draw_plan", telling(story))
     for seed in range(SEEDS):
         report = simulate(seed)
         assert not report.violations, explain(report)
@@ -156,7 +160,7 @@ def test_nothing_is_paid_twice_over_all_journals(story: Story, monkeypatch: pyte
 
 def test_a_wire_and_a_lost_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Senfenico's real adapter is all that protects an older copy where nothing is remembered."""
-    monkeypatch.setattr(simulation, "draw_plan", telling(Story.CARRIED, wired=True))
+    monkeypatch.setattr(lives, "draw_plan", telling(Story.CARRIED, wired=True))
     for seed in range(SEEDS):
         report = simulate(seed)
         assert not report.violations, explain(report)
@@ -166,7 +170,7 @@ def test_a_wire_and_a_lost_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_planted_fault_is_found(plant: Plant, draw: Draw, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each fault is seen within a hundred seeds, by its damage."""
     plant(monkeypatch)
-    monkeypatch.setattr(simulation, "draw_plan", draw)
+    monkeypatch.setattr(lives, "draw_plan", draw)
     for seed in range(SEEDS_FOR_A_PLANTED_FAULT):
         found = [violation for violation in simulate(seed).violations if re.search(damage, violation)]
         if found:
@@ -179,15 +183,15 @@ def test_the_name_of_a_lock_is_looked_at_once_it_is_locked(tmp_path: Path, monke
     """Between opening and locking a file, its holder may end, which removes it, and another begin with a new one."""
     path, first, second = tmp_path / "a.lock", ExitStack(), ExitStack()
     first.enter_context(locked(path, "it", SOMEBODY))
-    really = locks._open
+    really = file_locks._open
 
     def opened(path: Path) -> int:
         descriptor = really(path)
-        monkeypatch.setattr(locks, "_open", really)
+        monkeypatch.setattr(file_locks, "_open", really)
         first.close()
         second.enter_context(locked(path, "it", SOMEBODY))
         return descriptor
 
-    monkeypatch.setattr(locks, "_open", opened)
+    monkeypatch.setattr(file_locks, "_open", opened)
     with second, pytest.raises(JournalBusyError), locked(path, "it", SOMEBODY):
         pass

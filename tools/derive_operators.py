@@ -1,11 +1,11 @@
-"""Write `payout_engine/data/operators.json` from the carrier metadata of the installed `phonenumbers`.
+"""Write `payout_engine/domain/data/operators.json` from the carrier metadata of the installed `phonenumbers`.
 
 Run it after raising `phonenumbers`, and read the difference before committing it:
 
     python tools/derive_operators.py
 
 The file says who was first given a block of numbers, not who serves a ported number today. Names that are out of date
-and rules that the metadata lacks are mended in `payout_engine/data/corrections.json`, each with its source.
+and rules that the metadata lacks are mended in `payout_engine/domain/data/corrections.json`, each with its source.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import orjson
 import phonenumbers
 from phonenumbers.carrierdata import CARRIER_DATA
 
-from payout_engine import clock
+from payout_engine.domain import clock
 
-DATA = Path(__file__).parent.parent / "payout_engine" / "data"
+DATA = Path(__file__).parent.parent / "payout_engine" / "domain" / "data"
 
 
 def operators(region: str) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Write `docs/lifecycle.md` from the table of states and arrows in `payout_engine/lifecycle.py`.
+"""Write `docs/lifecycle.md` from the table of states and arrows in `payout_engine/domain/states.py`.
 
 Run it after changing the table; a test fails while the page is not what this makes:
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import ascii_uppercase
 
-from payout_engine.lifecycle import ATTENTION, BIRTHS, EDGES, OPEN, UNPAID, Edge, State
+from payout_engine.domain.states import ATTENTION, BIRTHS, EDGES, OPEN, UNPAID, Edge, State
 
 PAGE = Path(__file__).parent.parent / "docs" / "lifecycle.md"
 
@@ -43,7 +43,7 @@ def letters() -> Iterator[str]:
 INTRODUCTION = """\
 # The life of a payout
 
-<!-- Written by tools/write_lifecycle.py from payout_engine/lifecycle.py: change the table there, not this page. -->
+<!-- Written by tools/write_lifecycle.py from payout_engine/domain/states.py: change the table there, not this page. -->
 
 Every line of a file is in exactly one of these states. The arrows are all there are: the engine and the
 journal's own SQL refuse every other move. Arrow A is the only one that begins to send.

@@ -3,17 +3,17 @@
     payout-engine plan salaries.csv     judge the file, move nothing
     payout-engine run salaries.csv      plan, ask, pay, follow, write results; run again to finish what was begun
 
-Exit codes are those of `payout_engine.summary.Exit`.
+Exit codes are those of `payout_engine.results.summary.Exit`.
 """
 
 from __future__ import annotations
 
 import sys
 
-from payout_engine.cli.app import app
 from payout_engine.cli.console import fail, finish, hurry, show_fault
-from payout_engine.errors import PayoutEngineError
-from payout_engine.summary import Exit
+from payout_engine.cli.main import app
+from payout_engine.domain.errors import PayoutEngineError
+from payout_engine.results.summary import Exit
 
 
 def main() -> None:

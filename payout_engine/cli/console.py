@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from payout_engine.cli.outlet import outlets
-from payout_engine.model import masked
+from payout_engine.domain.model import masked
 
 _output, _errors = outlets(sys.stdout, sys.stderr)
 

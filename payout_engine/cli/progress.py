@@ -17,10 +17,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from payout_engine import observe
 from payout_engine.cli.console import emit, messages, plain, say
-from payout_engine.lifecycle import OPEN, State
-from payout_engine.model import Holder, Outcome
+from payout_engine.domain.errors import Holder
+from payout_engine.domain.model import Outcome
+from payout_engine.domain.states import OPEN, State
+from payout_engine.ports import observer
 
 PLAIN_EVERY_SECONDS = 5.0
 """How often a plain line is printed where there is no terminal."""
@@ -46,22 +47,22 @@ class Meter:
         self._spoken_at = time.monotonic()
         self._spoken = ""
 
-    def watch(self, event: observe.Event) -> None:
+    def watch(self, event: observer.Event) -> None:
         """Take note of an event of the engine."""
-        if isinstance(event, observe.Queued):
+        if isinstance(event, observer.Queued):
             self._queue.watch(event)
             self._bar("waiting", event.settled, event.total)
             return
-        if isinstance(event, observe.Begun):
+        if isinstance(event, observer.Begun):
             self._queue.end()
             self._drop("waiting")
             self.total, self.sent = event.ready + event.sent, event.sent
-        elif isinstance(event, observe.Dispatched):
+        elif isinstance(event, observer.Dispatched):
             self.sent += event.count
-        elif isinstance(event, observe.Braked | observe.Waiting):
+        elif isinstance(event, observer.Braked | observer.Waiting):
             where = "/".join(part for part in (event.account, getattr(event, "lane", "")) if part)
             say(f"[yellow]{plain(where)}[/] {plain(event.message)}")
-        elif isinstance(event, observe.LookedUp) and event.problem:
+        elif isinstance(event, observer.LookedUp) and event.problem:
             say(f"[yellow]{plain(event.account)}[/] {plain(event.problem)} Asking again later.")
         self.show()
 
@@ -109,7 +110,7 @@ class Queue:
         self._waiting = False
         self._spoken_at = time.monotonic()
 
-    def watch(self, event: observe.Queued) -> None:
+    def watch(self, event: observer.Queued) -> None:
         """Take note that somebody else has what we need."""
         if not self._waiting or event.holder != self._holder:
             say(f"{plain(event.message)}. Waiting until it has ended; Ctrl-C ends this waiting and nothing else.")
@@ -155,15 +156,15 @@ class LineCounter:
         self._queue = Queue(json=json)
         self._spoken_at = time.monotonic()
 
-    def watch(self, event: observe.Event) -> None:
+    def watch(self, event: observer.Event) -> None:
         """Take note of an event of the engine."""
-        if isinstance(event, observe.Queued):
+        if isinstance(event, observer.Queued):
             self._queue.watch(event)
-        elif isinstance(event, observe.LinesRead):
+        elif isinstance(event, observer.LinesRead):
             self._queue.end()
             self._show(event)
 
-    def _show(self, event: observe.LinesRead) -> None:
+    def _show(self, event: observer.LinesRead) -> None:
         if self._shown and time.monotonic() - self._spoken_at >= 0.2:
             self._spoken_at = time.monotonic()
             messages.print(f"{event.lines:,} lines judged", end="\r")

@@ -10,17 +10,17 @@ from pathlib import Path
 import msgspec
 from rich.table import Table
 
+from payout_engine.app.engine import Engine
+from payout_engine.app.submission import Submission
 from payout_engine.cli.console import data, emit, messages, plain
-from payout_engine.engine import Engine
-from payout_engine.errors import Brake
-from payout_engine.lifecycle import State
-from payout_engine.model import DATA_LINES, Run, masked
-from payout_engine.money import format_amount
-from payout_engine.pipeline.forecast import Forecast, LaneForecast
-from payout_engine.pipeline.intake import Findings, Kind
-from payout_engine.pipeline.payment import Ending
-from payout_engine.submission import Submission
-from payout_engine.summary import Summary
+from payout_engine.domain.ending import Ending
+from payout_engine.domain.errors import Brake
+from payout_engine.domain.model import DATA_LINES, Run, masked
+from payout_engine.domain.money import format_amount
+from payout_engine.domain.states import State
+from payout_engine.intake.forecast import Forecast, LaneForecast
+from payout_engine.intake.intake import Findings, Kind
+from payout_engine.results.summary import Summary
 
 EXAMPLES_SHOWN = 3
 """Lines shown for each kind of problem; the result files hold all of them."""

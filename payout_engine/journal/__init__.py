@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from payout_engine.journal.glance import begun_in_file, is_in_file, tally_file
+from payout_engine.journal.snapshot import begun_in_file, is_in_file, tally_file
 from payout_engine.journal.sqlite import SqliteJournal
-from payout_engine.journal.verifying import verify_file
+from payout_engine.journal.verify import verify_file
 
 __all__ = ["SqliteJournal", "begun_in_file", "is_in_file", "tally_file", "verify_file"]

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from payout_engine.journal import log, rows
-from payout_engine.journal.asking_again import CLOCK_SLACK_SECONDS, refusal
-from payout_engine.journal.steering import ASKED
-from payout_engine.lifecycle import MOVES, STATES_BY_LETTER, State
-from payout_engine.model import REJECTED_LANE, Lane, Payout, Receipt, Request, RequestKind, RunState, Tally
-from payout_engine.proof import Finding
+from payout_engine.domain.model import REJECTED_LANE, Lane, Payout, Receipt, Request, RequestKind, RunState, Tally
+from payout_engine.domain.proof import Finding
+from payout_engine.domain.states import MOVES, STATES_BY_LETTER, State
+from payout_engine.journal import codec, log
+from payout_engine.journal.requests import ASKED
+from payout_engine.journal.resends import CLOCK_SLACK_SECONDS, refusal
 
 Arrows = frozenset[tuple[State, State]]
 
@@ -349,7 +349,7 @@ class ChunkReplay:
 
     def _moved(self, entry: LogRow, moved: log.Moved) -> Iterator[Finding]:
         indexes = self._indexes(moved.indexes)
-        receipts = rows.each(moved.receipts, len(indexes))
+        receipts = codec.each(moved.receipts, len(indexes))
         arrows = ARROWS.get(entry.kind, HARMLESS)
         wrong = [
             index

@@ -8,9 +8,8 @@ from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
-from payout_engine.errors import JournalFullError
-from payout_engine.locks import locked
-from payout_engine.model import Holder
+from payout_engine.domain.errors import Holder, JournalFullError
+from payout_engine.journal.file_locks import locked
 
 
 @contextmanager

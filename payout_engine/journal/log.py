@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import apsw
 import msgspec
 
-from payout_engine.journal.ask import row, value
-from payout_engine.model import Receipt
-from payout_engine.ports import Mark
+from payout_engine.domain.model import Receipt
+from payout_engine.journal.db import row, value
+from payout_engine.ports.journal import Mark
 
 SEAL = "seal"
 """A run is judged: its name, its control totals and the digest of its payouts."""

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import apsw
 
-from payout_engine.errors import JournalDamagedError, JournalError, JournalFullError, JournalNewerError
-from payout_engine.journal.ask import value
-from payout_engine.journal.faults import fault
-from payout_engine.journal.intake import fingerprint
-from payout_engine.lifecycle import BIRTHS, LETTERS, MOVES
+from payout_engine.domain.errors import JournalDamagedError, JournalError, JournalFullError, JournalNewerError
+from payout_engine.domain.states import BIRTHS, LETTERS, MOVES
+from payout_engine.journal.db import value
+from payout_engine.journal.runs import fingerprint
+from payout_engine.journal.sqlite_errors import fault
 
 APPLICATION_ID = 0x50614F75
 """Written into the file's header, `PaOu`, so that another program's database is never taken for a journal."""

@@ -18,23 +18,14 @@ from typing import TypeVar
 import anyio
 import apsw
 
-from payout_engine import clock
-from payout_engine.errors import JournalError
-from payout_engine.journal import asking_again, deciding, intake, log, payment, reading, repeats, steering
-from payout_engine.journal import sightings as looked_up
-from payout_engine.journal.changes import run_no
-from payout_engine.journal.lease import lease
-from payout_engine.journal.schema import connect
-from payout_engine.journal.verifying import digest_file, verify_file
-from payout_engine.journal.writer import Need, ThreadWriter, Work, Writer
-from payout_engine.lifecycle import State
-from payout_engine.limits import BLOCK_ROWS
-from payout_engine.model import (
+from payout_engine.domain import clock
+from payout_engine.domain.errors import Holder, JournalError
+from payout_engine.domain.limits import BLOCK_ROWS
+from payout_engine.domain.model import (
     Chunk,
     Decision,
     Dispatch,
     Entry,
-    Holder,
     Lane,
     Outcome,
     Problem,
@@ -48,9 +39,17 @@ from payout_engine.model import (
     Step,
     Tally,
 )
-from payout_engine.ports import Applied, Mark, ReadyChunk
-from payout_engine.proof import Audit
-from payout_engine.traits import Traits
+from payout_engine.domain.proof import Audit
+from payout_engine.domain.states import State
+from payout_engine.journal import dispatches, duplicates, log, lookups, reads, requests, resends, runs
+from payout_engine.journal.decisions import decide
+from payout_engine.journal.lease import lease
+from payout_engine.journal.schema import connect
+from payout_engine.journal.transitions import run_no
+from payout_engine.journal.verify import digest_file, verify_file
+from payout_engine.journal.writer import Need, ThreadWriter, Work, Writer
+from payout_engine.ports.journal import Applied, Mark, ReadyChunk
+from payout_engine.ports.provider import Traits
 
 T = TypeVar("T")
 
@@ -120,113 +119,113 @@ class SqliteJournal:
     # ------------------------------------------------------------------------------------------------------- intake
 
     async def begin(self, run: Run) -> None:
-        await self._writer.run(lambda db: intake.begin(db, run), Need.WRITE)
+        await self._writer.run(lambda db: runs.begin(db, run), Need.WRITE)
 
     async def add(self, run_id: str, chunks: Sequence[Chunk]) -> None:
-        await self._writer.run(lambda db: intake.add(db, run_id, chunks), Need.WRITE)
+        await self._writer.run(lambda db: runs.add(db, run_id, chunks), Need.WRITE)
 
-    async def repeats(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
+    async def duplicates(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
         async with self._searching:
-            search = await self._read(lambda db: repeats.begin(db, run_id))
+            search = await self._read(lambda db: duplicates.begin(db, run_id))
             if search is None:
                 return
             seen: tuple[int, int, int] | None = (0, 0, 0)
             while seen is not None:
-                seen = await self._read(partial(repeats.compare, search=search, after=seen))
-            await self._read(lambda db: repeats.conclude(db, search))
+                seen = await self._read(partial(duplicates.compare, search=search, after=seen))
+            await self._read(lambda db: duplicates.conclude(db, search))
         after = (0, "", 0)
         while True:
-            found, after = await self._read(partial(repeats.page, search=search, after=after))
+            found, after = await self._read(partial(duplicates.page, search=search, after=after))
             if not found:
                 return
             yield found
 
     async def formerly(self, run_id: str) -> Sequence[str]:
-        return await self._read(lambda db: repeats.formerly(db, run_id))
+        return await self._read(lambda db: duplicates.formerly(db, run_id))
 
     async def former_queries(
         self, run_id: str, account: str, limit: int, after: int = 0
     ) -> tuple[Sequence[Query], int]:
-        return await self._read(lambda db: repeats.former_queries(db, run_id, account, limit, after))
+        return await self._read(lambda db: duplicates.former_queries(db, run_id, account, limit, after))
 
     async def hold(self, run_id: str, reasons: Mapping[int, Problem]) -> None:
-        await self._writer.run(lambda db: intake.hold(db, run_id, reasons), Need.DURABLE)
+        await self._writer.run(lambda db: runs.hold(db, run_id, reasons), Need.DURABLE)
 
     async def seal(self, run_id: str) -> None:
-        await self._writer.run(lambda db: intake.seal(db, run_id), Need.DURABLE)
+        await self._writer.run(lambda db: runs.seal(db, run_id), Need.DURABLE)
 
     async def discard(self, run_id: str) -> None:
-        await self._writer.run(lambda db: intake.discard(db, run_id), Need.WRITE)
+        await self._writer.run(lambda db: runs.discard(db, run_id), Need.WRITE)
 
     async def approve(self, run_id: str) -> bool:
-        return await self._writer.run(lambda db: intake.approve(db, run_id), Need.DURABLE)
+        return await self._writer.run(lambda db: runs.approve(db, run_id), Need.DURABLE)
 
     # ------------------------------------------------------------------------------------------------------ payment
 
     async def recover(self, run_id: str) -> Sequence[Outcome]:
-        return await self._writer.run(lambda db: payment.recover(db, run_id), Need.DURABLE)
+        return await self._writer.run(lambda db: dispatches.recover(db, run_id), Need.DURABLE)
 
     async def ready(self, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
-        return await self._read(lambda db: payment.ready(db, run_id, lane, after, limit))
+        return await self._read(lambda db: dispatches.ready(db, run_id, lane, after, limit))
 
     async def ready_amounts(
         self, run_id: str, lane: Lane, after: int, limit: int
     ) -> Sequence[tuple[int, Sequence[int]]]:
-        return await self._read(lambda db: payment.ready_amounts(db, run_id, lane, after, limit))
+        return await self._read(lambda db: dispatches.ready_amounts(db, run_id, lane, after, limit))
 
     async def intend(self, chunk: ReadyChunk) -> Dispatch:
         self._require_named()
-        return await self._writer.run(lambda db: payment.intend(db, chunk), Need.SPEAK)
+        return await self._writer.run(lambda db: dispatches.intend(db, chunk), Need.SPEAK)
 
     async def record(
         self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool = True
     ) -> Sequence[Outcome]:
-        work = partial(payment.record, dispatch=dispatch, receipts=receipts, on_wire=on_wire)
+        work = partial(dispatches.record, dispatch=dispatch, receipts=receipts, on_wire=on_wire)
         return await self._writer.run(work, Need.DURABLE)
 
     async def unanswered(
         self, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
     ) -> Sequence[ReadyChunk]:
-        return await self._read(lambda db: asking_again.unanswered(db, run_id, lane, traits, before, after, limit))
+        return await self._read(lambda db: resends.unanswered(db, run_id, lane, traits, before, after, limit))
 
     async def ask_again(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
         self._require_named()
-        return await self._writer.run(lambda db: asking_again.ask_again(db, chunk, traits), Need.SPEAK)
+        return await self._writer.run(lambda db: resends.ask_again(db, chunk, traits), Need.SPEAK)
 
     async def apply(self, sightings: Sequence[Sighting]) -> Applied:
-        return await self._writer.run(lambda db: looked_up.apply(db, sightings), Need.DURABLE)
+        return await self._writer.run(lambda db: lookups.apply(db, sightings), Need.DURABLE)
 
     async def open_queries(
         self, run_id: str, account: str, limit: int, after: int = 0, *, ready: bool = False
     ) -> tuple[Sequence[Query], int]:
-        return await self._read(lambda db: payment.open_queries(db, run_id, account, limit, after, ready=ready))
+        return await self._read(lambda db: dispatches.open_queries(db, run_id, account, limit, after, ready=ready))
 
     async def finish(self, run_id: str) -> None:
-        await self._writer.run(lambda db: payment.finish(db, run_id), Need.DURABLE)
+        await self._writer.run(lambda db: dispatches.finish(db, run_id), Need.DURABLE)
 
     # ------------------------------------------------------------------------------------------------------- people
 
     async def runs(self) -> Sequence[Run]:
-        return await self._read(reading.runs)
+        return await self._read(reads.runs)
 
     async def find(self, run_id: str) -> Run | None:
-        return await self._read(lambda db: reading.find(db, run_id))
+        return await self._read(lambda db: reads.find(db, run_id))
 
     async def find_digest(self, digest: str) -> Run | None:
-        return await self._read(lambda db: reading.find_digest(db, digest))
+        return await self._read(lambda db: reads.find_digest(db, digest))
 
     async def tally(self, run_id: str) -> Sequence[Tally]:
-        counts: reading.Counts = {}
-        after = await self._read(lambda db: reading.tally(db, run_id, 0, counts))
+        counts: reads.Counts = {}
+        after = await self._read(lambda db: reads.tally(db, run_id, 0, counts))
         while after:
-            after = await self._read(partial(reading.tally, run_id=run_id, after=after, counts=counts))
-        return reading.tallies(counts)
+            after = await self._read(partial(reads.tally, run_id=run_id, after=after, counts=counts))
+        return reads.tallies(counts)
 
     async def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:
         waiting: list[Entry] = []
-        cursor, going_on = reading.START, True
+        cursor, going_on = reads.START, True
         while going_on:
-            page = await self._read(partial(reading.entries, run_id=run_id, states=states, cursor=cursor))
+            page = await self._read(partial(reads.entries, run_id=run_id, states=states, cursor=cursor))
             waiting += page.entries
             # Sorting keeps the order of equal lines; chunks arrive in the order of their first lines.
             waiting.sort(key=_line)
@@ -239,27 +238,27 @@ class SqliteJournal:
             del waiting[:done]
 
     async def ask(self, run_id: str, request: Request) -> None:
-        await self._writer.run(lambda db: steering.ask(db, run_id, request), Need.DURABLE)
+        await self._writer.run(lambda db: requests.ask(db, run_id, request), Need.DURABLE)
 
     async def requests(self, run_id: str) -> Sequence[Request]:
-        return await self._read(lambda db: steering.requests(db, run_id))
+        return await self._read(lambda db: requests.requests(db, run_id))
 
     async def answer(self, run_id: str, kind: RequestKind, done: bool) -> None:
-        await self._writer.run(lambda db: steering.answer(db, run_id, kind, done), Need.DURABLE)
+        await self._writer.run(lambda db: requests.answer(db, run_id, kind, done), Need.DURABLE)
 
     async def cancel(self, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:
-        return await self._writer.run(lambda db: steering.cancel(db, run_id, request, after, limit), Need.DURABLE)
+        return await self._writer.run(lambda db: requests.cancel(db, run_id, request, after, limit), Need.DURABLE)
 
     async def decide(self, run_id: str, decisions: Sequence[Decision]) -> Sequence[Outcome]:
-        return await self._writer.run(lambda db: deciding.decide(db, run_id, decisions), Need.DURABLE)
+        return await self._writer.run(lambda db: decide(db, run_id, decisions), Need.DURABLE)
 
     async def trace(self, run_id: str, keys: Collection[str]) -> Mapping[str, Sequence[Step]]:
-        wanted = await self._read(lambda db: reading.places(db, run_id, keys))
-        found: reading.Traces = {}
-        chunks = reading.by_chunk(wanted.values())
-        after = await self._read(partial(reading.trace, run_id=run_id, wanted=chunks, after=0, found=found))
+        wanted = await self._read(lambda db: reads.places(db, run_id, keys))
+        found: reads.Traces = {}
+        chunks = reads.by_chunk(wanted.values())
+        after = await self._read(partial(reads.trace, run_id=run_id, wanted=chunks, after=0, found=found))
         while after:
-            after = await self._read(partial(reading.trace, run_id=run_id, wanted=chunks, after=after, found=found))
+            after = await self._read(partial(reads.trace, run_id=run_id, wanted=chunks, after=after, found=found))
         return {key: found.get(place, []) for key, place in wanted.items()}
 
     async def digest(self, run_id: str) -> str:
@@ -275,15 +274,15 @@ class SqliteJournal:
         await self._writer.run(lambda db: log.note(db, clock.now(), run_no(db, run_id), kind, text), Need.DURABLE)
 
     async def notes(self, run_id: str) -> Sequence[tuple[float, str, str]]:
-        return await self._read(lambda db: reading.notes(db, run_id))
+        return await self._read(lambda db: reads.notes(db, run_id))
 
     async def outcomes(self, run_id: str, after: int = 0) -> AsyncIterator[tuple[int, Sequence[Outcome]]]:
         while True:
-            page = await self._read(partial(reading.outcomes, run_id=run_id, after=after))
+            page = await self._read(partial(reads.outcomes, run_id=run_id, after=after))
             for seq, found in page:
                 yield seq, found
                 after = seq
-            if len(page) < reading.LOG_PAGE:
+            if len(page) < reads.LOG_PAGE:
                 return
 
     @asynccontextmanager

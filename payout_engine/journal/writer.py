@@ -25,9 +25,9 @@ import anyio
 import anyio.to_thread
 import apsw
 
-from payout_engine.errors import JournalError
-from payout_engine.journal.faults import fault
-from payout_engine.limits import JOURNAL_QUEUE_MAX
+from payout_engine.domain.errors import JournalError
+from payout_engine.domain.limits import JOURNAL_QUEUE_MAX
+from payout_engine.journal.sqlite_errors import fault
 
 T = TypeVar("T")
 Work = Callable[[apsw.Connection], T]

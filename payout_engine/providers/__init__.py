@@ -11,8 +11,8 @@ import importlib
 import pkgutil
 from importlib.metadata import entry_points
 
-from payout_engine.errors import ConfigError
-from payout_engine.registration import Registration
+from payout_engine.domain.errors import ConfigError
+from payout_engine.ports.registration import Registration
 
 ENTRY_POINT_GROUP = "payout_engine.providers"
 

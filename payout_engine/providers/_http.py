@@ -20,9 +20,9 @@ import anyio
 import msgspec
 from yarl import URL
 
-from payout_engine.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
-from payout_engine.limits import ANSWER_BYTES_MAX, LIST_BYTES_MAX, LIST_SECONDS_MAX
-from payout_engine.registration import is_loopback
+from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
+from payout_engine.domain.limits import ANSWER_BYTES_MAX, LIST_BYTES_MAX, LIST_SECONDS_MAX
+from payout_engine.ports.registration import is_loopback
 
 KEEPALIVE_SECONDS = 10.0
 """How long an idle connection is kept. A connection that the server closed meanwhile fails ambiguously, because the

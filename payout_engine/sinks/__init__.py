@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from payout_engine.errors import ConfigError
-from payout_engine.ports import Sink
+from payout_engine.domain.errors import ConfigError
+from payout_engine.ports.files import Sink
 from payout_engine.sinks.csv import CsvSink
 from payout_engine.sinks.jsonl import JsonlSink
 from payout_engine.sinks.parquet import NEEDS_PYARROW, ParquetSink

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
-from payout_engine.cells import encodable, harmless_rows
-from payout_engine.files import AtomicFile
+from payout_engine.domain.cells import encodable, harmless_rows
+from payout_engine.sinks.atomic_file import AtomicFile
 
 
 class CsvSink:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from payout_engine.cells import encodable
-from payout_engine.files import AtomicFile
+from payout_engine.domain.cells import encodable
 from payout_engine.sinks._names import distinct
+from payout_engine.sinks.atomic_file import AtomicFile
 
 _ENCODER = msgspec.json.Encoder()
 _NUL = b"\\u0000"

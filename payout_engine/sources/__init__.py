@@ -12,8 +12,8 @@ from pathlib import Path
 
 import anyio
 
-from payout_engine.errors import InputError
-from payout_engine.ports import Source
+from payout_engine.domain.errors import InputError
+from payout_engine.ports.files import Source
 from payout_engine.sources._content import Content, content_of
 from payout_engine.sources.csv import open_csv
 from payout_engine.sources.jsonl import open_jsonl

@@ -18,8 +18,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from payout_engine.errors import InputError
-from payout_engine.limits import SCAN_BYTES
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import SCAN_BYTES
 
 STANDARD_INPUT = "-"
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from payout_engine.errors import InputError
+from payout_engine.domain.errors import InputError
 
 _LINE_END = re.compile("\r\n|\r|\n")
 _NOT_DIGITS = re.compile(r"\D")

@@ -13,10 +13,10 @@ from operator import itemgetter
 import anyio.lowlevel
 import msgspec
 
-from payout_engine.cells import encodable
-from payout_engine.errors import InputError
-from payout_engine.limits import COLUMNS_MAX, FIELD_CHARS_MAX
-from payout_engine.model import Block, masked
+from payout_engine.domain.cells import encodable
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import COLUMNS_MAX, FIELD_CHARS_MAX
+from payout_engine.domain.model import Block, masked
 
 FIRST = itemgetter(0)
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from payout_engine.cells import may_hold_ours
-from payout_engine.errors import InputError
-from payout_engine.limits import SCAN_BYTES, TEXT_LINE_BYTES_MAX
+from payout_engine.domain.cells import may_hold_ours
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import SCAN_BYTES, TEXT_LINE_BYTES_MAX
 from payout_engine.sources._content import Content
 
 _BYTE_ORDER_MARKS = (

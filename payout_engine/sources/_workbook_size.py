@@ -18,8 +18,8 @@ from xml.parsers import expat
 
 import msgspec
 
-from payout_engine.errors import InputError
-from payout_engine.limits import (
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import (
     SCAN_BYTES,
     WORKBOOK_CELLS_MAX,
     WORKBOOK_PIECE_BYTES_MAX,

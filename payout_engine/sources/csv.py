@@ -14,10 +14,10 @@ from io import StringIO
 from itertools import islice
 from typing import NamedTuple
 
-from payout_engine.cells import restored, restored_rows
-from payout_engine.errors import InputError
-from payout_engine.limits import BLOCK_ROWS, FIELD_CHARS_MAX
-from payout_engine.model import Block
+from payout_engine.domain.cells import restored, restored_rows
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import BLOCK_ROWS, FIELD_CHARS_MAX
+from payout_engine.domain.model import Block
 from payout_engine.sources._content import Content
 from payout_engine.sources._swallowed import breaks, check_swallowed
 from payout_engine.sources._table import Table, check_cells, check_header, fitted, no_header, no_lines, over_long

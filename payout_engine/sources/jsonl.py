@@ -12,9 +12,9 @@ from itertools import islice
 
 import msgspec
 
-from payout_engine.errors import InputError
-from payout_engine.limits import BLOCK_ROWS, COLUMNS_MAX
-from payout_engine.model import Block
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import BLOCK_ROWS, COLUMNS_MAX
+from payout_engine.domain.model import Block
 from payout_engine.sources._content import Content
 from payout_engine.sources._table import Table, check_cells, check_header, no_header
 from payout_engine.sources._text import Text, examine

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from payout_engine.errors import InputError
-from payout_engine.limits import BLOCK_ROWS
-from payout_engine.model import Block
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import BLOCK_ROWS
+from payout_engine.domain.model import Block
 from payout_engine.sources._content import Content
 from payout_engine.sources._table import EXACT_DIGITS, Table, check_cells, check_header, fitted, no_lines, number_text
 

@@ -11,9 +11,9 @@ from itertools import chain
 
 import anyio.lowlevel
 
-from payout_engine.errors import InputError
-from payout_engine.limits import BLOCK_ROWS
-from payout_engine.model import Block, Payout
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import BLOCK_ROWS
+from payout_engine.domain.model import Block, Payout
 from payout_engine.sources._table import check_cells
 
 COLUMNS = ("reference", "amount_minor", "currency", "phone", "email", "account_number", "country", "wallet", "name")

@@ -18,10 +18,10 @@ from typing import Any
 
 from python_calamine import CalamineSheet, CalamineWorkbook, SheetVisibleEnum
 
-from payout_engine.cells import restored, restored_rows
-from payout_engine.errors import InputError
-from payout_engine.limits import BLOCK_ROWS, WORKBOOK_BYTES_MAX
-from payout_engine.model import Block
+from payout_engine.domain.cells import restored, restored_rows
+from payout_engine.domain.errors import InputError
+from payout_engine.domain.limits import BLOCK_ROWS, WORKBOOK_BYTES_MAX
+from payout_engine.domain.model import Block
 from payout_engine.sources._content import Content
 from payout_engine.sources._swallowed import check_pasted
 from payout_engine.sources._table import Table, check_cells, check_header, fitted, no_header, no_lines, number_text

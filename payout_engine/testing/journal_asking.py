@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from payout_engine import clock
-from payout_engine.errors import IllegalMoveError
-from payout_engine.lifecycle import State
-from payout_engine.model import Receipt, Request, RequestKind, Sighting
-from payout_engine.ports import Journal, ReadyChunk
+from payout_engine.domain import clock
+from payout_engine.domain.errors import IllegalMoveError
+from payout_engine.domain.model import Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.states import State
+from payout_engine.ports.journal import Journal, ReadyChunk
+from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -23,7 +24,6 @@ from payout_engine.testing.journal_lines import (
     sent,
     states,
 )
-from payout_engine.traits import KeyPromise, LookUpKind, Traits
 
 PAYS_ONCE = Traits(
     pays_out=True,

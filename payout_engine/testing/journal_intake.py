@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from payout_engine.errors import IllegalMoveError, JournalError
-from payout_engine.lifecycle import State
-from payout_engine.model import (
-    REJECTED_LANE,
-    Problem,
-    Receipt,
-    RunState,
-)
+from payout_engine.domain.errors import IllegalMoveError, JournalError
+from payout_engine.domain.model import REJECTED_LANE, Problem, Receipt, RunState
+from payout_engine.domain.states import State
 from payout_engine.testing.journal_lines import (
     MOOV,
     ORANGE,
@@ -128,10 +123,10 @@ class IntakeSuite:
         async with journal_factory() as journal:
             await journal.begin(run("run"))
             await journal.add("run", [chunk([1, 2, 3], reference="SAME")])
-            repeats = await every(journal.repeats("run"))
+            repeats = await every(journal.duplicates("run"))
             await journal.hold("run", {r.position: Problem("reference_repeated", "As line 1.") for r in repeats})
             await journal.seal("run")
-            assert await every(journal.repeats("run")) == []
+            assert await every(journal.duplicates("run")) == []
             assert await journal.approve("run")
             found = await entry(journal, "run", 3)
             assert (found.receipt.state, found.receipt.reason) == (State.HELD, "reference_repeated")
@@ -142,7 +137,7 @@ class IntakeSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]))
             await judged(journal, "probe", chunk([11, 12], reference="X"))
-            positions = [repeat.position for repeat in await every(journal.repeats("probe"))]
+            positions = [repeat.position for repeat in await every(journal.duplicates("probe"))]
             problem = Problem("reason", "Because.")
             with pytest.raises(IllegalMoveError):
                 await journal.hold("run", dict.fromkeys(positions, problem))

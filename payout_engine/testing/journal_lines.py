@@ -10,16 +10,13 @@ from typing import TypeVar
 
 import msgspec
 
-from payout_engine import clock
-from payout_engine.journal import SqliteJournal
-from payout_engine.journal.writer import InlineWriter
-from payout_engine.lifecycle import State
-from payout_engine.model import (
+from payout_engine.domain import clock
+from payout_engine.domain.errors import Holder
+from payout_engine.domain.model import (
     REJECTED_LANE,
     Chunk,
     Dispatch,
     Entry,
-    Holder,
     Lane,
     Outcome,
     Payout,
@@ -29,7 +26,10 @@ from payout_engine.model import (
     RepeatKind,
     Run,
 )
-from payout_engine.ports import Journal
+from payout_engine.domain.states import State
+from payout_engine.journal import SqliteJournal
+from payout_engine.journal.writer import InlineWriter
+from payout_engine.ports.journal import Journal
 
 T = TypeVar("T")
 JournalFactory = Callable[[], AbstractAsyncContextManager[Journal]]

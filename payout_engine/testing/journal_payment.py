@@ -8,17 +8,11 @@ from functools import partial
 import msgspec
 import pytest
 
-from payout_engine import clock
-from payout_engine.errors import IllegalMoveError
-from payout_engine.lifecycle import State
-from payout_engine.model import (
-    Outcome,
-    Query,
-    Receipt,
-    RunState,
-    Sighting,
-)
-from payout_engine.ports import Journal
+from payout_engine.domain import clock
+from payout_engine.domain.errors import IllegalMoveError
+from payout_engine.domain.model import Outcome, Query, Receipt, RunState, Sighting
+from payout_engine.domain.states import State
+from payout_engine.ports.journal import Journal
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,

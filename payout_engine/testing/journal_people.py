@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from payout_engine.errors import DecisionError, JournalError
-from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Decision, Problem, Receipt, Request, RequestKind, RunState, Sighting
-from payout_engine.ports import Journal
+from payout_engine.domain.errors import DecisionError, JournalError
+from payout_engine.domain.model import Choice, Decision, Problem, Receipt, Request, RequestKind, RunState, Sighting
+from payout_engine.domain.states import State
+from payout_engine.ports.journal import Journal
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -31,7 +31,7 @@ async def one_of_each(journal: Journal) -> dict[State, str]:
     """Bring a run to where each payout stands differently; return their provider keys by state."""
     await journal.begin(run("run"))
     await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], MOOV, reference="SAME"), refused([7])])
-    repeats = await every(journal.repeats("run"))
+    repeats = await every(journal.duplicates("run"))
     await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
     await journal.seal("run")
     await journal.approve("run")

@@ -7,11 +7,21 @@ from contextlib import contextmanager
 
 import msgspec
 
-from payout_engine import clock
-from payout_engine.lifecycle import State
-from payout_engine.limits import REPEAT_WINDOW_SECONDS
-from payout_engine.model import Choice, Chunk, Decision, Problem, Receipt, RepeatKind, Request, RequestKind, Sighting
-from payout_engine.ports import Journal
+from payout_engine.domain import clock
+from payout_engine.domain.limits import REPEAT_WINDOW_SECONDS
+from payout_engine.domain.model import (
+    Choice,
+    Chunk,
+    Decision,
+    Problem,
+    Receipt,
+    RepeatKind,
+    Request,
+    RequestKind,
+    Sighting,
+)
+from payout_engine.domain.states import State
+from payout_engine.ports.journal import Journal
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -53,7 +63,7 @@ async def kinds_after(
     with later_by(seconds, wall_seconds=wall_seconds, boot=boot):
         await journal.begin(run("new"))
         await journal.add("new", [chunk([line])])
-        kinds = {repeat.kind for repeat in await every(journal.repeats("new"))}
+        kinds = {repeat.kind for repeat in await every(journal.duplicates("new"))}
         await journal.discard("new")
     return kinds
 
@@ -68,7 +78,7 @@ class RepeatsSuite:
             await journal.add(
                 "run", [chunk([5, 9], reference="SAME"), chunk([2], MOOV, reference="SAME"), chunk([3, 4])]
             )
-            found = await every(journal.repeats("run"))
+            found = await every(journal.duplicates("run"))
             assert said(found) == {
                 (5, RepeatKind.REFERENCE, "run", 2, True),
                 (9, RepeatKind.REFERENCE, "run", 2, True),
@@ -91,7 +101,7 @@ class RepeatsSuite:
                 for line, change in enumerate(changes, start=1)
             ]
             await journal.add("run", [Chunk(ORANGE, payouts, [["", ""]] * 4)])
-            assert said(await every(journal.repeats("run"))) == {(2, RepeatKind.PAYEE_AMOUNT, "run", 1, True)}
+            assert said(await every(journal.duplicates("run"))) == {(2, RepeatKind.PAYEE_AMOUNT, "run", 1, True)}
 
     async def test_earlier_approved_runs_count(self, journal_factory: JournalFactory) -> None:
         """A payout of an approved run is found with its run, line, state and time; of an unapproved one it is not."""
@@ -99,14 +109,14 @@ class RepeatsSuite:
             await judged(journal, "nobody said yes", chunk([1, 2, 3]))
             await journal.begin(run("later"))
             await journal.add("later", [chunk([2])])
-            assert await every(journal.repeats("later")) == []
+            assert await every(journal.duplicates("later")) == []
             await journal.discard("later")
 
             await approved(journal, "earlier", chunk([1, 2]))
             await sent(journal, "earlier", Receipt(State.UNKNOWN, "timeout"))
             await journal.begin(run("new"))
             await journal.add("new", [chunk([2, 3])])
-            found = await every(journal.repeats("new"))
+            found = await every(journal.duplicates("new"))
             assert said(found) == {(2, kind, "earlier", 2, False) for kind in RepeatKind}
             earlier = await journal.find("earlier")
             assert earlier is not None
@@ -122,7 +132,8 @@ class RepeatsSuite:
             await journal.record(dispatch, [Receipt(State.FAILED), Receipt(State.PAID)])
             await journal.begin(run("new"))
             await journal.add("new", [chunk([1, 2])])
-            assert said(await every(journal.repeats("new"))) == {(2, kind, "earlier", 2, False) for kind in RepeatKind}
+            found = said(await every(journal.duplicates("new")))
+            assert found == {(2, kind, "earlier", 2, False) for kind in RepeatKind}
 
     async def test_derived_references_are_not_compared(self, journal_factory: JournalFactory) -> None:
         """A run without references of its own is compared by payee and amount alone."""
@@ -130,7 +141,7 @@ class RepeatsSuite:
             await approved(journal, "earlier", chunk([1, 2]))
             await journal.begin(run("new", has_references=False))
             await journal.add("new", [chunk([1], phone="22671000000"), chunk([2], reference="other")])
-            found = said(await every(journal.repeats("new")))
+            found = said(await every(journal.duplicates("new")))
             assert found == {(2, RepeatKind.PAYEE_AMOUNT, "earlier", 2, False)}
 
     async def test_payee_and_amount_age(self, journal_factory: JournalFactory) -> None:
@@ -188,7 +199,7 @@ class RepeatsSuite:
                 again = chunk([number], reference=theirs)
                 other = chunk([number + 50], reference=theirs)
                 await journal.add(new, [again, other])
-                found = said(await every(journal.repeats(new)))
+                found = said(await every(journal.duplicates(new)))
                 assert (number, RepeatKind.REFERENCE_ALIKE, earlier, number, False) in found, (ours, theirs)
                 assert not [one for one in found if one[0] == number + 50 and not one[4]], "another payee or amount"
                 await journal.discard(new)
@@ -206,7 +217,7 @@ class RepeatsSuite:
                 cells = [["1001", "AWA E\u0301", "17", "70000001"], ["1001", "Awa É", "18", "70000001"]]
                 await journal.add(new, [Chunk(ORANGE, [same, payout(10, reference="x")], cells)])
                 with later_by(3 * REPEAT_WINDOW_SECONDS):
-                    found = said(await every(journal.repeats(new)))
+                    found = said(await every(journal.duplicates(new)))
                 assert found == {(9, RepeatKind.CELLS, "earlier", 1, False)}
                 await journal.discard(new)
 
@@ -222,7 +233,7 @@ class RepeatsSuite:
             await journal.begin(msgspec.structs.replace(run("new"), columns=(*columns, "payout_line", "payout_status")))
             fed_back = Chunk(ORANGE, [payout(1, reference="?")], [["SAL-00001", "22670000001", "1", "unknown"]])
             await journal.add("new", [fed_back])
-            assert (1, RepeatKind.CELLS, "earlier", 1, False) in said(await every(journal.repeats("new")))
+            assert (1, RepeatKind.CELLS, "earlier", 1, False) in said(await every(journal.duplicates("new")))
 
     async def test_a_run_that_was_approved_is_compared_again_with_what_came_to_light(
         self, journal_factory: JournalFactory
@@ -232,17 +243,17 @@ class RepeatsSuite:
             await approved(journal, "earlier", chunk([1, 2, 3]))
             dispatch = await sent(journal, "earlier", Receipt(State.FAILED))
             await approved(journal, "again", chunk([1, 2, 3]), chunk([4]))
-            assert await every(journal.repeats("again")) == []
+            assert await every(journal.duplicates("again")) == []
             assert await journal.formerly("again") == []
             paid = [Sighting(key, Receipt(State.PAID, provider_reference=f"T{key}")) for key in dispatch.keys[:2]]
             await journal.apply(paid)
-            found = await every(journal.repeats("again"))
+            found = await every(journal.duplicates("again"))
             assert {repeat.payout.line for repeat in found} == {1, 2}
             await journal.hold("again", {repeat.position: Problem("repeated", "Again.") for repeat in found})
             entries = await every(journal.entries("again"))
             key = next(one.key for one in entries if one.payout.line == 1)
             await journal.decide("again", [Decision(key, Choice.SEND_AGAIN, "awa", "a second payment")])
-            assert await every(journal.repeats("again")) == []
+            assert await every(journal.duplicates("again")) == []
             assert await states(journal, "again") == {
                 1: State.READY,
                 2: State.HELD,
@@ -257,13 +268,13 @@ class RepeatsSuite:
             dispatch = await sent(journal, "earlier", Receipt(State.FAILED))
             await journal.cancel("earlier", Request(RequestKind.CANCEL, "awa"), 0, 9)
             await judged(journal, "again", chunk([2, 3]), chunk([4], IVORY), chunk([9]))
-            assert await every(journal.repeats("again")) == []
+            assert await every(journal.duplicates("again")) == []
             other = Chunk(ORANGE, [payout(1, reference="another")], [["another"]])
             await judged(journal, "another", other)
-            assert await every(journal.repeats("another")) == []
+            assert await every(journal.duplicates("another")) == []
             assert await journal.formerly("another") == [], "people are paid the same every day"
             await judged(journal, "bare", other, has_references=False)
-            assert await every(journal.repeats("bare")) == []
+            assert await every(journal.duplicates("bare")) == []
             assert await journal.formerly("bare") == ["bf"]
             assert await journal.formerly("again") == ["bf", "ci"]
             first, after = await journal.former_queries("again", "bf", 1)
@@ -285,7 +296,7 @@ class RepeatsSuite:
             await approved(journal, "two", chunk([7], reference="SAL-00002"))
             await journal.begin(run("new"))
             await journal.add("new", [chunk([20, 21], reference="SAL-00002")])
-            assert said(await every(journal.repeats("new"))) == {
+            assert said(await every(journal.duplicates("new"))) == {
                 (20, RepeatKind.REFERENCE, "two", 7, False),
                 (21, RepeatKind.REFERENCE, "two", 7, False),
                 (21, RepeatKind.REFERENCE, "new", 20, True),
@@ -298,11 +309,11 @@ class RepeatsSuite:
         async with journal_factory() as journal:
             await judged(journal, "one", chunk([1, 2]))
             await judged(journal, "two", chunk([2, 3]))
-            assert await every(journal.repeats("two")) == []
+            assert await every(journal.duplicates("two")) == []
             assert await journal.approve("one")
             assert not await journal.approve("two")
             assert not await journal.approve("two")
-            repeats = await every(journal.repeats("two"))
+            repeats = await every(journal.duplicates("two"))
             assert {repeat.payout.line for repeat in repeats} == {2}
             await journal.hold("two", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
             assert await journal.approve("two")

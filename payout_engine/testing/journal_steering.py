@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from payout_engine.errors import DecisionError, IllegalMoveError
-from payout_engine.journal.steering import ONCE_SENT
-from payout_engine.lifecycle import State
-from payout_engine.model import Choice, Decision, Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.errors import DecisionError, IllegalMoveError
+from payout_engine.domain.model import Choice, Decision, Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.states import State
+from payout_engine.journal.requests import ONCE_SENT
 from payout_engine.testing.journal_lines import (
     MOOV,
     ORANGE,
@@ -244,7 +244,7 @@ class SteeringSuite:
             await approved(journal, "run", chunk([1, 2]))
             await journal.cancel("run", CANCEL, 0, 9)
             await judged(journal, "again", chunk([1, 2]), retry_of="run")
-            assert said(await every(journal.repeats("again"))) == set()
+            assert said(await every(journal.duplicates("again"))) == set()
             assert payout(1) == (await entry(journal, "again", 1)).payout
             assert [found.retry_of for found in await journal.runs()] == ["run", ""]
 

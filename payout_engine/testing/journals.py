@@ -14,21 +14,12 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from payout_engine.errors import JournalBusyError
-from payout_engine.lifecycle import State
-from payout_engine.model import (
-    Receipt,
-)
+from payout_engine.domain.errors import JournalBusyError
+from payout_engine.domain.model import Receipt
+from payout_engine.domain.states import State
 from payout_engine.testing.journal_asking import AskingSuite
 from payout_engine.testing.journal_intake import IntakeSuite
-from payout_engine.testing.journal_lines import (
-    ORANGE,
-    SOMEBODY,
-    JournalFactory,
-    approved,
-    chunk,
-    replay,
-)
+from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, JournalFactory, approved, chunk, replay
 from payout_engine.testing.journal_payment import PaymentSuite
 from payout_engine.testing.journal_people import PeopleSuite
 from payout_engine.testing.journal_repeats import RepeatsSuite

@@ -7,12 +7,12 @@ import socket
 import anyio
 import pytest
 
-from payout_engine.errors import AmbiguousError, Brake, ConfigError, NotSentError, ProviderError, RefusedError
-from payout_engine.lifecycle import State
-from payout_engine.model import Dispatch
-from payout_engine.ports import HasBalances, Provider
+from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, NotSentError, ProviderError, RefusedError
+from payout_engine.domain.model import Dispatch
+from payout_engine.domain.states import State
+from payout_engine.ports.provider import HasBalances, KeyPromise, LookUpKind, Provider
+from payout_engine.ports.registration import Registration
 from payout_engine.providers._sandbox import FaultKind
-from payout_engine.registration import Registration
 from payout_engine.testing.provider_answers import HTML
 from payout_engine.testing.provider_relay import http
 from payout_engine.testing.provider_scene import (
@@ -31,7 +31,6 @@ from payout_engine.testing.provider_scene import (
     skip_unless_played,
     states,
 )
-from payout_engine.traits import KeyPromise, LookUpKind
 
 SILENCE_SECONDS = 0.4
 """The time-out of an adapter that meets a silent provider."""

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from payout_engine.errors import ConfigError, ProviderError
-from payout_engine.lifecycle import State
-from payout_engine.ports import HasBalances, Provider
+from payout_engine.domain.errors import ConfigError, ProviderError
+from payout_engine.domain.states import State
+from payout_engine.ports.provider import HasBalances, Provider
+from payout_engine.ports.registration import Registration
 from payout_engine.providers._sandbox import FaultKind
-from payout_engine.registration import Registration
 from payout_engine.testing.provider_answers import HTML, NOT_HTTP
 from payout_engine.testing.provider_relay import http
 from payout_engine.testing.provider_scene import (

@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
-from payout_engine.registration import SandboxServer
+from payout_engine.ports.registration import SandboxServer
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 HOP_HEADERS = frozenset({"host", "content-length", "connection", "accept-encoding"})

@@ -15,18 +15,17 @@ import anyio
 import msgspec
 import pytest
 
-from payout_engine import clock
-from payout_engine.countries import COUNTRIES
-from payout_engine.errors import AmbiguousError, NotSentError, ProviderError, RefusedError
-from payout_engine.lifecycle import State
-from payout_engine.limits import QUERIES_BATCH
-from payout_engine.model import Dispatch, Lane, Payout, Query, Receipt, Sighting
-from payout_engine.ports import Provider
+from payout_engine.domain import clock
+from payout_engine.domain.countries import COUNTRIES
+from payout_engine.domain.errors import AmbiguousError, NotSentError, ProviderError, RefusedError
+from payout_engine.domain.limits import QUERIES_BATCH
+from payout_engine.domain.model import Dispatch, Lane, Payout, Query, Receipt, Sighting
+from payout_engine.domain.states import State
+from payout_engine.ports.provider import LookUpKind, Provider, Wallet
+from payout_engine.ports.registration import Account, Registration, SandboxServer
 from payout_engine.providers._sandbox import Fault, FaultKind
-from payout_engine.registration import Account, Registration, SandboxServer
 from payout_engine.testing.provider_relay import Relay, relaying
 from payout_engine.testing.suite import Suite
-from payout_engine.traits import LookUpKind, Wallet
 
 PLENTY = 10**9
 """What each wallet of the sandbox holds, in whole units: no test exhausts it by accident."""

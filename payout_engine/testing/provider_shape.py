@@ -5,15 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from payout_engine.countries import COUNTRIES
-from payout_engine.errors import ConfigError, NotSentError
-from payout_engine.limits import CHUNK_SIZE
-from payout_engine.model import Dispatch, Lane, Payout
-from payout_engine.money import DECIMALS
-from payout_engine.ports import HasBalances
-from payout_engine.registration import Registration
+from payout_engine.domain.countries import COUNTRIES
+from payout_engine.domain.errors import ConfigError, NotSentError
+from payout_engine.domain.limits import CHUNK_SIZE
+from payout_engine.domain.model import Dispatch, Lane, Payout
+from payout_engine.domain.money import DECIMALS
+from payout_engine.ports.provider import HasBalances, KeyPromise, Traits
+from payout_engine.ports.registration import Registration
 from payout_engine.testing.provider_scene import ProviderTests, account, attempt, playing, states
-from payout_engine.traits import KeyPromise, Traits
 
 TRAITS_MAX = 12
 RECIPIENTS = frozenset({"phone", "email", "account_number"})

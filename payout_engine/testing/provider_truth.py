@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from payout_engine.errors import ProviderError
-from payout_engine.lifecycle import State
-from payout_engine.model import Dispatch, Sighting
-from payout_engine.ports import HasBalances
+from payout_engine.domain.errors import ProviderError
+from payout_engine.domain.model import Dispatch, Sighting
+from payout_engine.domain.states import State
+from payout_engine.ports.provider import HasBalances, LookUpKind
+from payout_engine.ports.registration import Registration
 from payout_engine.providers._sandbox import FaultKind
-from payout_engine.registration import Registration
 from payout_engine.testing import provider_answers as answers
 from payout_engine.testing.provider_relay import Heard, http
 from payout_engine.testing.provider_scene import (
@@ -35,7 +35,6 @@ from payout_engine.testing.provider_scene import (
     skip_unless_played,
     states,
 )
-from payout_engine.traits import LookUpKind
 
 STATUSES = (200, 201, 202, 204, 301, 302, 400, 401, 403, 404, 409, 418, 422, 429, 500, 502, 503, 504)
 """None of them proves anything by itself: bodies decide."""

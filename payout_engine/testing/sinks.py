@@ -33,8 +33,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from payout_engine.errors import SinkError
-from payout_engine.ports import Sink
+from payout_engine.domain.errors import SinkError
+from payout_engine.ports.files import Sink
 from payout_engine.testing.suite import Suite
 
 OpenSink = Callable[[Path, Sequence[str]], Sink]

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+from payout_engine.ports.registration import Registration
 from payout_engine.providers.senfenico.adapter import SenfenicoProvider, traits, wallets
 from payout_engine.providers.senfenico.client import BASE_URL
 from payout_engine.providers.senfenico.sandbox import sandbox
-from payout_engine.registration import Registration
 
 REGISTRATION = Registration(
     name="senfenico",

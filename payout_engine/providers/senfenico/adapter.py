@@ -14,15 +14,15 @@ from typing import Any
 
 import msgspec
 
-from payout_engine.errors import AmbiguousError, Brake, ConfigError, NotSentError, ProviderError
-from payout_engine.limits import CHUNK_SIZE, RECEIPTS_BATCH
-from payout_engine.model import Balance, Dispatch, Query, Receipt, Sighting
+from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, NotSentError, ProviderError
+from payout_engine.domain.limits import CHUNK_SIZE, RECEIPTS_BATCH
+from payout_engine.domain.model import Balance, Dispatch, Query, Receipt, Sighting
+from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits, Wallet
+from payout_engine.ports.registration import Account
 from payout_engine.providers._http import OpenSession, connections
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.client import BASE_URL, SenfenicoClient
 from payout_engine.providers.senfenico.figures import fee_basis_points
-from payout_engine.registration import Account
-from payout_engine.traits import KeyPromise, LookUpKind, Traits, Wallet
 
 FETCH_QUERIES_MAX = 20
 """Up to this many payouts with known references are asked for one by one; beyond, one sweep of the list is cheaper."""

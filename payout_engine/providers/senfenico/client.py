@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from urllib.parse import quote
 
-from payout_engine.errors import AmbiguousError
-from payout_engine.limits import LIST_BYTES_MAX, LIST_SECONDS_MAX
+from payout_engine.domain.errors import AmbiguousError
+from payout_engine.domain.limits import LIST_BYTES_MAX, LIST_SECONDS_MAX
 from payout_engine.providers._http import HttpClient, OpenSession, connections
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.envelope import read_envelope

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from payout_engine.errors import AmbiguousError, Brake, ProviderError, RefusedError
-from payout_engine.model import masked
+from payout_engine.domain.errors import AmbiguousError, Brake, ProviderError, RefusedError
+from payout_engine.domain.model import masked
 from payout_engine.providers._http import Answer
 
 TEXT_CHARS_MAX = 300

@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 
 import msgspec
 
-from payout_engine.errors import ConfigError
+from payout_engine.domain.errors import ConfigError
 
 AMOUNT_CONTRADICTION = -1
 """Stands for an amount that is no whole number of francs: it equals no payout's amount, so nothing is matched by it."""

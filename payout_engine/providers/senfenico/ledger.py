@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from payout_engine import clock
+from payout_engine.domain import clock
 from payout_engine.providers._sandbox import open_ledger
 
 PAGE_TRANSFERS = 2_000

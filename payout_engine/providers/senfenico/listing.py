@@ -15,8 +15,8 @@ import re
 
 import msgspec
 
-from payout_engine.errors import AmbiguousError
-from payout_engine.limits import ANSWER_BYTES_MAX
+from payout_engine.domain.errors import AmbiguousError
+from payout_engine.domain.limits import ANSWER_BYTES_MAX
 from payout_engine.providers._http import Answer
 from payout_engine.providers.senfenico.envelope import UNREADABLE, read_envelope
 from payout_engine.providers.senfenico.wire import Transfer

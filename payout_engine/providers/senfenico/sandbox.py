@@ -22,7 +22,7 @@ import anyio
 import orjson
 from aiohttp import web
 
-from payout_engine import clock
+from payout_engine.domain import clock
 from payout_engine.providers._sandbox import (
     BODY_BYTES_MAX,
     Fault,

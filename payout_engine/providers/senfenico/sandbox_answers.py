@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from payout_engine import clock
+from payout_engine.domain import clock
 from payout_engine.providers.senfenico.ledger import LedgerTransfer, created_text
 from payout_engine.providers.senfenico.wire import BALANCE_KEYS
 

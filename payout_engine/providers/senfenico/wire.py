@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from payout_engine.errors import AmbiguousError
-from payout_engine.lifecycle import State
-from payout_engine.model import Receipt, Sighting, mask
+from payout_engine.domain.errors import AmbiguousError
+from payout_engine.domain.model import Receipt, Sighting, mask
+from payout_engine.domain.states import State
 from payout_engine.providers._http import Answer
 from payout_engine.providers.senfenico.envelope import (
     DOUBTS,

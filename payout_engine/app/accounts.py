@@ -1,0 +1,232 @@
+"""The configured accounts: which wallets they serve, and their connections, opened when first needed.
+
+In a sandbox run every account talks to an embedded sandbox of its provider, whatever the configuration says of hosts
+and keys, and its connection refuses any host but this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from yarl import URL
+
+from payout_engine import providers
+from payout_engine.app.settings import AccountSettings, Settings, lock_folder, resolve_account
+from payout_engine.domain.errors import ConfigError, ProviderError
+from payout_engine.domain.model import Balance, Lane
+from payout_engine.intake.route import Route, Router, Served
+from payout_engine.payment.rate_limiter import Pace
+from payout_engine.payment.run import Payer
+from payout_engine.ports.provider import HasBalances, Provider, Traits, Wallet
+from payout_engine.ports.registration import Account, Registration, SandboxServer, is_loopback
+
+SANDBOX_BALANCE_MINOR = 1_000_000_000
+"""What each wallet of an embedded sandbox holds at first: enough for a demonstration, and visible when spent."""
+
+
+class Balances(msgspec.Struct, frozen=True):
+    """Balances by lane, and what kept others from being read, by account, in words."""
+
+    found: Mapping[Lane, Balance]
+    problems: Mapping[str, str]
+
+
+class Accounts:
+    """All accounts of one engine; their connections are closed with the engine's stack.
+
+    Attributes:
+        keys: of each connected account, what tells the provider's view of who calls; secrets cannot be read from it.
+
+    Args:
+        settings: the configuration.
+        stack: what is opened is closed with it.
+        only: use only this account.
+        sandbox: talk to embedded sandboxes only.
+
+    Raises:
+        ConfigError: the account `only` does not exist.
+    """
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack, *, only: str | None, sandbox: bool) -> None:
+        self.sandbox = sandbox
+        self.keys: dict[str, str] = {}
+        self._settings = _chosen(settings, only, sandbox)
+        self._routes = [route for route in settings.routes if only is None or route.account == only]
+        self._stack = stack
+        self._journal = settings.journal
+        self._connections: dict[str, Provider] = {}
+        self._sandboxes: dict[str, SandboxServer] = {}
+
+    @cached_property
+    def router(self) -> Router:
+        """Where each payout goes.
+
+        Raises:
+            ConfigError: no account is configured, or a provider or an option is not understood.
+        """
+        if not self._settings:
+            raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
+        served = [Served(name, self.traits(name), self.wallets(name)) for name in self._settings]
+        return Router(served, [Route(**msgspec.structs.asdict(route)) for route in self._routes])
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The accounts' names."""
+        return list(self._settings)
+
+    def lanes(self, name: str) -> Sequence[Lane]:
+        """Return every lane of an account."""
+        return [Lane(name, wallet.code, wallet.currency) for wallet in self.wallets(name)]
+
+    async def payers(self, names: Iterable[str], used_before: bool) -> Mapping[str, Payer]:
+        """Connect accounts for paying. Accounts with one key share one pace: the provider counts by key.
+
+        Raises:
+            ConfigError: the run needs an account that is not configured, or its secrets are missing.
+        """
+        providers = {name: await self.connect(name) for name in names}
+        rates: dict[str, list[float]] = {}
+        for name, provider in providers.items():
+            rate = provider.traits.calls_per_second
+            rates.setdefault(self.keys[name], []).extend([] if rate is None else [rate])
+        paces = {key: Pace(min(found, default=None), used_before=used_before) for key, found in rates.items()}
+        return {name: Payer(name, provider, paces[self.keys[name]]) for name, provider in providers.items()}
+
+    async def locks(self, names: Iterable[str]) -> Mapping[Path, str]:
+        """Return the files whose locks go with the keys of accounts, over all journals of this user.
+
+        Each comes with the name of one of its accounts.
+
+        An embedded sandbox is nobody else's, and needs none.
+
+        Raises:
+            ConfigError: a secret is missing, or the folder for the locks cannot be made.
+        """
+        found: dict[Path, str] = {}
+        for name in names if not self.sandbox else ():
+            await self.connect(name)
+            found.setdefault(lock_folder() / f"{self.keys[name]}.lock", name)
+        return dict(sorted(found.items()))
+
+    async def connect(self, name: str) -> Provider:
+        """Return the account's connection, opened at the first call; no byte is sent by this."""
+        if name not in self._connections:
+            if name not in self._settings:
+                raise ConfigError(
+                    f"The run needs the account “{name}”, which is not configured or was left out with --account."
+                )
+            with _about(name):
+                registration = self._registration(name)
+                account = await self._account(name, registration)
+                self._connections[name] = registration.connect(account)
+                self.keys[name] = key_of(registration, account)
+            self._stack.push_async_callback(self._connections[name].aclose)
+        return self._connections[name]
+
+    async def balances(self, lanes: Iterable[Lane]) -> Balances:
+        """Read the balances behind these lanes; what cannot be read is told, not raised."""
+        found: dict[Lane, Balance] = {}
+        problems: dict[str, str] = {}
+        wanted = set(lanes)
+        for name in sorted({lane.account for lane in wanted if lane.account}):
+            try:
+                provider = await self.connect(name)
+                read = await provider.balances() if isinstance(provider, HasBalances) else ()
+            except (ProviderError, ConfigError) as error:
+                problems[name] = str(error)
+                continue
+            of_lane = {balance.lane_name: balance for balance in read}
+            found |= {lane: of_lane[lane.name] for lane in wanted if lane.account == name and lane.name in of_lane}
+        return Balances(found, problems)
+
+    async def _account(self, name: str, registration: Registration) -> Account:
+        settings = self._settings[name]
+        if not self.sandbox:
+            return resolve_account(name, settings, registration.secrets)
+        options = {key: value for key, value in settings.options.items() if key not in registration.secrets}
+        server = await self._sandbox(registration)
+        account = resolve_account(name, AccountSettings(settings.provider, options), ())
+        return msgspec.structs.replace(
+            account, secrets=registration.sandbox_secrets, base_url=server.base_url, loopback_only=True
+        )
+
+    async def _sandbox(self, registration: Registration) -> SandboxServer:
+        """Start the provider's sandbox once, with its ledger beside the journal so that it outlives this process."""
+        if registration.name not in self._sandboxes:
+            ledger = self._journal.with_name(f"{self._journal.stem}-{registration.name}-ledger.db")
+            wallets = registration.wallets({})
+            options: dict[str, Any] = {"balances": {wallet.code: SANDBOX_BALANCE_MINOR for wallet in wallets}}
+            extra = self._extra_prefixes(registration)
+            if extra:
+                options["extra_prefixes"] = extra
+            server = registration.sandbox(ledger, **options)
+            self._sandboxes[registration.name] = await self._stack.enter_async_context(server)
+        return self._sandboxes[registration.name]
+
+    def _extra_prefixes(self, registration: Registration) -> Mapping[str, Sequence[str]]:
+        """Return, by wallet, which numbers the provider has said it pays beyond its document, by any account's word."""
+        found: dict[str, Sequence[str]] = {}
+        for settings in self._settings.values():
+            if settings.provider == registration.name:
+                registration.traits(settings.options)  # Refuses options that are not what they should be.
+                found |= settings.options.get("extra_prefixes", {})
+        return found
+
+    def traits(self, name: str) -> Traits:
+        """Return what the engine does differently for an account."""
+        with _about(name):
+            return self._registration(name).traits(self._settings[name].options)
+
+    def wallets(self, name: str) -> Sequence[Wallet]:
+        """Return the places an account can pay to."""
+        with _about(name):
+            return self._registration(name).wallets(self._settings[name].options)
+
+    def _registration(self, name: str) -> Registration:
+        return providers.get(self._settings[name].provider)
+
+
+def key_of(registration: Registration, account: Account) -> str:
+    """Return what tells one company's view of who calls from another's, without telling the secrets themselves."""
+    address = _address(account.base_url or registration.base_url)
+    facts = [address, *(f"{name}={secret}" for name, secret in sorted(account.secrets.items()))]
+    digest = blake2b("\0".join(facts).encode(), key=registration.name.encode(), digest_size=12)
+    return f"{registration.name}-{digest.hexdigest()}"
+
+
+def _address(base_url: str) -> str:
+    """Return one spelling for all that lead to the same place: with or without the port, a last slash, capitals.
+
+    All names and addresses of this machine are one: whatever listens behind a port of it is the same.
+    """
+    url = URL(base_url)
+    host = (url.host or "").rstrip(".")
+    here = is_loopback(host) or host.endswith(".localhost")
+    return f"{url.scheme}://{'localhost' if here else host}:{url.port}{url.path.rstrip('/')}"
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Let an error name the account whose configuration it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        where = f"[accounts.{name}]"
+        raise ConfigError(str(error) if str(error).startswith(where) else f"{where} {error}") from error
+
+
+def _chosen(settings: Settings, only: str | None, sandbox: bool) -> Mapping[str, AccountSettings]:
+    """Return the accounts in use: the configured ones, or one per paying provider in a sandbox without any."""
+    accounts = dict(settings.accounts)
+    if not accounts and sandbox:
+        found = providers.discover()
+        accounts = {name: AccountSettings(name) for name, entry in found.items() if entry.traits({}).pays_out}
+    if only is not None and only not in accounts:
+        raise ConfigError(f"There is no account “{only}”. Configured: {', '.join(accounts) or 'none'}.")
+    return accounts if only is None else {only: accounts[only]}

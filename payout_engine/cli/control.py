@@ -1,0 +1,51 @@
+"""The commands that steer a run: pause and cancel, also from another terminal, and retry."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from payout_engine.app.engine import Engine
+from payout_engine.cli.console import data, emit, plain, say
+from payout_engine.cli.options import asker
+from payout_engine.cli.pay import Wishes, pay_submission
+from payout_engine.cli.progress import LineCounter
+from payout_engine.cli.render import counted
+from payout_engine.domain.errors import UserError
+from payout_engine.results.summary import Exit
+from payout_engine.sinks import check_format
+
+
+async def pause(engine: Engine, run_id: str, who: str, why: str, options: str) -> int:
+    """Ask that nothing more of a run is sent."""
+    heard = await engine.pause(run_id, asker(who), why)
+    what = "The paying process has heard it and lets the wire land" if heard else "Nobody is paying it now"
+    say(f"Run {run_id} is paused. {what}. To go on: [bold]payout-engine resume {run_id}{plain(options)}[/]")
+    return Exit.ALL_PAID
+
+
+async def cancel(engine: Engine, run_id: str, who: str, why: str, *, json: bool) -> int:
+    """Withdraw what was never sent of a run, and say how much that was."""
+    done = await engine.cancel(run_id, asker(who), why)
+    if json:
+        emit("cancelled", run_id=run_id, cancelled=done.cancelled, others=done.others)
+        return Exit.ALL_PAID
+    data.print(f"{counted(done.cancelled, 'payout')} cancelled.")
+    if done.others:
+        states = ", ".join(f"{count:,} {state}" for state, count in done.others.items())
+        total = counted(sum(done.others.values()), "payout")
+        data.print(f"{total} could not be cancelled, because a provider has them or may have them: {states}.")
+    return Exit.ALL_PAID
+
+
+async def retry(engine: Engine, run_id: str, wishes: Wishes, *, yes: bool) -> int:
+    """Plan, confirm and pay the provably unpaid lines of a run as a new run."""
+    if not yes and not sys.stdin.isatty():
+        raise UserError("Nothing was sent: there is nobody to ask. Pay with `retry --yes`.")
+    check_format(wishes.format)
+    watch = LineCounter(json=wishes.json).watch
+    submission = await engine.retry(
+        run_id, watch=watch, wait=True, key_renewed=wishes.key_renewed, journal_lost=wishes.journal_lost
+    )
+    out = wishes.out or Path(f"{submission.run_id}-results")
+    return await pay_submission(engine, submission, out, wishes, yes=yes)

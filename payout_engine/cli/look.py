@@ -1,0 +1,192 @@
+"""The commands that only look: plan, runs, show, results, balance, providers, countries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from payout_engine import providers
+from payout_engine.app.engine import Engine
+from payout_engine.app.locks import KEY_NOTE
+from payout_engine.cli import render
+from payout_engine.cli.console import data, emit, plain, say
+from payout_engine.cli.pay import OUT_NOTE
+from payout_engine.cli.progress import LineCounter
+from payout_engine.domain.countries import COUNTRIES, Country
+from payout_engine.domain.errors import ConfigError
+from payout_engine.domain.model import masked
+from payout_engine.domain.money import format_amount
+from payout_engine.ports.provider import Traits
+from payout_engine.results.summary import Exit, summarize
+
+
+async def plan(engine: Engine, file: str, out: Path | None, sheet: str | None, *, json: bool) -> int:
+    """Judge a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
+    submission = await engine.plan(file, out=out, sheet=sheet, watch=LineCounter(json=json).watch)
+    if submission.known:
+        run = submission.run
+        if json:
+            emit("known_run", run_id=run.run_id, state=run.state)
+        else:
+            data.print(
+                f"{plain(run.name)} was already begun as run [bold]{run.run_id}[/] ({run.state}); running it again "
+                f"only finishes it. See: payout-engine show {run.run_id}",
+                soft_wrap=True,
+            )
+        return Exit.ALL_PAID
+    if json:
+        render.plan_json(submission)
+    else:
+        render.plan(submission, engine, to_messages=False)
+        if out is not None:
+            say(f"Lines that would not be paid, with the reasons in full: [bold]{plain(str(out))}[/]")
+    return Exit.ALL_PAID
+
+
+async def runs(engine: Engine, *, json: bool) -> int:
+    """List the runs."""
+    found = await engine.runs()
+    rows = render.table("run", "file", "begun", "state", "lines", "paid", "amount paid", numbers=["lines", "paid"])
+    for run in found:
+        summary = summarize(run.run_id, await engine.tally(run.run_id))
+        paid = [total for total in summary.totals if total.state == "paid"]
+        if json:
+            emit("run", **msgspec.to_builtins(run), totals=msgspec.to_builtins(summary.totals))
+            continue
+        rows.add_row(
+            run.run_id,
+            plain(run.name),
+            render.moment(run.created_at),
+            run.state,
+            f"{summary.lines:,}",
+            f"{paid[0].count:,}" if paid else "0",
+            render.money(paid[0].amounts_minor) if paid else "-",
+        )
+    if not json:
+        data.print(rows) if found else say("There are no runs in this journal.")
+    return Exit.ALL_PAID
+
+
+async def show(engine: Engine, run_id: str, *, json: bool) -> int:
+    """Show where a run stands."""
+    run = await engine.run(run_id)
+    summary = summarize(run_id, await engine.tally(run_id))
+    notes = await (await engine.journal()).notes(run_id)
+    if json:
+        notes = [(at, kind, _shown(kind, text)) for at, kind, text in notes]
+        emit("run", **msgspec.to_builtins(run), summary=msgspec.to_builtins(summary), notes=notes)
+        return Exit.ALL_PAID
+    data.print(f"Run [bold]{run.run_id}[/]  {plain(run.name)}  [dim]{run.state}[/]")
+    data.print(f"begun {render.moment(run.created_at)}, approved {render.moment(run.approved_at)}")
+    data.print(render.summary(summary))
+    for at, kind, text in notes:
+        data.print(f"[dim]{render.moment(at)}  {kind}[/]  {plain(_shown(kind, text))}", soft_wrap=True)
+    return Exit.ALL_PAID
+
+
+def _shown(kind: str, text: str) -> str:
+    """Return a remark of the journal for a screen. Folders are shown as they are called, or nobody finds them."""
+    if kind == KEY_NOTE:
+        mark, _, account = text.partition(" ")
+        return f"account {account}, its key known here by the mark {mark[-6:]}"
+    return text if kind == OUT_NOTE else masked(text)
+
+
+async def results(engine: Engine, run_id: str, out: Path | None, format: str) -> int:
+    """Write a run's results again."""
+    folder = out or Path(f"{run_id}-results")
+    await engine.results(run_id, folder, format=format)
+    say(f"Results: [bold]{plain(str(folder))}[/]")
+    return Exit.ALL_PAID
+
+
+async def balance(engine: Engine, *, json: bool) -> int:
+    """Show what each wallet of each account holds."""
+    lanes = [lane for name in engine.accounts.names for lane in engine.accounts.lanes(name)]
+    read = await engine.accounts.balances(lanes)
+    rows = render.table("account", "wallet", "available", "pending", numbers=["available", "pending"])
+    for lane in lanes:
+        found = read.found.get(lane)
+        if found is None:
+            continue
+        if json:
+            emit("balance", account=lane.account, **msgspec.to_builtins(found))
+        amounts = (found.available_minor, found.pending_minor)
+        rows.add_row(plain(lane.account), lane.name, *(format_amount(amount, lane.currency) for amount in amounts))
+    if not json and rows.row_count:
+        data.print(rows)
+    for account, problem in read.problems.items():
+        say(f"[red]{plain(account)}:[/] {plain(problem)}")
+    return Exit.UNUSABLE if read.problems else Exit.ALL_PAID
+
+
+def providers_known(*, json: bool) -> int:
+    """List the providers with their limits and wallets."""
+    rows = render.table(
+        "provider", "pays", "per call", "calls/s", "wallets", "summary", numbers=["per call", "calls/s"]
+    )
+    for name, entry in sorted(providers.discover().items()):
+        traits, wallets = entry.traits({}), entry.wallets({})
+        if json:
+            emit(
+                "provider",
+                name=name,
+                title=entry.title,
+                traits=msgspec.to_builtins(traits),
+                wallets=msgspec.to_builtins(wallets),
+            )
+            continue
+        rate = "-" if traits.calls_per_second is None else f"{traits.calls_per_second:g}"
+        codes = ", ".join(wallet.code for wallet in wallets)
+        rows.add_row(name, _pays(traits), str(traits.batch_limit), rate, codes, entry.summary)
+    if not json:
+        data.print(rows)
+    return Exit.ALL_PAID
+
+
+def _pays(traits: Traits) -> str:
+    return ", ".join(traits.recipients) if traits.pays_out else "collects only"
+
+
+def countries_known(code: str | None, *, json: bool) -> int:
+    """Show the phone rules of all countries, or of one with its prefixes."""
+    if code is not None and code.upper() not in COUNTRIES:
+        raise ConfigError(f"There are no rules for “{code}”. Known: {', '.join(sorted(COUNTRIES))}.")
+    chosen = [COUNTRIES[code.upper()]] if code is not None else list(COUNTRIES.values())
+    if json:
+        for country in chosen:
+            emit("country", **country_fields(country))
+    elif code is not None:
+        _one_country(chosen[0])
+    else:
+        _all_countries(chosen)
+    return Exit.ALL_PAID
+
+
+def country_fields(country: Country) -> dict[str, object]:
+    """Return what is known of a country, without its compiled pattern."""
+    hidden = {"pattern", "operators_by_prefix", "prefix_lengths"}
+    return {name: getattr(country, name) for name in country.__struct_fields__ if name not in hidden}
+
+
+def _all_countries(countries: list[Country]) -> None:
+    rows = render.table("code", "country", "dial", "digits", "example", "currency", "operators", numbers=["dial"])
+    for country in countries:
+        digits = " or ".join(map(str, country.lengths))
+        operators = ", ".join(country.operators)
+        rows.add_row(
+            country.code, country.name, f"+{country.dial_code}", digits, country.example, country.currency, operators
+        )
+    data.print(rows)
+
+
+def _one_country(country: Country) -> None:
+    data.print(f"[bold]{country.name}[/] ({country.code})  +{country.dial_code}  {country.currency}")
+    data.print(f"mobile numbers: {' or '.join(map(str, country.lengths))} digits, such as {country.example}")
+    if country.ports_numbers:
+        data.print("Subscribers may keep their number when they change the operator, so a prefix proves nothing.")
+    rows = render.table("operator", "prefixes")
+    for operator, prefixes in country.operators.items():
+        rows.add_row(operator, " ".join(prefixes))
+    data.print(rows)

@@ -1,0 +1,335 @@
+"""The commands that may move money: run, resume, follow."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+import msgspec
+import typer
+
+from payout_engine.app.engine import Engine
+from payout_engine.app.payment_stream import PaymentStream, alone
+from payout_engine.app.submission import Submission
+from payout_engine.cli import render
+from payout_engine.cli.console import data, emit, fail, hurry, leave, plain, room, say, settle
+from payout_engine.cli.options import asker
+from payout_engine.cli.progress import LineCounter, metered
+from payout_engine.domain.ending import Ending
+from payout_engine.domain.errors import JournalBusyError, JournalError, PayoutEngineError, SinkError, UserError
+from payout_engine.domain.model import Run, RunState, masked
+from payout_engine.domain.states import State
+from payout_engine.results.summary import Exit, summarize
+from payout_engine.sinks import check_format
+
+OUT_NOTE = "results_folder"
+"""The remark in the journal that says where a run's results go, so that `resume` writes to the same place."""
+
+CONFLICT_NOTE = "conflict"
+"""The kind of the remarks in which the journal keeps what the provider says against itself or us."""
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the person asked for, apart from what to pay.
+
+    Attributes:
+        options: those that find the run again, as they were given, to be repeated in the commands that we propose.
+    """
+
+    out: Path | None
+    format: str
+    json: bool
+    follow_for_seconds: float
+    options: str = ""
+    sheet: str | None = None
+    canary: int | None = None
+    key_renewed: bool = False
+    journal_lost: bool = False
+
+
+async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> int:
+    """Plan, confirm, pay, follow, write results; return the exit code."""
+    if not yes and (file == "-" or not sys.stdin.isatty()):
+        raise UserError("Nothing was sent: there is nobody to ask. Look with `plan`, then pay with `run --yes`.")
+    out = wishes.out or default_folder(file)
+    check_format(wishes.format)
+    watch = LineCounter(json=wishes.json).watch
+    submission = await engine.submit(file, sheet=wishes.sheet, watch=watch, wait=True)
+    return await pay_submission(engine, submission, out, wishes, yes=yes)
+
+
+async def pay_submission(engine: Engine, submission: Submission, out: Path, wishes: Wishes, *, yes: bool) -> int:
+    """Confirm, pay, follow, write results; return the exit code."""
+    run = submission.run
+    if submission.known:
+        _tell_known(run, wishes)
+    async with _forgotten_unless_approved(engine, run):
+        if not submission.known:
+            await engine.check_accounts(run.run_id, journal_lost=wishes.journal_lost)
+            try:
+                confirmed = await _confirmed(engine, submission, wishes, yes=yes)
+            except typer.Abort:
+                say("\nInterrupted. Nothing was sent and nothing was recorded.")
+                return Exit.INTERRUPTED
+            if not confirmed:
+                say("Nothing was sent and nothing was recorded.")
+                return Exit.UNUSABLE
+        out = wishes.out or own_folder(out, run.run_id)
+        _check_writable(out, wishes.format)
+        await (await engine.journal()).note(run.run_id, OUT_NOTE, str(out.absolute()))
+        if wishes.json and not submission.known:
+            await _emit_unsent(engine, run)
+        return (await pay_and_report(engine, run, out, wishes, send=True))[0]
+
+
+@asynccontextmanager
+async def _forgotten_unless_approved(engine: Engine, run: Run) -> AsyncIterator[None]:
+    """Leave nothing of a run in the journal that nobody said yes to, or that may not be paid."""
+    try:
+        yield
+    finally:
+        with suppress(UserError):  # What it says was said before; the next submission of the file cleans up.
+            if (await engine.run(run.run_id)).approved_at is None:
+                await (await engine.journal()).discard(run.run_id)
+
+
+def _check_writable(out: Path, format: str) -> None:
+    """Find out before anything is paid whether results can be written.
+
+    Raises:
+        ConfigError: the format is not known, or needs a package that is not installed.
+        SinkError: the folder cannot be used.
+    """
+    check_format(format)
+    try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError:
+        raise SinkError(
+            f"The results folder {out} has a name that is no text. Nothing was sent; name another one with --out."
+        ) from None
+    try:
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SinkError(
+            f"The results folder {out} cannot be made ({error.strerror}). Nothing was sent; name another "
+            "one with --out."
+        ) from None
+
+
+def default_folder(file: str) -> Path:
+    """Return where results go when nobody says: beside the file, under its name."""
+    return Path("standard-input-results") if file == "-" else Path(f"{file}-results")
+
+
+def own_folder(folder: Path, run_id: str) -> Path:
+    """Return `folder`, or one beside it when it holds the results of another run: last month's are still needed."""
+    try:
+        with (folder / "events.jsonl").open("rb") as events:
+            first = events.readline()
+    except OSError:
+        return folder
+    return folder if not first or run_id.encode() in first else folder.with_name(f"{folder.name}-{run_id}")
+
+
+def _tell_known(run: Run, wishes: Wishes) -> None:
+    if wishes.json:
+        emit("known_run", run_id=run.run_id, state=run.state)
+        return
+    begun = render.moment(run.approved_at or run.created_at)
+    verb = "was paid before" if run.state is RunState.FINISHED else "was begun before"
+    say(f"This file {verb} as run [bold]{run.run_id}[/] ({plain(run.name)}, begun {begun}). No line is paid twice.")
+
+
+async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, yes: bool) -> bool:
+    """Show the plan and ask, unless there is nothing to ask.
+
+    Raises:
+        Abort: Ctrl-C, or the end of the input, instead of an answer.
+    """
+    assert submission.findings is not None
+    if wishes.json:
+        render.plan_json(submission)
+    else:
+        render.plan(submission, engine, to_messages=True)
+    if yes or submission.findings.accepted == 0:
+        return True
+    total = render.money(submission.forecast.totals_minor if submission.forecast else {})
+    settle()
+    # The event loop would keep Ctrl-C for later, and the question would go on waiting for an answer.
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return typer.confirm(f"Pay {submission.findings.accepted:,} payouts, {total}, now?", default=False, err=True)
+    finally:
+        signal.signal(signal.SIGINT, kept)
+
+
+async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, send: bool) -> int:
+    """Go on with one run, or with every run that is not finished; return the most urgent exit code.
+
+    Of several, one that cannot be used is told, and the others go on.
+    """
+    if run_id is not None:
+        runs: Sequence[Run] = [await engine.run(run_id)]
+    else:
+        runs = [run for run in reversed(await engine.runs()) if run.state is RunState.PAYING]
+    if not runs:
+        say("Every run is finished; there is nothing to resume.")
+    for run in runs if send else ():
+        # All at once: a pause that is asked for later, while another of them is paid or waited for, stands.
+        await engine.lift(run.run_id, asker(""))
+    codes: list[int] = []
+    for run in runs:
+        try:
+            code, interrupted = await _resume(engine, run, wishes, send=send)
+        except PayoutEngineError as error:
+            if run_id is not None:
+                raise
+            fail(f"Run {run.run_id} ({run.name}) was not {'paid' if send else 'followed'}: {error}")
+            if wishes.json:
+                emit("unusable", run_id=run.run_id, message=masked(str(error)))
+            code, interrupted = Exit.UNUSABLE, False
+        codes.append(code)
+        if interrupted:
+            break  # Whoever stops one run means all of them.
+    return max(codes, key=_urgency, default=Exit.ALL_PAID)
+
+
+async def _resume(engine: Engine, run: Run, wishes: Wishes, *, send: bool) -> tuple[int, bool]:
+    if run.state in (RunState.INTAKE, RunState.JUDGED):
+        again = f"retry {run.retry_of}" if run.retry_of else f"run {run.name}"
+        raise UserError(f"Run {run.run_id} was never approved. Begin it again: payout-engine {again}{wishes.options}")
+    noted = [text for _, kind, text in await (await engine.journal()).notes(run.run_id) if kind == OUT_NOTE]
+    out = wishes.out or Path(noted[-1] if noted else f"{run.run_id}-results")
+    if not wishes.json:
+        say(f"Run [bold]{run.run_id}[/] ({plain(run.name)})")
+    return await pay_and_report(engine, run, out, wishes, send=send)
+
+
+def _urgency(code: int) -> int:
+    order = (
+        *(Exit.ALL_PAID, Exit.SOME_NOT_PAID, Exit.NEEDS_A_PERSON, Exit.NOT_SETTLED),
+        *(Exit.UNUSABLE, Exit.BRAKE, Exit.INTERRUPTED),
+    )
+    return order.index(Exit(code))
+
+
+async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> tuple[int, bool]:
+    """Pay, show progress, write the results folder, print the summary.
+
+    Returns:
+        The exit code, and whether a person asked to stop.
+    """
+    _check_writable(out, wishes.format)
+    try:
+        ending = await _pay(engine, run, out, wishes, send=send)
+        if ending.interrupted and (await engine.run(run.run_id)).approved_at is None:
+            say("Interrupted. Nothing was sent and nothing was recorded.")
+            return Exit.INTERRUPTED, True
+        return await _report(engine, run, ending, out, wishes), ending.interrupted
+    except JournalBusyError:
+        say("Stopped waiting. Nothing was sent from here; run the same command again to wait again.")
+        return Exit.INTERRUPTED, True
+    except JournalError as error:
+        fail(f"{error} Some payouts may have been sent: run the same command again, which pays nobody twice.")
+        return Exit.BRAKE, False
+
+
+async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> Ending:
+    with metered(json=wishes.json) as meter:
+        stream = engine.pay(
+            run,
+            follow_for_seconds=wishes.follow_for_seconds,
+            send=send,
+            events=out / "events.jsonl",
+            watch=meter.watch,
+            canary=wishes.canary,
+            wait=True,
+            key_renewed=wishes.key_renewed,
+            journal_lost=wishes.journal_lost,
+        )
+        async with _interruptible(stream) as asked:
+            async for outcome in stream:
+                meter.settle(outcome)
+                if wishes.json:
+                    emit("outcome", **msgspec.structs.asdict(outcome) | {"message": masked(outcome.message)})
+                    await room(stream.done)
+    # Whoever reads slowly may still be reading when all is paid; then it is the reading that was stopped.
+    return msgspec.structs.replace(stream.ending, interrupted=stream.ending.interrupted or bool(asked))
+
+
+async def _emit_unsent(engine: Engine, run: Run) -> None:
+    """Give programs an outcome for the lines that are not going to be sent, too: every line comes out."""
+    async for entries in (await engine.journal()).entries(run.run_id, frozenset({State.REJECTED, State.HELD})):
+        for entry in entries:
+            emit(
+                "outcome",
+                run_id=run.run_id,
+                line=entry.payout.line,
+                reference=entry.payout.reference,
+                status=entry.receipt.state,
+                reason=entry.receipt.reason,
+            )
+            await room()
+
+
+@asynccontextmanager
+async def _interruptible(stream: PaymentStream) -> AsyncIterator[Sequence[bool]]:
+    """Let Ctrl-C, a closed terminal and a polite kill finish what is on the wire; a second one stops at once.
+
+    What is yielded is true once somebody has asked.
+    """
+
+    async def listen() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            async for _ in signals:
+                if asked:
+                    stream.cut_off()
+                    leave()
+                    return
+                asked.append(True)
+                stream.stop()
+                hurry()
+                if stream.begun:
+                    say("Stopping: finishing what is on the wire, then no more. Press Ctrl-C again to stop at once.")
+
+    asked: list[bool] = []
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            yield asked
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The group would hide from the caller that it was the journal that failed.
+        raise alone(group) from None
+
+
+async def _report(engine: Engine, run: Run, ending: Ending, out: Path, wishes: Wishes) -> int:
+    """Write the results folder and print the summary; return the exit code."""
+    notes = await (await engine.journal()).notes(run.run_id)
+    conflicts = [text for _, kind, text in notes if kind == CONFLICT_NOTE]
+    summary = summarize(run.run_id, await engine.tally(run.run_id), ending, conflicts=len(conflicts))
+    written: Path | None = out
+    try:
+        await engine.results(run.run_id, out, format=wishes.format)
+    except SinkError as error:
+        written = None
+        again = f"payout-engine results {run.run_id}{wishes.options}"
+        fail(f"{error} The payments are recorded; write the results with: {again}")
+    if wishes.json:
+        emit(
+            "summary",
+            **msgspec.to_builtins(summary),
+            results=str(written) if written is not None else None,
+            conflicts=list(map(masked, conflicts)),
+            stops=msgspec.to_builtins(ending.stops),
+        )
+    else:
+        coming = await engine.forecast(run.run_id) if summary.count(State.READY) else None
+        data.print(render.summary(summary))
+        for line in render.next_steps(run, summary, ending, coming, conflicts, written, wishes.options):
+            say(line)
+    return summary.exit_code if written is not None else summary.exit_code or Exit.UNUSABLE

@@ -1,0 +1,37 @@
+"""The command that serves: sandbox."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+
+from payout_engine.cli.console import data, say
+from payout_engine.cli.sandbox import serve
+from payout_engine.ports.registration import SandboxServer
+from payout_engine.results.summary import Exit
+
+
+async def sandbox(host: str, port: int, ledger: Path | None, balance: int | None) -> int:
+    """Serve every provider's sandbox until the person stops it."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_until_asked, tasks.cancel_scope)
+        await serve((), host, port, ledger, balance=balance, announce=_announce)
+    return Exit.ALL_PAID
+
+
+def _announce(servers: Mapping[str, SandboxServer]) -> None:
+    """Print each address as it is written in a configuration, so that it can be pasted there."""
+    for name, server in servers.items():
+        data.print(f"[bold]\\[accounts.{name}][/]", soft_wrap=True)
+        data.print(f'provider = "{name}"\nbase_url = "{server.base_url}"\napi_key = "sk_test_sandbox"')
+    say("Serving; no real money moves. Ctrl-C ends it.")
+
+
+async def _until_asked(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return

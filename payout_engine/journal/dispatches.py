@@ -1,0 +1,236 @@
+"""The journal's side of payment: what is ready, the intent before a dispatch, and what became of it.
+
+Functions over one connection, run in the writer's thread inside a transaction. `SqliteJournal` calls them. Look-ups
+are in `sightings.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import apsw
+
+from payout_engine.domain import clock
+from payout_engine.domain.errors import IllegalMoveError
+from payout_engine.domain.model import Dispatch, Lane, Outcome, Query, Receipt, RunState
+from payout_engine.domain.states import LETTERS, STATES_BY_LETTER, State
+from payout_engine.domain.states import move as checked_move
+from payout_engine.journal import codec, log, resends
+from payout_engine.journal.db import every, value
+from payout_engine.journal.ids import chunk_range, position_of, provider_keys, run_no_of, split_position
+from payout_engine.journal.transitions import move, run_no
+from payout_engine.ports.journal import ReadyChunk
+
+_READY, _SENDING = LETTERS[State.READY], LETTERS[State.SENDING]
+_ASKABLE = (LETTERS[State.ACCEPTED], LETTERS[State.UNKNOWN])
+
+
+def recover(db: apsw.Connection, run_id: str) -> Sequence[Outcome]:
+    """Make every unfinished dispatch of a run unknown; see `Journal.recover`."""
+    number, at = run_no(db, run_id), clock.now()
+    receipts = codec.stamped([codec.INTERRUPTED], at)
+    outcomes: list[Outcome] = []
+    unfinished = list(
+        every(
+            db,
+            "SELECT dispatch_id, chunk_id, indexes, account, lane, currency, payouts FROM dispatches"
+            " JOIN chunks USING (chunk_id) WHERE ended_at IS NULL AND chunk_id BETWEEN ? AND ? ORDER BY dispatch_id",
+            chunk_range(number),
+        )
+    )
+    for dispatch_id, chunk_id, stored, account, lane, currency, payouts in unfinished:
+        paid_to = codec.read_payouts(payouts)
+        indexes = None if stored is None else codec.read_indexes(stored, len(paid_to))
+        db.execute("UPDATE dispatches SET ended_at = ? WHERE dispatch_id = ?", (at, dispatch_id))
+        seq = move(db, chunk_id, receipts, indexes, at, log.RECOVER, dispatch_id)
+        outcomes += [
+            codec.outcome_of(run_id, Lane(account, lane, currency), paid_to[index], receipts[0], seq)
+            for index in codec.read_indexes(stored, len(paid_to))
+        ]
+    return outcomes
+
+
+def ready(db: apsw.Connection, run_id: str, lane: Lane, after: int, limit: int) -> Sequence[ReadyChunk]:
+    """Return chunks with ready payouts; see `Journal.ready`."""
+    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (run_no(db, run_id),))
+    found = _ready_rows(db, run_id, lane, after, limit)
+    return [_ready(chunk_id, lane, token, states, payouts) for chunk_id, states, payouts in found]
+
+
+def ready_amounts(
+    db: apsw.Connection, run_id: str, lane: Lane, after: int, limit: int
+) -> Sequence[tuple[int, Sequence[int]]]:
+    """Return the amounts of chunks with ready payouts; see `Journal.ready_amounts`."""
+    return [
+        (chunk_id, _ready_only(codec.read_amounts(payouts), states))
+        for chunk_id, states, payouts in _ready_rows(db, run_id, lane, after, limit)
+    ]
+
+
+def _ready_only(amounts: list[int], states: str) -> list[int]:
+    if states == _READY * len(states):
+        return amounts
+    return [amount for amount, letter in zip(amounts, states, strict=True) if letter == _READY]
+
+
+def _ready_rows(db: apsw.Connection, run_id: str, lane: Lane, after: int, limit: int) -> Iterable[tuple[int, str, str]]:
+    """Return id, states and payouts of chunks with ready payouts, in order."""
+    first, last = chunk_range(run_no(db, run_id))
+    return every(
+        db,
+        "SELECT chunk_id, states, payouts FROM progress JOIN chunks USING (chunk_id) WHERE instr(states, 'r') > 0"
+        " AND chunk_id BETWEEN ? AND ? AND account = ? AND lane = ? AND currency = ? ORDER BY chunk_id LIMIT ?",
+        (max(first, after + 1), last, lane.account, lane.name, lane.currency, limit),
+    )
+
+
+def _ready(chunk_id: int, lane: Lane, token: str, states: str, stored: str) -> ReadyChunk:
+    payouts = codec.read_payouts(stored)
+    indexes: Sequence[int] = range(len(states))
+    if states != _READY * len(states):
+        indexes = [index for index, letter in enumerate(states) if letter == _READY]
+        payouts = [payouts[index] for index in indexes]
+    return ReadyChunk(chunk_id, lane, indexes, payouts, provider_keys(token, chunk_id, indexes))
+
+
+def intend(db: apsw.Connection, chunk: ReadyChunk) -> Dispatch:
+    """Record that payouts are about to be sent; see `Journal.intend`."""
+    chunk_id, at, count = chunk.chunk_id, clock.now(), len(chunk.indexes)
+    number = run_no_of(chunk_id)
+    state = value(db, "SELECT state FROM runs WHERE run_no = ?", (number,))
+    if state not in (RunState.PAYING, RunState.FINISHED):
+        raise IllegalMoveError("nobody approved this run, so nothing of it may be sent")
+    states = value(db, "SELECT states FROM progress WHERE chunk_id = ?", (chunk_id,)) or ""
+    whole = count == len(states)
+    if not count or any(states[index : index + 1] != _READY for index in chunk.indexes):
+        raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
+    indexes = None if whole else list(chunk.indexes)
+    _, boot, up_seconds = clock.moment()
+    db.execute(
+        "INSERT INTO dispatches (chunk_id, indexes, begun_at, boot, up_seconds) VALUES (?, ?, ?, ?, ?)",
+        (chunk_id, None if whole else codec.text(indexes), at, boot, up_seconds),
+    )
+    dispatch_id = db.last_insert_rowid()
+    _set_sending(db, chunk_id, states, indexes, at)
+    entry = log.Intent(dispatch_id, indexes, boot, up_seconds)
+    log.append(db, at, number, log.INTENT, codec.text(entry), chunk_id)
+    if state == RunState.FINISHED:
+        db.execute("UPDATE runs SET state = 'paying', finished_at = NULL WHERE run_no = ?", (number,))
+    return Dispatch(dispatch_id, chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
+
+
+def _set_sending(db: apsw.Connection, chunk_id: int, states: str, indexes: Sequence[int] | None, at: float) -> None:
+    """Move payouts to sending, of which there is nothing to tell: what was said of an earlier attempt is in the log."""
+    receipts = None
+    if indexes is None:
+        states = _SENDING * len(states)
+    else:
+        stored = value(db, "SELECT receipts FROM progress WHERE chunk_id = ?", (chunk_id,))
+        known, letters = codec.read_receipts(stored, len(states)), list(states)
+        for index in indexes:
+            known[index], letters[index] = None, _SENDING
+        states, receipts = "".join(letters), codec.receipts_text(known)
+    db.execute(
+        "UPDATE progress SET states = ?, receipts = ?, updated_at = ? WHERE chunk_id = ?",
+        (states, receipts, at, chunk_id),
+    )
+
+
+def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool) -> Sequence[Outcome]:
+    """Record what became of a dispatch; see `Journal.record`."""
+    at, chunk_id, count = clock.now(), dispatch.chunk_id, len(dispatch.payouts)
+    receipts = codec.stamped(receipts, at)
+    everyone = codec.each(receipts, count)
+    for state in {receipt.state for receipt in receipts}:
+        if state is State.SENDING:
+            raise IllegalMoveError("a receipt cannot leave a payout sending")
+        if not on_wire and state is not State.READY:
+            raise IllegalMoveError("what never left this machine can only be ready again")
+        checked_move(State.SENDING, state)
+    _end(db, dispatch, at, on_wire=on_wire)
+    whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
+    indexes = None if whole else list(dispatch.indexes)
+    seq = move(db, chunk_id, receipts, indexes, at, log.RECEIPTS, dispatch.dispatch_id, on_wire=on_wire)
+    run_id = value(db, "SELECT run_id FROM runs WHERE run_no = ?", (run_no_of(chunk_id),))
+    return [
+        codec.outcome_of(run_id, dispatch.lane, payout, receipt, seq)
+        for payout, receipt in zip(dispatch.payouts, everyone, strict=True)
+    ]
+
+
+def _end(db: apsw.Connection, dispatch: Dispatch, at: float, *, on_wire: bool) -> None:
+    db.execute(
+        "UPDATE dispatches SET ended_at = ?, on_wire = ? WHERE dispatch_id = ? AND chunk_id = ? AND ended_at IS NULL",
+        (at, on_wire, dispatch.dispatch_id, dispatch.chunk_id),
+    )
+    if db.changes() != 1:
+        raise IllegalMoveError("what became of this dispatch is already recorded")
+
+
+def open_queries(
+    db: apsw.Connection, run_id: str, account: str, limit: int, after: int, *, ready: bool = False
+) -> tuple[Sequence[Query], int]:
+    """Return open payouts to ask about; see `Journal.open_queries`."""
+    letters = (*_ASKABLE, _READY) if ready else _ASKABLE
+    number = run_no(db, run_id)
+    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
+    first, last = chunk_range(number)
+    queries: list[Query] = []
+    # In these words, SQLite answers the usual question from an index of what is open.
+    having = "(instr(states, 'a') > 0 OR instr(states, 'u') > 0)"
+    having = f"({having} OR instr(states, 'r') > 0)" if ready else having
+    for chunk_id, states, receipts, payouts in every(
+        db,
+        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"  # noqa: S608
+        f" WHERE {having} AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
+        (max(first, split_position(after)[0]), last, account),
+    ):
+        start = after - position_of(chunk_id, 0) + 1
+        indexes = [index for index, letter in enumerate(states) if letter in letters and index >= start]
+        indexes = indexes[: limit - len(queries)]
+        queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
+        if len(queries) == limit:
+            return queries, position_of(chunk_id, indexes[-1])
+    return queries, 0
+
+
+def queries_of(
+    db: apsw.Connection,
+    chunk_id: int,
+    token: str,
+    indexes: Sequence[int],
+    states: str,
+    stored: str | None,
+    payouts: str,
+) -> list[Query]:
+    """Return what to ask about payouts of a chunk. What was never sent has no age."""
+    if not indexes:
+        return []
+    never = clock.moment()
+    asked, receipts = codec.read_payouts(payouts), codec.read_receipts(stored, len(states))
+    sent: dict[int, clock.Moment] = {}
+    query = "SELECT indexes, begun_at, boot, up_seconds FROM dispatches WHERE chunk_id = ? ORDER BY dispatch_id"
+    for dispatched, *moment in every(db, query, (chunk_id,)):
+        sent |= dict.fromkeys(codec.read_indexes(dispatched, len(states)), clock.Moment(*moment))
+    for again_at, again in resends.asked(db, chunk_id, len(states)):
+        sent |= {index: clock.later(again_at, sent.get(index, again_at)) for index in again}
+    return [
+        Query(
+            key=key,
+            provider_reference=codec.standing(states[index], receipts[index]).provider_reference,
+            state=STATES_BY_LETTER[states[index]],
+            sent=sent.get(index, never),
+            payout=asked[index],
+        )
+        for index, key in zip(indexes, provider_keys(token, chunk_id, indexes), strict=True)
+    ]
+
+
+def finish(db: apsw.Connection, run_id: str) -> None:
+    """Mark a run finished; see `Journal.finish`."""
+    number, at = run_no(db, run_id), clock.now()
+    state = value(db, "SELECT state FROM runs WHERE run_no = ?", (number,))
+    if state not in (RunState.PAYING, RunState.FINISHED):
+        raise IllegalMoveError(f"run {run_id} is {state}, so it cannot be finished")
+    db.execute("UPDATE runs SET state = 'finished', finished_at = ? WHERE run_no = ?", (at, number))
+    log.append(db, at, number, log.FINISH, "{}")

@@ -1,0 +1,177 @@
+"""Applying what look-ups show to the journal: found by key, judged one by one, written chunk by chunk.
+
+`verdict.py` says what a sighting means; here is only where it goes. Run in the writer's thread inside a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from payout_engine.domain import clock
+from payout_engine.domain.model import Choice, Lane, Outcome, Payout, Receipt, Sighting
+from payout_engine.domain.states import LETTERS, State
+from payout_engine.journal import codec, log
+from payout_engine.journal.db import row, value
+from payout_engine.journal.ids import chunk_id_of, parse_key, run_no_of, split_key
+from payout_engine.journal.requests import cancelled, withdrawal
+from payout_engine.journal.rules import Verdict, judge
+from payout_engine.journal.transitions import move
+from payout_engine.ports.journal import Applied
+
+Sighted = tuple[int, Sighting]
+"""An index within a chunk, and what was seen of it."""
+
+
+def apply(db: apsw.Connection, sightings: Sequence[Sighting]) -> Applied:
+    """Match look-up results with payouts and record what they say; see `Journal.apply`."""
+    at = clock.now()
+    outcomes: list[Outcome] = []
+    conflicts: list[str] = []
+    for (run_id, chunk_id), sighted in _by_chunk(db, sightings).items():
+        page = _open(db, run_id, chunk_id, at)
+        if page is not None:
+            page.apply([(index, sighting) for index, sighting in sighted if index < page.count])
+            outcomes += page.outcomes
+            conflicts += page.conflicts
+    return Applied(outcomes, conflicts)
+
+
+def _by_chunk(db: apsw.Connection, sightings: Sequence[Sighting]) -> dict[tuple[str, int], list[Sighted]]:
+    """Sort the sightings that carry a key of ours by run and chunk; the rest is somebody else's."""
+    chunks: dict[str, tuple[str, int] | None] = {}
+    found: dict[tuple[str, int], list[Sighted]] = {}
+    for sighting in sightings:
+        start, index = split_key(sighting.key)
+        if start not in chunks:
+            chunks[start] = _chunk_of(db, start)
+        chunk = chunks[start]
+        if chunk is not None and index is not None:
+            found.setdefault(chunk, []).append((index, sighting))
+    return found
+
+
+def _chunk_of(db: apsw.Connection, start: str) -> tuple[str, int] | None:
+    """Return the run and the chunk whose keys begin like this, if they are ours."""
+    parsed = parse_key(f"{start}-0")
+    if parsed is None:
+        return None
+    run = row(db, "SELECT run_id, run_no FROM runs WHERE token = ?", (parsed.token,))
+    return None if run is None else (run[0], chunk_id_of(run[1], parsed.chunk_no))
+
+
+class _Page:
+    """One chunk while sightings are applied to it."""
+
+    def __init__(
+        self, db: apsw.Connection, run_id: str, chunk_id: int, lane: Lane, payouts: str, states: str, at: float
+    ) -> None:
+        self.outcomes: list[Outcome] = []
+        self.conflicts: list[str] = []
+        self.count = len(states)
+        self._db = db
+        self._run_id = run_id
+        self._chunk_id = chunk_id
+        self._lane = lane
+        self._payouts_text = payouts
+        self._states = states
+        self._at = at
+        self._payouts: list[Payout] = []
+        self._known: list[Receipt] = []
+        self._pending: dict[int, Receipt] = {}
+        self._news: list[tuple[int, Receipt]] = []
+        self._absent: set[int] = set()
+
+    def apply(self, sighted: Sequence[Sighted]) -> None:
+        """Judge each sighting by what is known after the one before."""
+        if all(self._states[index] == _SENDING for index, _ in sighted):
+            return
+        self._load()
+        for index, sighting in sighted:
+            verdict = judge(self._payouts[index], self._known[index], sighting, self._at)
+            if verdict.conflict:
+                self._note(index, verdict)
+            for receipt in verdict.receipts:
+                self._set(index, receipt)
+        self._flush()
+        if self._absent:
+            self._withdraw()
+
+    def _load(self) -> None:
+        self._payouts = codec.read_payouts(self._payouts_text)
+        stored = value(self._db, "SELECT receipts FROM progress WHERE chunk_id = ?", (self._chunk_id,))
+        receipts = codec.read_receipts(stored, self.count)
+        self._known = [codec.standing(letter, known) for letter, known in zip(self._states, receipts, strict=True)]
+
+    def _note(self, index: int, verdict: Verdict) -> None:
+        """Put a conflict into the log and into the answer, unless it was put there before."""
+        payout = self._payouts[index]
+        sentence = conflict_text(self._run_id, payout, verdict.conflict)
+        number = run_no_of(self._chunk_id)
+        if log.note_once(self._db, self._at, number, "conflict", sentence, self._chunk_id):
+            self.conflicts.append(sentence)
+
+    def _set(self, index: int, receipt: Receipt) -> None:
+        if index in self._pending:
+            # Two moves of one payout are two entries: the guard and the log see every step.
+            self._flush()
+        before, self._known[index] = self._known[index], receipt
+        self._pending[index] = receipt
+        if receipt.state is State.READY:
+            self._absent.add(index)
+        else:
+            self._absent.discard(index)
+        if (before.state, before.provider_reference) != (receipt.state, receipt.provider_reference):
+            self._news.append((index, receipt))
+
+    def _withdraw(self) -> None:
+        """Send nothing again of what proved absent, if a person ever cancelled its run: that was meant for good."""
+        request = cancelled(self._db, run_no_of(self._chunk_id))
+        if request is None:
+            return
+        indexes = sorted(self._absent)
+        receipt = withdrawal(Receipt(State.READY), request, self._at, sent=True)
+        assert receipt is not None
+        persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(indexes)
+        whole = len(indexes) == self.count
+        receipts = [receipt] * len(indexes)
+        place = None if whole else indexes
+        seq = move(self._db, self._chunk_id, receipts, place, self._at, log.DECISION, persons=persons)
+        self._tell([(index, receipt) for index in indexes], seq)
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        indexes = sorted(self._pending)
+        receipts = [self._pending[index] for index in indexes]
+        whole = len(indexes) == self.count
+        seq = move(self._db, self._chunk_id, receipts, None if whole else indexes, self._at, log.SIGHTING)
+        self._tell(self._news, seq)
+        self._news.clear()
+        self._pending.clear()
+
+    def _tell(self, news: Sequence[tuple[int, Receipt]], seq: int) -> None:
+        self.outcomes += [
+            codec.outcome_of(self._run_id, self._lane, self._payouts[index], receipt, seq) for index, receipt in news
+        ]
+
+
+_SENDING = LETTERS[State.SENDING]
+
+
+def _open(db: apsw.Connection, run_id: str, chunk_id: int, at: float) -> _Page | None:
+    found = row(
+        db,
+        "SELECT account, lane, currency, payouts, states FROM chunks JOIN progress USING (chunk_id) WHERE chunk_id = ?",
+        (chunk_id,),
+    )
+    if found is None:
+        return None
+    account, lane, currency, payouts, states = found
+    return _Page(db, run_id, chunk_id, Lane(account, lane, currency), payouts, states, at)
+
+
+def conflict_text(run_id: str, payout: Payout, conflict: str) -> str:
+    """Return a contradiction as a sentence for a person."""
+    return f"Run {run_id}, line {payout.line}, reference {payout.reference}: {conflict}."

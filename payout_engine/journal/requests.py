@@ -1,0 +1,135 @@
+"""What people ask of a run from another process, and withdrawing what was never sent.
+
+Functions over one connection, run in the writer's thread inside a transaction. `SqliteJournal` calls them; `withdrawn`
+is the pure rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from payout_engine.domain import clock
+from payout_engine.domain.errors import IllegalMoveError
+from payout_engine.domain.model import Choice, Lane, Outcome, Receipt, Request, RequestKind
+from payout_engine.domain.states import State
+from payout_engine.journal import codec, log
+from payout_engine.journal.db import every, value
+from payout_engine.journal.decisions import DECIDED
+from payout_engine.journal.ids import chunk_range
+from payout_engine.journal.rules import CONTRADICTION
+from payout_engine.journal.transitions import move, once_sent, run_no
+
+ONCE_SENT_REASON = "sent_before"
+ONCE_SENT = (
+    "It was sent before, so the provider may have it and it cannot be withdrawn: ask the provider, then say failed or "
+    "paid."
+)
+"""What is said of a payout that waited to be sent again when its run was cancelled."""
+
+ASKED = "asked_"
+"""How the kinds of the remarks begin that say what a person asked."""
+
+CANCEL_NOTE = f"{ASKED}{RequestKind.CANCEL}"
+"""The kind of the remark that stays in the log when a person asked to cancel a run, also when that is done."""
+
+
+def ask(db: apsw.Connection, run_id: str, request: Request) -> None:
+    """Record what a person asks; see `Journal.ask`."""
+    number, at = run_no(db, run_id), request.at or clock.now()
+    db.execute(
+        "INSERT OR REPLACE INTO requests (run_no, kind, who, why, at, heard) VALUES (?, ?, ?, ?, ?, 0)",
+        (number, request.kind.value, request.who, request.why, at),
+    )
+    asked = log.Asked(f"{ASKED}{request.kind}", str(request), request.who, request.why)
+    log.append(db, at, number, log.NOTE, codec.text(asked))
+
+
+def requests(db: apsw.Connection, run_id: str) -> Sequence[Request]:
+    """Return what is asked and not yet done."""
+    found = every(
+        db,
+        "SELECT kind, who, why, at, heard FROM requests JOIN runs USING (run_no) WHERE run_id = ? ORDER BY kind",
+        (run_id,),
+    )
+    return [Request(RequestKind(kind), who, why, at, bool(heard)) for kind, who, why, at, heard in found]
+
+
+def answer(db: apsw.Connection, run_id: str, kind: RequestKind, done: bool) -> None:
+    """Mark a request as heard; or remove it, which the log tells from a request that somebody took out of the table."""
+    number = run_no(db, run_id)
+    if not done:
+        db.execute("UPDATE requests SET heard = 1 WHERE run_no = ? AND kind = ?", (number, kind.value))
+        return
+    db.execute("DELETE FROM requests WHERE run_no = ? AND kind = ?", (number, kind.value))
+    if db.changes():
+        log.append(db, clock.now(), number, log.ANSWERED, codec.text(log.Answered(kind.value)))
+
+
+def cancel(db: apsw.Connection, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:
+    """Withdraw what was never sent; see `Journal.cancel`."""
+    number, at = run_no(db, run_id), clock.now()
+    if value(db, "SELECT approved_at FROM runs WHERE run_no = ?", (number,)) is None:
+        raise IllegalMoveError(f"nobody approved run {run_id}, so there is nothing to withdraw")
+    first, last = chunk_range(number)
+    found = list(
+        every(
+            db,
+            "SELECT chunk_id, account, lane, currency, payouts, states, receipts FROM chunks JOIN progress"
+            " USING (chunk_id) WHERE (instr(states, 'r') > 0 OR instr(states, 'h') > 0) AND chunk_id BETWEEN ? AND ?"
+            " ORDER BY chunk_id LIMIT ?",
+            (max(first, after + 1), last, limit),
+        )
+    )
+    outcomes: list[Outcome] = []
+    for chunk_id, account, lane, currency, stored, letters, known in found:
+        payouts, sent = codec.read_payouts(stored), once_sent(db, chunk_id, len(letters))
+        standing = map(codec.standing, letters, codec.read_receipts(known, len(letters)))
+        receipts = {
+            index: receipt
+            for index, standing_now in enumerate(standing)
+            if (receipt := withdrawal(standing_now, request, at, sent=index in sent)) is not None
+        }
+        if receipts:
+            persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(receipts)
+            indexes = None if len(receipts) == len(letters) else list(receipts)
+            seq = move(db, chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
+            lane_of = Lane(account, lane, currency)
+            outcomes += [codec.outcome_of(run_id, lane_of, payouts[index], one, seq) for index, one in receipts.items()]
+    return outcomes, found[-1][0] if len(found) == limit else 0
+
+
+def cancelled(db: apsw.Connection, number: int) -> Request | None:
+    """Return who last asked to cancel a run, also when that is done; None if nobody ever did."""
+    query = (
+        "SELECT body ->> 'text' FROM log WHERE run_no = ? AND kind = 'note' AND body ->> 'kind' = ? ORDER BY seq DESC"
+    )
+    text = value(db, f"{query} LIMIT 1", (number, CANCEL_NOTE))
+    return None if text is None else _cancellation(text)
+
+
+def _cancellation(text: str) -> Request:
+    """Read what `ask` wrote down."""
+    who, _, why = text.partition(": ")
+    return Request(RequestKind.CANCEL, who, why)
+
+
+def withdrawal(known: Receipt, request: Request, at: float, *, sent: bool) -> Receipt | None:
+    """Return what becomes of a payout when its run is cancelled, or None if it stays as it is.
+
+    `cancelled` means that no provider can have it. What was ever on the wire is never withdrawn, whatever was said of
+    it since: it waits for a person, who asks the provider.
+
+    Args:
+        known: where it stands.
+        request: who cancels, and why.
+        at: when.
+        sent: whether it was ever on the wire.
+    """
+    if known.state is State.READY and sent:
+        message = f"{ONCE_SENT} Cancelled by {request}."
+        return Receipt(State.HELD, ONCE_SENT_REASON, message, known.provider_reference, at)
+    if known.state is State.READY or (known.state is State.HELD and not sent and known.reason != CONTRADICTION):
+        return Receipt(State.CANCELLED, DECIDED, f"Withdrawn by {request}", at=at)
+    return None

@@ -1,0 +1,172 @@
+"""Asking again: sending unknown payouts once more under their keys, where the provider promises that a key pays once.
+
+It may move money, if the first call was never heard. So it is written down before it leaves, like a dispatch, and
+allowed only while it is certain that the provider still knows the key. `refusal`, `steady` and `askable` are the pure
+rule, obeyed by the journal and by the proof; the rest carries it out in the file, in the writer's thread inside a
+transaction. What comes back is a sighting: see `sightings.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+import apsw
+import msgspec
+
+from payout_engine.domain import clock
+from payout_engine.domain.errors import IllegalMoveError
+from payout_engine.domain.model import Dispatch, Lane, Receipt
+from payout_engine.domain.states import LETTERS, State
+from payout_engine.journal import codec, log
+from payout_engine.journal.db import every, value
+from payout_engine.journal.ids import chunk_range, provider_keys, run_no_of
+from payout_engine.journal.requests import cancelled
+from payout_engine.journal.transitions import run_no
+from payout_engine.ports.journal import ReadyChunk
+from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
+
+KEY_LIFE_SHARE = 0.5
+"""How much of a key's documented life is used. The other half is for what no clock of ours sees: a call that lies on
+the wire or at the provider before it is carried out, a provider that tidies up early, a clock that was set right."""
+
+CLOCK_SLACK_SECONDS = 1.0
+"""A clock that goes back by less than this was corrected, not set back; the unused half of a key's life covers it."""
+
+STEERED = "a person paused or cancelled this run, so nothing of it is sent again, not even to ask"
+MOVED = "a payout of this chunk is no longer unknown, so it is not sent again to ask"
+SET_BACK = (
+    "The clock of this machine was set back since the run began, so nobody can say whether the provider still knows "
+    "its keys. What is unknown is not sent again to ask; look-ups go on, and a person decides about the rest."
+)
+
+_UNKNOWN = LETTERS[State.UNKNOWN]
+
+
+def refusal(promise: str, lifetime_seconds: float | None, first_sent_at: float | None, at: float) -> str:
+    """Return why a payout may not be sent again to ask, or an empty text.
+
+    Args:
+        promise: what the provider promises about the key.
+        lifetime_seconds: how long that holds; None for without end.
+        first_sent_at: when the payout was first sent under its key, whatever became of that; the provider can have
+            known the key since then, and forget it so much earlier. None if it was never sent.
+        at: the time, in seconds since 1970.
+    """
+    if promise != KeyPromise.IDEMPOTENT:
+        return "the provider does not promise that a key pays once"
+    if first_sent_at is None:
+        return "it was never sent"
+    if lifetime_seconds is not None and not 0 <= at - first_sent_at <= lifetime_seconds * KEY_LIFE_SHARE:
+        return "the provider may have forgotten its key, or be about to"
+    return ""
+
+
+def steady(times: Iterable[float], at: float) -> bool:
+    """Tell whether the clock has only gone forward: through the times of the log, in its order, and on to `at`.
+
+    An age is a difference of two readings, and too small if the clock was set back between them.
+    """
+    latest = float("-inf")
+    for time in chain(times, (at,)):
+        if time < latest - CLOCK_SLACK_SECONDS:
+            return False
+        latest = max(latest, time)
+    return True
+
+
+def askable(known: Receipt, first_sent_at: float | None, traits: Traits, before: float, at: float) -> bool:
+    """Tell whether a payout may be asked about again, and has been unknown since `before`.
+
+    What the provider gave a reference is known there, and a look-up says more of it than a repetition.
+    """
+    if known.state is not State.UNKNOWN or known.at > before:
+        return False
+    if known.provider_reference and traits.look_up is not LookUpKind.NONE:
+        return False
+    return not refusal(traits.key_promise, traits.key_lifetime_seconds, first_sent_at, at)
+
+
+def unanswered(
+    db: apsw.Connection, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
+) -> Sequence[ReadyChunk]:
+    """Return chunks with payouts that may be asked about again; see `Journal.unanswered`."""
+    number, at = run_no(db, run_id), clock.now()
+    if _steered(db, number):
+        return []
+    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
+    first, last = chunk_range(number)
+    found: list[ReadyChunk] = []
+    for chunk_id, states, receipts, stored in every(
+        db,
+        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"
+        " WHERE instr(states, 'u') > 0 AND chunk_id BETWEEN ? AND ? AND account = ? AND lane = ? AND currency = ?"
+        " ORDER BY chunk_id",
+        (max(first, after + 1), last, lane.account, lane.name, lane.currency),
+    ):
+        sent = _first_sent(db, chunk_id, len(states))
+        standing = map(codec.standing, states, codec.read_receipts(receipts, len(states)))
+        indexes = [i for i, known in enumerate(standing) if askable(known, sent.get(i), traits, before, at)]
+        if indexes:
+            payouts = codec.read_payouts(stored)
+            chosen = [payouts[index] for index in indexes]
+            found.append(ReadyChunk(chunk_id, lane, indexes, chosen, provider_keys(token, chunk_id, indexes)))
+        if len(found) == limit:
+            break
+    return found
+
+
+def ask_again(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dispatch:
+    """Record that unknown payouts are about to be sent again; see `Journal.ask_again`."""
+    chunk_id, at, number = chunk.chunk_id, clock.now(), run_no_of(chunk.chunk_id)
+    if _steered(db, number):
+        raise IllegalMoveError(STEERED)
+    states = value(db, "SELECT states FROM progress WHERE chunk_id = ?", (chunk_id,)) or ""
+    if not chunk.indexes or any(states[index : index + 1] != _UNKNOWN for index in chunk.indexes):
+        raise IllegalMoveError(MOVED)
+    promise, lifetime_seconds = traits.key_promise, traits.key_lifetime_seconds
+    sent = _first_sent(db, chunk_id, len(states))
+    reasons = [why for i in chunk.indexes if (why := refusal(promise, lifetime_seconds, sent.get(i), at))]
+    if reasons:
+        raise IllegalMoveError(f"a payout may not be sent again to ask: {reasons[0]}")
+    if lifetime_seconds is not None and not steady(_times(db, number), at):
+        raise IllegalMoveError(SET_BACK)
+    indexes = None if len(chunk.indexes) == len(states) else list(chunk.indexes)
+    moment = clock.moment()
+    entry = log.AskedAgain(promise, lifetime_seconds, indexes, moment.boot, moment.up_seconds)
+    log.append(db, at, number, log.ASKED_AGAIN, codec.text(entry), chunk_id)
+    last = value(db, "SELECT max(dispatch_id) FROM dispatches WHERE chunk_id = ?", (chunk_id,))
+    return Dispatch(last, chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
+
+
+def asked(db: apsw.Connection, chunk_id: int, count: int) -> Iterator[tuple[clock.Moment, Sequence[int]]]:
+    """Yield when payouts of a chunk were sent again to ask, and which."""
+    query = "SELECT at, body FROM log WHERE chunk_id = ? AND kind = 'asked_again' ORDER BY seq"
+    for at, body in every(db, query, (chunk_id,)):
+        entry = _entry.decode(body)
+        yield clock.Moment(at, entry.boot, entry.up_seconds), range(count) if entry.indexes is None else entry.indexes
+
+
+def _first_sent(db: apsw.Connection, chunk_id: int, count: int) -> Mapping[int, float]:
+    """Return when each payout of a chunk that was ever sent was sent first."""
+    first: dict[int, float] = {}
+    for stored, begun_at in every(db, "SELECT indexes, begun_at FROM dispatches WHERE chunk_id = ?", (chunk_id,)):
+        for index in codec.read_indexes(stored, count):
+            first[index] = min(begun_at, first.get(index, begun_at))
+    return first
+
+
+def _times(db: apsw.Connection, number: int) -> Iterator[float]:
+    """Yield the times of everything that was logged since a run was sealed, of all runs."""
+    since = "SELECT min(seq) FROM log WHERE run_no = ?"
+    for (at,) in every(db, f"SELECT at FROM log WHERE seq >= ({since}) ORDER BY seq", (number,)):  # noqa: S608
+        yield at
+
+
+def _steered(db: apsw.Connection, number: int) -> bool:
+    """Tell whether a person paused a run, or ever asked to cancel it."""
+    standing = value(db, "SELECT 1 FROM requests WHERE run_no = ?", (number,))
+    return standing is not None or cancelled(db, number) is not None
+
+
+_entry = msgspec.json.Decoder(log.AskedAgain)

@@ -1,0 +1,118 @@
+"""What the rest of the journal shares: finding a run, and moving payouts of one chunk.
+
+`move` is the one place that writes `progress` after intake, with the log entry beside it; only the intent of a whole
+chunk, which has nothing to tell yet, is written by `payment.intend` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from payout_engine.domain.errors import JournalError
+from payout_engine.domain.model import Receipt
+from payout_engine.domain.states import LETTERS
+from payout_engine.journal import codec, log
+from payout_engine.journal.db import every, only, row, value
+from payout_engine.journal.ids import run_no_of
+
+
+def run_no(db: apsw.Connection, run_id: str) -> int:
+    """Return the number of a run.
+
+    Raises:
+        JournalError: there is no such run.
+    """
+    number = value(db, "SELECT run_no FROM runs WHERE run_id = ?", (run_id,))
+    if number is None:
+        raise JournalError(f"The journal has no run {run_id}. See the runs it has with: payout-engine runs")
+    return int(number)
+
+
+def judging(db: apsw.Connection, number: int, run_id: str) -> tuple[int, bytes]:
+    """Return how much of a run was recorded, if it was this process that recorded it.
+
+    Raises:
+        JournalError: it was another process, whose knowledge of the run has gone with it.
+    """
+    found = row(db, "SELECT chunks, digest FROM judging WHERE run_no = ?", (number,))
+    if found is None:
+        raise JournalError(
+            f"Run {run_id} was judged by another process and its comparison with earlier runs is gone. Nothing of it "
+            "was sent; run its payout file again."
+        )
+    chunks, digest = found
+    return chunks, digest
+
+
+def once_sent(db: apsw.Connection, chunk_id: int, count: int) -> set[int]:
+    """Return which payouts of a chunk were ever on the wire: a call that provably never left was not."""
+    stored = every(db, "SELECT indexes FROM dispatches WHERE chunk_id = ? AND on_wire", (chunk_id,))
+    return {index for (indexes,) in stored for index in codec.read_indexes(indexes, count)}
+
+
+def move(
+    db: apsw.Connection,
+    chunk_id: int,
+    receipts: Sequence[Receipt],
+    indexes: Sequence[int] | None,
+    at: float,
+    kind: str,
+    dispatch: int | None = None,
+    persons: Sequence[log.Person] = (),
+    *,
+    on_wire: bool = True,
+) -> int:
+    """Bring payouts of a chunk to the states of their receipts, and log it.
+
+    Args:
+        db: inside a transaction.
+        chunk_id: the chunk.
+        receipts: one for each of `indexes`, or one that stands for all; `at` is filled in.
+        indexes: which payouts; None for the whole chunk.
+        at: the time of the log entry.
+        kind: the kind of the log entry; empty before the run is sealed, when nothing is logged.
+        dispatch: the dispatch that ends with this, for the log.
+        persons: of a decision, who decided each payout, for the log.
+        on_wire: False when the dispatch that ends provably never left this machine, for the log.
+
+    Returns:
+        The number of the log entry, 0 when nothing is logged.
+
+    Raises:
+        apsw.ConstraintError: the guard refuses a move.
+    """
+    encoded = codec.encode(receipts)
+    stored: str | None = encoded.decode()
+    if indexes is None:
+        states = _whole(db, chunk_id, receipts)
+    else:
+        states, stored = _part(db, chunk_id, receipts, indexes)
+    db.execute(
+        "UPDATE progress SET states = ?, receipts = ?, updated_at = ? WHERE chunk_id = ?",
+        (states, stored, at, chunk_id),
+    )
+    if not kind:
+        return 0
+    body = log.moved_text(encoded, indexes, dispatch, persons, on_wire=on_wire)
+    return log.append(db, at, run_no_of(chunk_id), kind, body, chunk_id)
+
+
+def _whole(db: apsw.Connection, chunk_id: int, receipts: Sequence[Receipt]) -> str:
+    if len(receipts) > 1:
+        return codec.letters([receipt.state for receipt in receipts])
+    count: int = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,))
+    return LETTERS[receipts[0].state] * count
+
+
+def _part(
+    db: apsw.Connection, chunk_id: int, receipts: Sequence[Receipt], indexes: Sequence[int]
+) -> tuple[str, str | None]:
+    """Return the states and receipts of a chunk of which some payouts have moved."""
+    before, stored = only(db, "SELECT states, receipts FROM progress WHERE chunk_id = ?", (chunk_id,))
+    states, known = list(before), codec.read_receipts(stored, len(before))
+    for index, receipt in zip(indexes, codec.each(receipts, len(indexes)), strict=True):
+        states[index] = LETTERS[receipt.state]
+        known[index] = receipt
+    return "".join(states), codec.receipts_text(known)

@@ -1,0 +1,174 @@
+"""The first look: before anything is sent that may have been sent before, the provider is asked what it already has.
+
+A journal that was restored from a copy does not know what was sent since; a line that counts as failed may come to
+light. Where the provider lists its transfers the whole list is read, since only that shows a transfer under any key;
+where it is asked one by one, each key is asked about that these lines were sent under, or are about to be. What it
+shows moves payouts as any look-up does: a transfer for what was never sent here, or counts as unpaid, waits for a
+person. Nothing is sent until the look came to its end; `Engine` sees to that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+import anyio
+import msgspec
+
+from payout_engine.domain.errors import Brake, JournalError, ProviderError, RefusedError
+from payout_engine.domain.limits import FIRST_LOOK_SECONDS_MAX, FIRST_LOOK_SECONDS_MIN, QUERIES_BATCH
+from payout_engine.domain.model import Query, Sighting
+from payout_engine.domain.states import State
+from payout_engine.payment.dispatch import Publish
+from payout_engine.ports import observer
+from payout_engine.ports.journal import Journal
+from payout_engine.ports.provider import LookUpKind, Provider
+
+logger = logging.getLogger(__name__)
+
+PAUSES_SECONDS = (1.0, 3.0, 9.0, 20.0)
+"""A look-up that fails is tried again after these: one refusal for the rate is no reason to send nothing today."""
+
+ASKED_LONGER_SECONDS_MAX = 60.0
+"""The longest wait that a provider may ask for before the next try."""
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """What came of a first look.
+
+    Attributes:
+        problem: why it did not come to its end, or empty. Nothing may be sent then.
+        brake: what stops the account with it.
+    """
+
+    problem: str = ""
+    brake: Brake = Brake.PROVIDER_DOWN
+
+
+def seconds_allowed(follow_for_seconds: float | None) -> float:
+    """Return how long a first look may take when its caller wants to follow for so long; None has no end."""
+    if follow_for_seconds is None:
+        return FIRST_LOOK_SECONDS_MAX
+    return min(FIRST_LOOK_SECONDS_MAX, max(FIRST_LOOK_SECONDS_MIN, follow_for_seconds))
+
+
+async def look_first(
+    journal: Journal,
+    provider: Provider,
+    run_id: str,
+    account: str,
+    publish: Publish,
+    tell: observer.Watch,
+    *,
+    seconds: float = FIRST_LOOK_SECONDS_MAX,
+    halted: anyio.Event | None = None,
+) -> Looked:
+    """Ask one account what it has of a run's lines, and record what it shows.
+
+    Args:
+        journal: holds the run, and the leases.
+        provider: the account's connection.
+        run_id: the run that is about to be paid.
+        account: the account's name.
+        publish: told of what that changed in the run.
+        tell: told of what happens.
+        seconds: how long it may take in all; see `seconds_allowed`.
+        halted: set when nobody waits for it any more.
+
+    Raises:
+        JournalError: the journal failed.
+    """
+    if provider.traits.look_up is LookUpKind.NONE:
+        return Looked()
+    looking = _FirstLook(journal, provider, run_id, account, publish, tell)
+    found = Looked(
+        f"It took longer than {seconds:,.0f} seconds. Run the same command again, or allow more with --follow-for."
+    )
+    async with anyio.create_task_group() as tasks:
+
+        async def watch(event: anyio.Event) -> None:
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+        if halted is not None:
+            tasks.start_soon(watch, halted)
+        with anyio.move_on_after(seconds):
+            found = await looking.look()
+        tasks.cancel_scope.cancel()
+    return Looked("Stopped as asked.", Brake.ASKED) if halted is not None and halted.is_set() else found
+
+
+class _FirstLook:
+    """One account's first look."""
+
+    def __init__(
+        self, journal: Journal, provider: Provider, run_id: str, account: str, publish: Publish, tell: observer.Watch
+    ) -> None:
+        self._journal = journal
+        self._provider = provider
+        self._run_id = run_id
+        self._account = account
+        self._publish = publish
+        self._tell = tell
+
+    async def look(self) -> Looked:
+        """Look until it came to its end once, or was tried often enough."""
+        self._tell(observer.Waiting(self._account, "Asking the provider first what it already has."))
+        for pause_seconds in PAUSES_SECONDS:
+            found, wait_seconds = await self._try()
+            if not found.problem or found.brake is Brake.CREDENTIALS:
+                return found
+            self._tell(observer.Waiting(self._account, f"{found.problem} Nothing is sent before it answers."))
+            await anyio.sleep(max(pause_seconds, wait_seconds))
+        return (await self._try())[0]
+
+    async def _try(self) -> tuple[Looked, float]:
+        """Look once; return what came of it, and how long the provider asks us to wait before the next try."""
+        try:
+            async for sightings in self._sightings():
+                await self._apply(sightings)
+        except ProviderError as error:
+            asked_seconds = error.retry_after_seconds if isinstance(error, RefusedError) else None
+            brake = Brake.CREDENTIALS if error.brake is Brake.CREDENTIALS else Brake.PROVIDER_DOWN
+            return Looked(str(error), brake), min(asked_seconds or 0.0, ASKED_LONGER_SECONDS_MAX)
+        except JournalError:
+            raise
+        except Exception as error:
+            # Its text could hold anything the provider sent, so only its kind is told.
+            logger.error("the look-up of account %s failed with %s", self._account, type(error).__name__)
+            return Looked("The look-up failed in a way that this program does not expect; this is a fault in it."), 0.0
+        return Looked(), 0.0
+
+    async def _sightings(self) -> AsyncIterator[Sequence[Sighting]]:
+        if self._provider.traits.look_up is LookUpKind.SWEEP:
+            async for sightings in self._provider.look_up(()):
+                yield sightings
+            return
+        async for queries in self._queries():
+            async for sightings in self._provider.look_up(queries):
+                yield sightings
+
+    async def _queries(self) -> AsyncIterator[Sequence[Query]]:
+        """Yield everything to ask about: what is open, what is about to be sent, and what an earlier run sent of it."""
+        journal, run_id, account = self._journal, self._run_id, self._account
+        after, going_on = 0, True
+        while going_on:
+            queries, after = await journal.open_queries(run_id, account, QUERIES_BATCH, after, ready=True)
+            if queries:
+                yield queries
+            going_on = after > 0
+        going_on = True
+        while going_on:
+            queries, after = await journal.former_queries(run_id, account, QUERIES_BATCH, after)
+            if queries:
+                yield queries
+            going_on = after > 0
+
+    async def _apply(self, sightings: Sequence[Sighting]) -> None:
+        """Record what is shown. An absence releases nothing here: following asks for that, and takes its time."""
+        shown = [sighting for sighting in sightings if sighting.receipt.state is not State.READY]
+        with anyio.CancelScope(shield=True):
+            applied = await self._journal.apply(shown)
+            await self._publish([outcome for outcome in applied.outcomes if outcome.run_id == self._run_id])
+        for conflict in applied.conflicts:
+            self._tell(observer.Waiting(self._account, conflict))

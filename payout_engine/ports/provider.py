@@ -1,0 +1,153 @@
+"""The port of a provider: two verbs, and what its documents promise that changes what the engine does.
+
+A provider states its traits and wallets once, and the stages obey them without knowing it. `Raises` is part of the
+contract; what is not listed is not promised. `payout_engine.testing` says whether an adapter keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from payout_engine.domain.model import Balance, Dispatch, Query, Receipt, Sighting
+
+
+class KeyPromise(StrEnum):
+    """What the provider documents about our provider key."""
+
+    NONE = "none"  # it is repeated back, nothing more: sending twice may pay twice
+    IDEMPOTENT = "idempotent"  # a key pays once, in whatever call it comes: sending again under it is a way of asking
+
+
+class LookUpKind(StrEnum):
+    """How an open payout is found again."""
+
+    SWEEP = "sweep"  # one call shows everything: ask once per interval, for all
+    EACH = "each"  # one call per payout (or page of payouts)
+    NONE = "none"  # cannot be asked: open payouts wait for a person
+
+
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine does differently for this provider; every field changes its behaviour.
+
+    Attributes:
+        pays_out: False for a provider that only collects; it is never routed to.
+        batch_limit: payouts in one call.
+        calls_per_second: of the paying call, documented; None when nothing is documented.
+        concurrency: calls on the wire at once.
+        key_promise: what our provider key is worth.
+        key_lifetime_seconds: how long that holds, from the first call with the key; None means without end. A provider
+            that documents no time must not be given None out of hope: then its key promises nothing.
+        look_up: how open payouts are found again.
+        absence_final_seconds: a look-up that does not show a payout this long after it was sent (`Query.age_seconds`)
+            proves that it was never received; None means never proves anything.
+        recipients: which kinds it pays: `phone`, `email`, `account_number`.
+    """
+
+    pays_out: bool
+    batch_limit: int
+    calls_per_second: float | None
+    concurrency: int
+    key_promise: KeyPromise
+    key_lifetime_seconds: float | None
+    look_up: LookUpKind
+    absence_final_seconds: float | None
+    recipients: Sequence[str]
+
+
+class Wallet(msgspec.Struct, frozen=True, kw_only=True):
+    """One place where a provider lets money land, with the provider's own rules for it. One wallet is one lane.
+
+    Attributes:
+        code: the provider's word, such as `orange_bf`.
+        title: for people, such as `Orange Money`.
+        country: ISO 3166 two-letter code.
+        currency: ISO 4217 code.
+        decimals: digits after the point that the provider accepts.
+        operators: names as in `domain/countries.py` whose numbers it serves, or empty for any mobile number of the
+            country.
+        automatic: True when it may be chosen from the number; False when the payer has to name it.
+        prefixes: the provider's own list of national prefixes, where its document prints one, with what the account's
+            option `extra_prefixes` adds; empty otherwise. Other numbers are refused, also of an operator it serves.
+        amount_minor_min: the smallest amount; 1 where none is documented.
+        amount_minor_max: the largest amount; None where none is documented.
+        multiple_of_minor: amounts must be a multiple of this.
+        fee_basis_points: the fee on top, in hundredths of a percent, rounded up to the minor unit.
+        source: where these facts come from.
+    """
+
+    code: str
+    title: str
+    country: str
+    currency: str
+    decimals: int
+    operators: Sequence[str] = ()
+    automatic: bool = True
+    prefixes: Sequence[str] = ()
+    amount_minor_min: int = 1
+    amount_minor_max: int | None = None
+    multiple_of_minor: int = 1
+    fee_basis_points: int = 0
+    source: str = ""
+
+    def fee_minor(self, amount_minor: int) -> int:
+        """Return the fee for one payout of `amount_minor`, rounded up."""
+        return -(-amount_minor * self.fee_basis_points // 10_000)
+
+
+class Provider(Protocol):
+    """One account at one company: two verbs. Everything else is optional and is offered by implementing it."""
+
+    traits: Traits
+
+    async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
+        """Ask the provider to pay, in one call where it takes batches. This is the only verb that moves money.
+
+        Where the traits promise that a key pays once, it may be called again with keys that were sent before. Each
+        receipt is then about the payout and not about the repetition: “already known” alone is `unknown`.
+
+        Returns:
+            One receipt per payout, in the dispatch's order. A payout the answer does not speak of clearly is `unknown`.
+
+        Raises:
+            NotSentError: the bytes provably never left (also for a dispatch over `batch_limit`).
+            RefusedError: the provider documents that it refused the whole call before processing any of it.
+            AmbiguousError: anything else. Never any other exception, except cancellation, after which the caller must
+                assume that the provider may have heard.
+        """
+        ...
+
+    def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+        """Ask what became of payouts. Moves no money.
+
+        Args:
+            queries: open payouts, at most `QUERIES_BATCH`. A sweeping provider may show others as well, or look only
+                at these. With no queries, a sweeping provider shows everything it has.
+
+        Yields:
+            Batches of sightings, each of bounded size. A payout that is not shown is not proven absent.
+
+        Raises:
+            ProviderError: the look-up did not succeed, or not to its end; what was yielded stands.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+@runtime_checkable
+class HasBalances(Protocol):
+    """A provider that tells what its balances hold."""
+
+    async def balances(self) -> Sequence[Balance]:
+        """Return the balance of each lane.
+
+        Raises:
+            ProviderError: it could not be read; `RefusedError` with `Brake.CREDENTIALS` for a key that is not accepted.
+        """
+        ...

@@ -1,0 +1,121 @@
+"""How a provider makes itself known, what it needs to connect, and what its sandbox offers.
+
+The rest of the package meets a provider through one value, its `Registration`; adding one edits nothing else. Written
+against `ports.Provider`; used by the engine, the doors and the conformance suites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+import msgspec
+
+from payout_engine.ports.provider import Provider, Traits, Wallet
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether `host` surely is this machine: `localhost` or a loopback address."""
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host or "")
+    except ValueError:
+        return False
+    return bool((getattr(address, "ipv4_mapped", None) or address).is_loopback)
+
+
+class FaultScript(Protocol):
+    """What is going to go wrong in a sandbox. The faults and their kinds are those of `providers/_sandbox.py`."""
+
+    def add(self, *faults: Any) -> None:
+        """Script more faults behind those that wait."""
+        ...
+
+
+class SandboxServer(Protocol):
+    """A provider's API played from the other side, on this machine, with a ledger that is the truth.
+
+    Attributes:
+        base_url: where it listens.
+        paying_endpoint: its short name, in `calls` and in faults, of the call that sends a dispatch.
+        asking_endpoints: the short names of the calls that look payouts up.
+        own_faults: the kinds of faults it plays beside the transport's, such as `rate_limited` or `expired`.
+        fates: endings of recipients, each with one word for what becomes of a payout to it. All others are paid.
+        calls: how many calls each endpoint has had, by short name.
+    """
+
+    base_url: str
+    paying_endpoint: str
+    asking_endpoints: Sequence[str]
+    own_faults: frozenset[str]
+    fates: Mapping[str, str]
+    calls: Mapping[str, int]
+
+    @property
+    def faults(self) -> FaultScript:
+        """What is going to go wrong."""
+        ...
+
+    def paid(self) -> Mapping[str, tuple[int, int]]:
+        """Return, for each provider key, how often money has moved or will by itself, and how much in minor units."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop serving."""
+        ...
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider needs to connect: resolved settings of one account. Its repr shows no secret.
+
+    Attributes:
+        name: the account's name in the configuration.
+        secrets: values such as `api_key`; never shown.
+        base_url: overrides the provider's own address, or None.
+        timeout_seconds: for one call.
+        options: the provider's other settings as written in the configuration.
+        loopback_only: True in a sandbox run: any other host is refused before a connection is made.
+    """
+
+    name: str
+    secrets: Mapping[str, str]
+    base_url: str | None = None
+    timeout_seconds: float = 60.0
+    options: Mapping[str, Any] = {}
+    loopback_only: bool = False
+
+    def __repr__(self) -> str:
+        return f"Account({self.name!r})"
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """How a provider folder makes itself known: its module exports one as `REGISTRATION`.
+
+    Attributes:
+        name: the code written in the configuration.
+        title: for people.
+        traits: from the account's options (none: as documented), what the engine does differently.
+        wallets: from the account's options, the places it can pay to.
+        secrets: the names of the secrets it needs.
+        connect: opens one account.
+        sandbox: starts the provider's sandbox: a path for its ledger (None: in memory) and options to a server. Every
+            sandbox takes `host`, `port`, `balances` (whole units by wallet), `settle_seconds`, `calls_per_second`; one
+            whose wallets have `prefixes` also `extra_prefixes`, as the account's option.
+        sandbox_secrets: values that the sandbox accepts.
+        summary: one sentence for `payout-engine providers`.
+        base_url: the provider's own address, or empty if every account names one.
+    """
+
+    name: str
+    title: str
+    traits: Callable[[Mapping[str, Any]], Traits]
+    wallets: Callable[[Mapping[str, Any]], Sequence[Wallet]]
+    secrets: Sequence[str]
+    connect: Callable[[Account], Provider]
+    sandbox: Callable[..., AbstractAsyncContextManager[SandboxServer]]
+    sandbox_secrets: Mapping[str, str]
+    summary: str
+    base_url: str = ""

@@ -1,0 +1,200 @@
+"""`events.jsonl`: every outcome as it happened, one JSON object on each line, in the order of the journal's log.
+
+The file itself remembers how far it has come, so that after a crash delivery goes on exactly where it stopped: each
+line holds the number `seq` of its log entry, and `more`, how many outcomes of that entry follow. An entry that is not
+there to its end was cut by a crash and is removed when the file is opened. No line holds a phone number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio.to_thread
+import msgspec
+
+from payout_engine.domain import clock
+from payout_engine.domain.errors import SinkError
+from payout_engine.domain.limits import TEXT_LINE_BYTES_MAX
+from payout_engine.domain.model import Outcome, Run
+from payout_engine.ports.journal import Journal
+from payout_engine.sinks.atomic_file import told_as_sink_error
+
+_TAIL_BYTES = 64 * 1024
+"""Bytes read at a time from the end: the file is opened often, and its last lines are there."""
+
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+"""Whoever can put a link into a folder must not choose which of the user's files we add to."""
+
+_OURS = b'{"seq":'
+"""How every event begins."""
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class _Mark(msgspec.Struct):
+    """What we need of a line to know where we are."""
+
+    seq: int
+    more: int
+    run_id: str
+
+
+_MARKS = msgspec.json.Decoder(_Mark)
+
+
+class EventLog:
+    """An append-only file of outcomes. Opening it is cheap; only its last lines are read.
+
+    Attributes:
+        last_seq: the log entry of the last whole line; 0 for an empty file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file (mode 0600) and remove an entry that a crash has cut.
+
+        Raises:
+            SinkError: it cannot be written, is a link, or is something else than an event file.
+        """
+        self.path = path
+        with told_as_sink_error(path):
+            if path.is_symlink():
+                raise SinkError(
+                    f"{path} is a link, through which nothing is written. Remove it, or choose another folder."
+                )
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINKS, 0o600)
+        try:
+            last = self._mended()
+        except BaseException:
+            self.close()
+            raise
+        self.last_seq = last.seq if last else 0
+        self._last_run_id = last.run_id if last else ""
+
+    async def catch_up(self, journal: Journal, run: Run) -> None:
+        """Append what the journal's log has beyond what the file has of this run.
+
+        Raises:
+            SinkError: the file cannot be written. Money is not affected.
+        """
+        after = self.last_seq
+        if self._last_run_id not in ("", run.run_id):
+            # The folder was used for another run before, whose numbers may come from another journal.
+            after = await anyio.to_thread.run_sync(self._last_of, run.run_id)
+        async for seq, outcomes in journal.outcomes(run.run_id, after=after):
+            self.append(seq, outcomes)
+
+    def append(self, seq: int, outcomes: Sequence[Outcome]) -> None:
+        """Add the outcomes of one log entry, in one write.
+
+        Raises:
+            SinkError: they could not be written; the file is as it was.
+        """
+        if not outcomes:
+            return
+        count = len(outcomes)
+        lines = [_line(seq, count - number, outcome) for number, outcome in enumerate(outcomes, start=1)]
+        data = _ENCODER.encode_lines(lines)
+        with told_as_sink_error(self.path):
+            size = os.fstat(self._descriptor).st_size
+            try:
+                written = os.write(self._descriptor, data)
+            except OSError:
+                os.ftruncate(self._descriptor, size)
+                raise
+            if written != len(data):
+                os.ftruncate(self._descriptor, size)
+                raise SinkError(f"{self.path} cannot be written: the disk is full.")
+        self.last_seq = seq
+        self._last_run_id = outcomes[-1].run_id
+
+    def close(self) -> None:
+        """Close the file. May be called more than once."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _mended(self) -> _Mark | None:
+        """Cut the file behind its last whole entry, and return that entry's last line."""
+        with told_as_sink_error(self.path):
+            size = os.fstat(self._descriptor).st_size
+            for end, line in _lines_backwards(self._descriptor, size):
+                mark = _mark(line)
+                if mark is not None and mark.more == 0:
+                    if end != size:
+                        os.ftruncate(self._descriptor, end)
+                    return mark
+            self._refuse_foreign(size)
+            os.ftruncate(self._descriptor, 0)
+            return None
+
+    def _refuse_foreign(self, size: int) -> None:
+        """Refuse to empty a file that does not begin like ours."""
+        # After a loss of power a file may end in NULs where the data never came to be written.
+        start = os.pread(self._descriptor, len(_OURS), 0).rstrip(b"\0")
+        if size and not _OURS.startswith(start):
+            raise SinkError(f"{self.path} is not a file of events. Move it away, or choose another folder.")
+
+    def _last_of(self, run_id: str) -> int:
+        """Return the last log entry of one run in the file, or 0."""
+        needle = _ENCODER.encode({"run_id": run_id})[1:-1]
+        with told_as_sink_error(self.path):
+            for _, line in _lines_backwards(self._descriptor, os.fstat(self._descriptor).st_size):
+                if needle in line and (mark := _mark(line)) and mark.run_id == run_id:
+                    return mark.seq
+        return 0
+
+
+def _line(seq: int, more: int, outcome: Outcome) -> dict[str, object]:
+    """Return one event. `seq` stands first, by which the file is known as ours (`_OURS`)."""
+    return {
+        "seq": seq,
+        "more": more,
+        "at": clock.text(outcome.at),
+        "run_id": outcome.run_id,
+        "line": outcome.line,
+        "reference": outcome.reference,
+        "status": outcome.status,
+        "amount_minor": outcome.amount_minor,
+        "currency": outcome.currency,
+        "account": outcome.account,
+        "wallet": outcome.wallet,
+        "reason": outcome.reason,
+        "message": outcome.message,
+        "provider_reference": outcome.provider_reference,
+    }
+
+
+def _mark(line: bytes) -> _Mark | None:
+    try:
+        return _MARKS.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _lines_backwards(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (where the next line begins, the line) for every line that has an end, the last first."""
+    ended: int | None = None  # where the line end is that closes the line being collected
+    start, data = size, b""
+    while start and len(data) <= TEXT_LINE_BYTES_MAX:
+        begin = max(0, start - _TAIL_BYTES)
+        data = os.pread(descriptor, start - begin, begin) + data
+        start, stop = begin, len(data)
+        while (cut := data.rfind(b"\n", 0, stop)) >= 0:
+            if ended is not None:
+                yield ended + 1, data[cut + 1 : stop]
+            ended, stop = start + cut, cut
+        data = data[:stop]
+    if ended is not None:
+        yield ended + 1, data

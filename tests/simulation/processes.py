@@ -1,0 +1,158 @@
+"""Processes of the real engine over the same journals and banks, each with a fuse of its own.
+
+Each opens its journal by itself, carries its requests out in the event loop, holds its locks as any process does, and
+remembers in the user's state folder. Only the connections to providers and what is configured are replaced.
+`simulation.py` starts the processes that pay, and those in which people steer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import cast
+
+import anyio
+import anyio.abc
+import msgspec
+
+from payout_engine.app.accounts import Accounts
+from payout_engine.app.engine import Engine
+from payout_engine.app.settings import Settings
+from payout_engine.domain.model import Dispatch, Query, Receipt, Sighting
+from payout_engine.journal import SqliteJournal
+from payout_engine.ports.journal import Journal
+from payout_engine.ports.provider import Provider, Traits, Wallet
+from simulation.bank import Bank, SimulatedProvider
+from simulation.crashing import CrashingJournal, CrashingProvider, Fuse, MortalWriter
+from simulation.disk import Disk
+from simulation.mortal import MortalRemembered
+from simulation.shelf import JournalFile, Shelf
+from simulation.wire_bank import WiredProvider
+from simulation.witness import Witness
+
+WALLETS = (
+    Wallet(
+        code="orange_bf",
+        title="Orange Money",
+        country="BF",
+        currency="XOF",
+        decimals=0,
+        operators=("Orange",),
+        prefixes=("74",),
+        amount_minor_min=100,
+    ),
+    Wallet(
+        code="moov_bf",
+        title="Moov Money",
+        country="BF",
+        currency="XOF",
+        decimals=0,
+        operators=("Moov Africa",),
+        prefixes=("70",),
+        amount_minor_min=100,
+    ),
+)
+
+
+class SimulatedAccounts(Accounts):
+    """Accounts at simulated banks."""
+
+    def __init__(
+        self, settings: Settings, stack: AsyncExitStack, connections: Mapping[str, Provider], keys: Mapping[str, str]
+    ) -> None:
+        super().__init__(settings, stack, only=None, sandbox=False)
+        self._simulated = connections
+        self.keys = dict(keys)
+
+    def traits(self, name: str) -> Traits:
+        """Return what the bank promises."""
+        return self._simulated[name].traits
+
+    def wallets(self, name: str) -> Sequence[Wallet]:
+        """Return both wallets of a lone account, or the account's own."""
+        return [wallet for wallet in WALLETS if len(self._simulated) == 1 or wallet.code.startswith(name)]
+
+    async def connect(self, name: str) -> Provider:
+        """Return the connection of this process."""
+        return self._simulated[name]
+
+
+class WatchedProvider(SimulatedProvider):
+    """A simulated provider whose every call has a witness."""
+
+    def __init__(self, account: str, bank: Bank, witness: Witness, process: str, fuse: Fuse) -> None:
+        super().__init__(bank, lambda dispatch: None)
+        self._account = account
+        self._witness = witness
+        self._process = process
+        self._fuse = fuse
+
+    async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
+        """Pay; see `ports.Provider.send`."""
+        with self._witness.sending(self._process, self._fuse, dispatch):
+            return await super().send(dispatch)
+
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+        """Show what the bank shows; see `ports.Provider.look_up`."""
+        with self._witness.asking(self._fuse, self._account):
+            async for sightings in super().look_up(queries):
+                yield sightings
+
+
+class World(msgspec.Struct):
+    """What all processes of a simulation share.
+
+    Attributes:
+        settings: what is configured; each process names a journal.
+        keys: by account, the key that it is used with.
+        wired: whether the real adapter speaks to the banks, over a wire.
+        banks: by account.
+        disk: where all files are.
+        shelf: where the journals are.
+        witness: sees what the processes do.
+        commit_seconds: how long a journal's writer waits for a group, and again for the answers.
+    """
+
+    settings: Settings
+    keys: Mapping[str, str]
+    wired: bool
+    banks: dict[str, Bank]
+    disk: Disk
+    shelf: Shelf
+    witness: Witness
+    commit_seconds: float
+
+
+def open_engine(process: str, fuse: Fuse, file: JournalFile, world: World) -> AbstractAsyncContextManager[Engine]:
+    """Open the engine of one process.
+
+    Args:
+        process: what to call it in the trace.
+        fuse: its life.
+        file: the journal it uses.
+        world: what it shares with others.
+    """
+    done = partial(world.witness.heard, process, file)
+    writer = partial(MortalWriter, fuse=fuse, done=done, commit_seconds=world.commit_seconds)
+    watched = WiredProvider if world.wired else WatchedProvider
+    connections = {
+        account: CrashingProvider(watched(account, bank, world.witness, process, fuse), fuse)
+        for account, bank in world.banks.items()
+    }
+
+    class SimulatedEngine(Engine):
+        def __init__(
+            self, settings: Settings, accounts: Accounts, tasks: anyio.abc.TaskGroup, stack: AsyncExitStack
+        ) -> None:
+            super().__init__(settings, SimulatedAccounts(settings, stack, connections, world.keys), tasks, stack)
+            self.memory = MortalRemembered(fuse, partial(world.shelf.beginning, file))
+            stack.callback(self.memory.close)
+
+        @asynccontextmanager
+        async def _journal_file(self) -> AsyncIterator[Journal]:
+            opening = SqliteJournal.open(self.settings.journal, writer=writer, remember=self.memory.keep)
+            async with opening as journal:
+                yield cast(Journal, CrashingJournal(journal, fuse, world.disk))
+
+    return SimulatedEngine.open(world.settings, journal=file.path)
