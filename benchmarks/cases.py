@@ -136,11 +136,11 @@ class Bench:
         """(a) Bare aiohttp: what no engine on aiohttp can be faster than."""
         # It is over in a moment, so that noise weighs most here, where it would distort every ratio.
         repeats = max(self._repeats, BOUND_REPEATS_MIN)
-        return self._repeated("a", "bare aiohttp, ready bodies of 100", "bare", self._line_count, repeats)
+        return self._duplicated("a", "bare aiohttp, ready bodies of 100", "bare", self._line_count, repeats)
 
     def engine(self) -> Row:
         """(b) The whole engine, from the file to the results."""
-        return self._repeated("b", "payout_engine, file to results", "whole", self._line_count)
+        return self._duplicated("b", "payout_engine, file to results", "whole", self._line_count)
 
     def scripts(self) -> Sequence[Row]:
         """(c) What people write today."""
@@ -176,7 +176,7 @@ class Bench:
         """(e) Judging a file without recording it."""
         count = line_count or self._line_count
         repeats = 1 if line_count else self._repeats
-        return self._repeated("e", "payout_engine, plan only", "plan", count, repeats=repeats)
+        return self._duplicated("e", "payout_engine, plan only", "plan", count, repeats=repeats)
 
     def profile(self) -> Row:
         """(b) under cProfile: its figures are slower than life, its shares are not."""
@@ -184,7 +184,7 @@ class Bench:
 
     # ------------------------------------------------------------------------------------------------------- running
 
-    def _repeated(self, case: str, title: str, client: str, line_count: int, repeats: int | None = None) -> Row:
+    def _duplicated(self, case: str, title: str, client: str, line_count: int, repeats: int | None = None) -> Row:
         rows = [self._once(case, title, client, line_count) for _ in range(repeats or self._repeats)]
         invalid = [row for row in rows if row.problem]
         return invalid[0] if invalid else sorted(rows, key=lambda row: -row.rate)[len(rows) // 2]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from payout_engine.domain.errors import InputError
 from payout_engine.domain.model import Block
-from payout_engine.intake.route import Router, Served
+from payout_engine.intake.route import AccountWallets, Router
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits, Wallet
 
 ORANGE_PREFIXES = tuple(f"{first}{last}" for first in "0567" for last in "4567")
@@ -47,9 +47,9 @@ SANK = wallet("sank_bf", "Sank Money", automatic=False)
 WALLETS = (ORANGE, MOOV, SANK)
 
 
-def served(account: str = "bf", wallets: Sequence[Wallet] = WALLETS, **changes: object) -> Served:
+def served(account: str = "bf", wallets: Sequence[Wallet] = WALLETS, **changes: object) -> AccountWallets:
     """The account."""
-    return Served(account, traits(**changes), wallets)
+    return AccountWallets(account, traits(**changes), wallets)
 
 
 def router() -> Router:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from payout_engine.domain.clock import now
-from payout_engine.domain.model import Choice, Decision, Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Decision, LookUpResult, Problem, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
 from payout_engine.testing.journal_asking import LIVES_AN_HOUR
@@ -22,21 +22,21 @@ async def a_life(path: Path) -> str:
         await approved(journal, "before", chunk([11, 12]))
         await journal.begin(run("run"))
         await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], MOOV, reference="SAME"), refused([7, 8])])
-        repeats = await every(journal.duplicates("run"))
-        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
+        duplicates = await every(journal.duplicates("run"))
+        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in duplicates})
         await journal.seal("run")
         await journal.approve("run")
         first = await dispatched(journal, "run")
         ends = [State.PAID, State.READY, State.ACCEPTED, State.UNKNOWN]
         await journal.record(first, [Receipt(state, provider_reference=f"T{state}") for state in ends])
         kept = await journal.digest("run")
-        (doubtful,) = await journal.unanswered("run", ORANGE, LIVES_AN_HOUR, now(), 0, 1)
-        await journal.ask_again(doubtful, LIVES_AN_HOUR)
+        (doubtful,) = await journal.resendable_chunks("run", ORANGE, LIVES_AN_HOUR, now(), 0, 1)
+        await journal.intend_resend(doubtful, LIVES_AN_HOUR)
         await dispatched(journal, "run")
         await journal.recover("run")
-        await journal.apply([Sighting(first.keys[1], Receipt(State.READY, "absent"))])
-        await journal.apply(
-            [Sighting(first.keys[2], Receipt(State.REVERSED)), Sighting(first.keys[3], Receipt(State.PAID), 5)]
+        await journal.reconcile([LookUpResult(first.keys[1], Receipt(State.READY, "absent"))])
+        await journal.reconcile(
+            [LookUpResult(first.keys[2], Receipt(State.REVERSED)), LookUpResult(first.keys[3], Receipt(State.PAID), 5)]
         )
         await journal.record(await dispatched(journal, "run"), [Receipt(State.FAILED, "closed")])
         await journal.record(await dispatched(journal, "before"), [Receipt(State.PAID)])
@@ -48,10 +48,10 @@ async def a_life(path: Path) -> str:
         await judged(journal, "other", chunk([1]))
         await journal.discard("other")
         await judged(journal, "waiting", chunk([21]))
-        await journal.ask("run", Request(RequestKind.CANCEL, "Awa", "wrong month"))
-        await journal.answer("run", RequestKind.CANCEL, True)
-        await journal.ask("run", Request(RequestKind.PAUSE, "Issa", "lunch"))
-        await journal.answer("run", RequestKind.PAUSE, False)
+        await journal.request("run", ControlRequest(ControlKind.CANCEL, "Awa", "wrong month"))
+        await journal.acknowledge("run", ControlKind.CANCEL, True)
+        await journal.request("run", ControlRequest(ControlKind.PAUSE, "Issa", "lunch"))
+        await journal.acknowledge("run", ControlKind.PAUSE, False)
         await journal.finish("run")
         await journal.note("run", "remark", "All done.")
         await journal.note("before", "remark", "All done.")

@@ -21,7 +21,7 @@ from simulation.lives import STARTED_AT
 from payout_engine.domain import clock
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import AmbiguousError, Brake, NotSentError, RefusedError
-from payout_engine.domain.model import Dispatch, Outcome, Query, Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.model import ControlKind, ControlRequest, Dispatch, LookUpResult, Outcome, Query, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal, resends
 from payout_engine.journal.db import every
@@ -57,7 +57,7 @@ class Scripted:
         self.shows: dict[str, Receipt] = {}
         self.blind = False
         self.most_at_once = 0
-        self.heard: Callable[[Dispatch], object] = lambda dispatch: None
+        self.results_of_resend: Callable[[Dispatch], object] = lambda dispatch: None
         self._answers = list(answers)
         self._takes_seconds = takes_seconds
         self._on_the_wire = 0
@@ -65,7 +65,7 @@ class Scripted:
     async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
         """Answer as scripted."""
         self.calls.append((anyio.current_time(), tuple(dispatch.keys)))
-        self.heard(dispatch)
+        self.results_of_resend(dispatch)
         self._on_the_wire += 1
         self.most_at_once = max(self.most_at_once, self._on_the_wire)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
@@ -77,12 +77,12 @@ class Scripted:
             raise answer
         return [Receipt(answer)] * len(dispatch.keys) if isinstance(answer, State) else answer
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Show what is to be shown."""
         self.looked_up_at.append(anyio.current_time())
         if self.blind:
             raise AmbiguousError("timeout", "The look-up was not answered.")
-        yield [Sighting(query.key, self.shows[query.key]) for query in queries if query.key in self.shows]
+        yield [LookUpResult(query.key, self.shows[query.key]) for query in queries if query.key in self.shows]
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -107,7 +107,7 @@ class Scene:
         options: dict[str, Any] = {"follow_for_seconds": 3600.0, "send": True, **changes}
         payers = {"bf": Payer("bf", self.provider, Pace(self.provider.traits.calls_per_second))}
         self.payment = Payment(
-            self.journal, "run", payers, policy, publish=self._listen, tell=self.told.append, **options
+            self.journal, "run", payers, policy, publish=self._listen, notify=self.told.append, **options
         )
         ending = await self.payment.run()
         assert (await self.journal.verify("run")).findings == []
@@ -159,7 +159,7 @@ def test_what_a_look_up_shows_is_not_asked_about_again() -> None:
     """A look-up comes first, and only what a whole one did not show is sent again."""
     provider = Scripted(msgspec.structs.replace(SAFE, look_up=LookUpKind.EACH), LOST, State.PAID)
     scene = Scene(provider, lines=3)
-    provider.heard = lambda dispatch: provider.shows.setdefault(dispatch.keys[1], Receipt(State.PAID))
+    provider.results_of_resend = lambda dispatch: provider.shows.setdefault(dispatch.keys[1], Receipt(State.PAID))
     assert live(scene, scene.pay) == [State.PAID] * 3
     (_, first), (again_at, second) = provider.calls
     assert second == (first[0], first[2])
@@ -194,11 +194,11 @@ def test_it_is_in_the_journal_before_it_leaves() -> None:
     scene = Scene(Scripted(SAFE, LOST, State.PAID))
     seen: list[list[str]] = []
 
-    def heard(dispatch: Dispatch) -> None:
+    def results_of_resend(dispatch: Dispatch) -> None:
         with snapshot(scene.journal.path) as db:
             seen.append([kind for (kind,) in every(db, "SELECT kind FROM log WHERE chunk_id IS NOT NULL ORDER BY seq")])
 
-    scene.provider.heard = heard
+    scene.provider.results_of_resend = results_of_resend
     live(scene, scene.pay)
     assert seen == [["intent"], ["intent", "receipts", "asked_again"]]
 
@@ -226,7 +226,7 @@ def test_other_payouts_that_settle_do_not_make_it_impatient() -> None:
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
-            provider.heard = lambda dispatch: tasks.start_soon(settle) if len(provider.calls) == 1 else None
+            provider.results_of_resend = lambda dispatch: tasks.start_soon(settle) if len(provider.calls) == 1 else None
             await scene.pay()
 
     assert live(scene, main) == [State.UNKNOWN, *[State.PAID] * 99]
@@ -312,22 +312,22 @@ def test_following_alone_never_sends() -> None:
     assert live(scene, send_only, scene.pay) == [State.PAID]
 
 
-@pytest.mark.parametrize("kind", RequestKind)
-def test_a_person_who_paused_or_cancelled_is_obeyed(kind: RequestKind) -> None:
+@pytest.mark.parametrize("kind", ControlKind)
+def test_a_person_who_paused_or_cancelled_is_obeyed(kind: ControlKind) -> None:
     """Nothing is sent again of a run that somebody paused, nor ever of one that somebody cancelled."""
     scene = Scene(Scripted(SAFE, LOST, State.PAID))
 
     async def send_only() -> None:
         await scene.pay(follow_for_seconds=0.0)
-        await scene.journal.ask("run", Request(kind, "awa", "the bank called"))
+        await scene.journal.request("run", ControlRequest(kind, "awa", "the bank called"))
 
     async def lifted() -> None:
-        await scene.journal.answer("run", kind, True)
+        await scene.journal.acknowledge("run", kind, True)
         await scene.pay()
 
     assert live(scene, send_only, scene.pay) == [State.UNKNOWN]
     scene = Scene(Scripted(SAFE, LOST, State.PAID))
-    wanted = State.PAID if kind is RequestKind.PAUSE else State.UNKNOWN
+    wanted = State.PAID if kind is ControlKind.PAUSE else State.UNKNOWN
     assert live(scene, send_only, lifted) == [wanted]
 
 
@@ -350,7 +350,7 @@ def test_what_is_on_the_wire_lands_and_nothing_follows(how: str) -> None:
             assert scene.payment is not None
             scene.payment.stop()
         elif how != "time":
-            await scene.journal.ask("run", Request(RequestKind(how), "awa"))
+            await scene.journal.request("run", ControlRequest(ControlKind(how), "awa"))
 
     assert live(scene, main) == [State.PAID, State.UNKNOWN, State.UNKNOWN]
     assert len(provider.calls) == 4
@@ -468,7 +468,7 @@ def test_the_canary_may_be_asked_about_before_the_rest_is_sent() -> None:
 
 
 def test_absence_counts_from_the_last_repetition(tmp_path: Path) -> None:
-    """A payout that was sent again to ask may have been heard then, so older proof of absence is no proof any more."""
+    """A payout that was resent to ask may have been heard then, so older proof of absence is no proof any more."""
 
     async def main() -> None:
         with clock.replaced(lambda: STARTED_AT + anyio.current_time()):
@@ -476,8 +476,8 @@ def test_absence_counts_from_the_last_repetition(tmp_path: Path) -> None:
                 await approved(journal, "run", chunk([1], MOOV))
                 await sent(journal, "run", Receipt(State.UNKNOWN), MOOV)
                 await anyio.sleep(100.0)
-                (doubtful,) = await journal.unanswered("run", MOOV, SAFE, clock.now(), 0, 1)
-                await journal.ask_again(doubtful, SAFE)
+                (doubtful,) = await journal.resendable_chunks("run", MOOV, SAFE, clock.now(), 0, 1)
+                await journal.intend_resend(doubtful, SAFE)
                 (query,), _ = await journal.open_queries("run", "bf", 1)
                 assert query.sent.at == pytest.approx(clock.now(), abs=0.01)
 

@@ -19,13 +19,13 @@ from simulation.lives import Report, Simulation, explain
 from simulation.plans import Life, Plan, draw_plan
 
 from payout_engine.domain.errors import RefusedError
-from payout_engine.domain.model import Dispatch, Outcome, Receipt, Sighting
+from payout_engine.domain.model import Dispatch, LookUpResult, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import resends
 from payout_engine.journal.codec import each
 from payout_engine.payment import run
 from payout_engine.payment.dispatch import Dispatcher
-from payout_engine.payment.resend import AskingAgain
+from payout_engine.payment.resend import Resender
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
@@ -62,7 +62,7 @@ def doubtful_life(chance: random.Random, drawn: Life) -> Life:
     """Let a life end now and then just when it asks again, and let the next one wait. Nobody comes to cancel it."""
     changes: dict[str, Any] = {"downtime_seconds": chance.choice([5.0, 150.0, 300.0]), "visits": (), "twin": None}
     if chance.random() < 0.2:
-        changes["step"] = Step(chance.choice([1, 1, 2, 3]), chance.choice(list(Moment)), "ask_again")
+        changes["step"] = Step(chance.choice([1, 1, 2, 3]), chance.choice(list(Moment)), "intend_resend")
     return msgspec.structs.replace(drawn, **changes)
 
 
@@ -96,10 +96,10 @@ def test_nobody_is_paid_twice_by_being_asked_about(tmp_path: Path) -> None:
         report = simulate(seed, tmp_path)
         assert not report.violations, explain(report)
         crashed_at |= {line.split("CRASH ")[1] for line in report.trace if "CRASH " in line}
-        asked += sum("journal: ask_again" in line for line in report.trace)
+        asked += sum("journal: intend_resend" in line for line in report.trace)
         paid += report.counts[State.PAID]
     assert asked > SEEDS and paid > 5 * SEEDS
-    assert {"before ask_again", "inside ask_again", "after ask_again"} <= crashed_at
+    assert {"before intend_resend", "inside intend_resend", "after intend_resend"} <= crashed_at
 
 
 @pytest.mark.usefixtures("doubtful")
@@ -125,7 +125,7 @@ def test_where_a_key_never_dies_nothing_stays_unknown(tmp_path: Path, monkeypatc
         assert not report.violations and not report.counts[State.UNKNOWN], explain(report)
 
 
-class TakesRefusalsForAbsence(AskingAgain):
+class TakesRefusalsForAbsence(Resender):
     """Releases a payout because its repetition was refused, or never left."""
 
     def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
@@ -133,10 +133,10 @@ class TakesRefusalsForAbsence(AskingAgain):
 
     async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
         said = each(receipts, len(dispatch.keys))
-        return (await self._journal.apply(list(map(Sighting, dispatch.keys, said)))).outcomes
+        return (await self._journal.reconcile(list(map(LookUpResult, dispatch.keys, said)))).outcomes
 
 
-class TakesRefusalsForFailures(AskingAgain):
+class TakesRefusalsForFailures(Resender):
     """Calls a payout failed because its repetition was refused for good."""
 
     def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:

@@ -176,7 +176,7 @@ def _wait(found: Any, process: subprocess.Popen[bytes], seconds: float = 15.0) -
 
 
 def in_intake(scene: Scene, process: subprocess.Popen[bytes], chance: random.Random) -> None:
-    """While the file is judged and recorded."""
+    """While the file is validated and recorded."""
     _wait(scene.journal.exists, process)
     time.sleep(chance.uniform(0, 0.15))
 

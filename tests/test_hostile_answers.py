@@ -107,7 +107,7 @@ def test_any_list_in_any_pieces(body: bytes, status: int, sizes: list[int]) -> N
     try:
         while place < len(body):
             size = sizes[turn % len(sizes)]
-            for seen in wire.sightings(reader.feed(body[place : place + size])):
+            for seen in wire.results(reader.feed(body[place : place + size])):
                 assert seen.receipt.state in (State.ACCEPTED, State.PAID, State.FAILED)
             place, turn = place + size, turn + 1
         reader.close()

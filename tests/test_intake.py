@@ -14,8 +14,8 @@ from burkina import RowsSource, router
 from payout_engine.domain.errors import ConfigError, InputError, JournalFullError
 from payout_engine.domain.model import Chunk, Entry, Run, RunState
 from payout_engine.domain.states import State
-from payout_engine.intake.duplicates import hold_repeats
-from payout_engine.intake.intake import Findings, intake, prepare
+from payout_engine.intake.duplicates import hold_duplicates
+from payout_engine.intake.intake import IntakeFindings, intake, prepare
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.observer import Event, LinesRead
@@ -31,7 +31,7 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
         yield sqlite
 
 
-async def take_in(journal: Journal, source: RowsSource, **options: object) -> tuple[Run, Findings]:
+async def take_in(journal: Journal, source: RowsSource, **options: object) -> tuple[Run, IntakeFindings]:
     run, judge = prepare(source, router(), **options)  # type: ignore[arg-type]
     return run, await intake(source, journal, run, judge)
 
@@ -66,7 +66,7 @@ async def test_every_line_is_recorded_once_with_its_row(journal: Journal) -> Non
     assert await states(journal, run) == {State.READY: 380, State.REJECTED: 2}
     assert told[-1] == LinesRead(382) and len(told) == 5
     found = await journal.find(run.run_id)
-    assert found is not None and found.state is RunState.JUDGED
+    assert found is not None and found.state is RunState.VALIDATED
 
 
 async def test_refusals_are_shown_by_kind_with_a_few_examples(journal: Journal) -> None:
@@ -179,7 +179,7 @@ async def test_repeats_are_found_again_when_another_run_was_approved_in_between(
     assert findings.held == 0
     assert await journal.approve(one.run_id)
     assert not await journal.approve(other.run_id)
-    decided = await hold_repeats(journal, other)
+    decided = await hold_duplicates(journal, other)
     assert sorted(line for line, _ in decided.held) == [2, 3, 4, 5, 6]
     assert await journal.approve(other.run_id)
 

@@ -21,7 +21,7 @@ from payout_engine.domain.errors import (
     JournalFullError,
     JournalNewerError,
 )
-from payout_engine.domain.model import Problem, Receipt, RepeatKind
+from payout_engine.domain.model import DuplicateKind, Problem, Receipt
 from payout_engine.domain.states import BIRTHS, LETTERS, MOVES, State
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.journal.ids import chunk_range, position_range
@@ -269,8 +269,8 @@ async def test_a_scratch_journal_judges_by_the_real_one_and_leaves_it_alone(path
         await scratch.begin(run("plan"))
         await scratch.add("plan", [chunk([1, 2, 9]), chunk([10], reference="SAL-00009")])
         found = await every(scratch.duplicates("plan"))
-        assert said(found) == {(line, kind, "run", line, False) for line in (1, 2) for kind in RepeatKind} | {
-            (10, RepeatKind.REFERENCE, "plan", 9, True)
+        assert said(found) == {(line, kind, "run", line, False) for line in (1, 2) for kind in DuplicateKind} | {
+            (10, DuplicateKind.REFERENCE, "plan", 9, True)
         }
         assert {repeat.earlier_state for repeat in found if repeat.payout.line == 2} == {State.UNKNOWN}
         await scratch.seal("plan")
@@ -357,7 +357,7 @@ def by_hand(path: Path, statement: str) -> list[tuple[object, ...]]:
     ],
 )
 async def test_nobody_rewrites_the_past(path: Path, statement: str) -> None:
-    """A move that the lifecycle lacks, and any change of what was judged, sent or logged, is refused."""
+    """A move that the lifecycle lacks, and any change of what was validated, sent or logged, is refused."""
     await a_paid_journal(path)
     before = by_hand(path, "SELECT * FROM progress")
     with pytest.raises(apsw.ConstraintError, match="lifecycle: "):
@@ -449,8 +449,8 @@ async def test_what_is_held_during_intake_is_born_held_in_the_log(path: Path) ->
     async with SqliteJournal.open(path) as journal:
         await journal.begin(run("run"))
         await journal.add("run", [chunk([1, 2], reference="SAME")])
-        repeats = await every(journal.duplicates("run"))
-        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
+        duplicates = await every(journal.duplicates("run"))
+        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in duplicates})
         assert by_hand(path, "SELECT count(*) FROM log") == [(0,)]
         await journal.seal("run")
         await journal.discard("run")

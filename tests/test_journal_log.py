@@ -9,7 +9,7 @@ import apsw
 import msgspec
 import pytest
 
-from payout_engine.domain.model import Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.model import ControlKind, ControlRequest, LookUpResult, Problem, Receipt
 from payout_engine.domain.states import LETTERS, State, move
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.ids import parse_key, run_no_of
@@ -23,8 +23,8 @@ async def an_eventful_life(path: Path) -> None:
     async with SqliteJournal.open(path) as journal:
         await journal.begin(run("run"))
         await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], MOOV, reference="SAME"), refused([7])])
-        repeats = await every(journal.duplicates("run"))
-        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
+        duplicates = await every(journal.duplicates("run"))
+        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in duplicates})
         await journal.seal("run")
         await journal.approve("run")
         first = await dispatched(journal, "run")
@@ -33,11 +33,11 @@ async def an_eventful_life(path: Path) -> None:
         )
         await dispatched(journal, "run")
         await journal.recover("run")
-        await journal.apply(
+        await journal.reconcile(
             [
-                Sighting(first.keys[1], Receipt(State.READY, "absent")),
-                Sighting(first.keys[2], Receipt(State.REVERSED)),
-                Sighting(first.keys[3], Receipt(State.PAID), 5),
+                LookUpResult(first.keys[1], Receipt(State.READY, "absent")),
+                LookUpResult(first.keys[2], Receipt(State.REVERSED)),
+                LookUpResult(first.keys[3], Receipt(State.PAID), 5),
             ]
         )
         again = await dispatched(journal, "run")
@@ -158,7 +158,7 @@ async def test_what_comes_to_light_of_a_withdrawn_line_is_proven(tmp_path: Path)
     async with SqliteJournal.open(tmp_path / "payouts.db") as journal:
         await approved(journal, "run", chunk([1]))
         ready = await journal.ready("run", ORANGE, 0, 1)
-        await journal.cancel("run", Request(RequestKind.CANCEL, "awa"), 0, 9)
-        applied = await journal.apply([Sighting(ready[0].keys[0], Receipt(State.PAID), 1001)])
+        await journal.cancel("run", ControlRequest(ControlKind.CANCEL, "awa"), 0, 9)
+        applied = await journal.reconcile([LookUpResult(ready[0].keys[0], Receipt(State.PAID), 1001)])
         assert [outcome.status for outcome in applied.outcomes] == [State.HELD]
         assert not (await journal.verify("run")).findings

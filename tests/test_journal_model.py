@@ -28,14 +28,14 @@ from payout_engine.domain.model import (
     REJECTED_LANE,
     Choice,
     Chunk,
+    ControlKind,
+    ControlRequest,
     Decision,
     Dispatch,
     Lane,
+    LookUpResult,
     Problem,
     Receipt,
-    Request,
-    RequestKind,
-    Sighting,
 )
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
@@ -137,7 +137,7 @@ class RunModel:
     compared: int | None = None
     cancelled: bool = False
     lines: dict[int, Line] = field(default_factory=dict)
-    requests: dict[RequestKind, bool] = field(default_factory=dict)
+    requests: dict[ControlKind, bool] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     chunks: int = 0
 
@@ -426,24 +426,24 @@ class JournalMachine(RuleBasedStateMachine):
         judged = [model for model in self.runs.values() if model.state != "intake"]
         lines = [(model, line) for model in judged for line in model.lines.values()]
         lines.sort(key=lambda found: found[1].state in (State.PAID, State.REJECTED))
-        sightings, absent = [Sighting("nonsense", Receipt(State.PAID))], []
+        results, absent = [LookUpResult("nonsense", Receipt(State.PAID))], []
         for pick, state, reference, fits in drawn:
             model, line = lines[pick % len(lines)]
             reference = "" if state is State.READY else reference
             amount_minor = line.amount_minor if fits else line.amount_minor + 1
-            sightings.append(Sighting(line.key, Receipt(state, "", "", reference), amount_minor))
+            results.append(LookUpResult(line.key, Receipt(state, "", "", reference), amount_minor))
             before = line.state
             line.see(state, reference, fits)
             if model.cancelled and before is State.UNKNOWN and line.state is State.READY:
                 absent.append(line)
-        self.wait(self.journal.apply(sightings))
+        self.wait(self.journal.reconcile(results))
         for line in absent:
             if line.state is State.READY:
                 line.become(State.HELD, "")
 
     @precondition(lambda self: self.runs)
     @rule(pick=picks, lane=lanes)
-    def unanswered(self, pick: int, lane: Lane) -> None:
+    def resendable_chunks(self, pick: int, lane: Lane) -> None:
         run_id, model = self.one(pick)
         steered = model.cancelled or model.requests
         doubtful: dict[int, list[Line]] = {}
@@ -451,17 +451,17 @@ class JournalMachine(RuleBasedStateMachine):
             # A look-up says more of what the provider gave a reference.
             if unnamed := [line for line in lines if not line.reference]:
                 doubtful[number] = unnamed
-        found = self.wait(self.journal.unanswered(run_id, lane, PAYS_ONCE, clock.now() + 1.0, 0, 9))
+        found = self.wait(self.journal.resendable_chunks(run_id, lane, PAYS_ONCE, clock.now() + 1.0, 0, 9))
         self.loaded(model, doubtful, found)
 
     @precondition(lambda self: self.chunks)
     @rule(pick=picks, promised=st.booleans())
-    def ask_again(self, pick: int, promised: bool) -> None:
+    def intend_resend(self, pick: int, promised: bool) -> None:
         chunk, lines, model = self.chunks[-1 - pick % len(self.chunks)]
         traits = PAYS_ONCE if promised else msgspec.structs.replace(PAYS_ONCE, key_promise=KeyPromise.NONE)
         legal = promised and not model.cancelled and not model.requests
         legal = legal and all(line.state is State.UNKNOWN for line in lines)
-        self.call(None if legal else IllegalMoveError, self.journal.ask_again(chunk, traits))
+        self.call(None if legal else IllegalMoveError, self.journal.intend_resend(chunk, traits))
         for line in lines if legal else ():
             line.sent += 1
 
@@ -496,19 +496,19 @@ class JournalMachine(RuleBasedStateMachine):
         model.notes.append("remark")
 
     @precondition(lambda self: self.runs)
-    @rule(pick=picks, kind=st.sampled_from(list(RequestKind)))
-    def ask(self, pick: int, kind: RequestKind) -> None:
+    @rule(pick=picks, kind=st.sampled_from(list(ControlKind)))
+    def ask(self, pick: int, kind: ControlKind) -> None:
         run_id, model = self.one(pick)
-        self.wait(self.journal.ask(run_id, Request(kind, "awa", "the bank called")))
+        self.wait(self.journal.request(run_id, ControlRequest(kind, "awa", "the bank called")))
         model.requests[kind] = False
         model.notes.append(f"asked_{kind}")
-        model.cancelled |= kind is RequestKind.CANCEL
+        model.cancelled |= kind is ControlKind.CANCEL
 
     @precondition(lambda self: self.runs)
-    @rule(pick=picks, kind=st.sampled_from(list(RequestKind)), done=st.booleans())
-    def answer(self, pick: int, kind: RequestKind, done: bool) -> None:
+    @rule(pick=picks, kind=st.sampled_from(list(ControlKind)), done=st.booleans())
+    def answer(self, pick: int, kind: ControlKind, done: bool) -> None:
         run_id, model = self.one(pick)
-        self.wait(self.journal.answer(run_id, kind, done))
+        self.wait(self.journal.acknowledge(run_id, kind, done))
         if done:
             model.requests.pop(kind, None)
         elif kind in model.requests:
@@ -518,7 +518,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(pick=picks, limit=st.integers(1, 3))
     def cancel(self, pick: int, limit: int) -> None:
         run_id, model = self.one(pick)
-        request, after = Request(RequestKind.CANCEL, "awa", "a mistake"), 0
+        request, after = ControlRequest(ControlKind.CANCEL, "awa", "a mistake"), 0
         while True:
             done = self.call(
                 None if model.approved else IllegalMoveError, self.journal.cancel(run_id, request, after, limit)

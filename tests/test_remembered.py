@@ -185,7 +185,7 @@ async def test_every_promise_to_send_is_marked_before_it_is_answered(tmp_path: P
         end = await journal.mark()
         assert end is not None and max(kept) == end.seq and len(marked) == 13
         await journal.recover("run")
-        await journal.ask_again((await doubtful(journal))[0], PAYS_ONCE)
+        await journal.intend_resend((await doubtful(journal))[0], PAYS_ONCE)
         end = await journal.mark()
         assert end is not None and kept[-1] == end.seq
         first = await journal.mark(1)

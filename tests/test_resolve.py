@@ -30,8 +30,10 @@ async def folder(tmp_path: Path) -> Path:
     async with SqliteJournal.open(tmp_path / "payouts.db") as journal:
         await journal.begin(run("run"))
         await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], reference="SAME")])
-        repeats = await every(journal.duplicates("run"))
-        await journal.hold("run", {repeat.position: Problem("reference_repeated", "As line 5.") for repeat in repeats})
+        duplicates = await every(journal.duplicates("run"))
+        await journal.hold(
+            "run", {repeat.position: Problem("reference_repeated", "As line 5.") for repeat in duplicates}
+        )
         await journal.seal("run")
         await journal.approve("run")
         ends = [Receipt(State.PAID), Receipt(State.UNKNOWN, "timeout", "No answer."), Receipt(State.ACCEPTED)]

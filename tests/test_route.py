@@ -9,7 +9,7 @@ from burkina import MOOV, ORANGE, SANK, WALLETS, router, served, traits, wallet
 from payout_engine.domain.countries import Phone, read_phone
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Lane, Problem
-from payout_engine.intake.route import Destination, Route, Router, Served, same_operator
+from payout_engine.intake.route import AccountWallets, Destination, Route, Router, same_operator
 
 
 def routed(router: Router, text: str, word: str = "", currency: str = "") -> Destination:
@@ -172,7 +172,7 @@ def test_a_route_to_nowhere_is_a_configuration_error(route: Route, word: str) ->
 
 def test_an_account_that_only_collects_is_never_routed_to() -> None:
     """Neither by itself nor by a route."""
-    collects = Served("ml", traits(pays_out=False), WALLETS)
+    collects = AccountWallets("ml", traits(pays_out=False), WALLETS)
     with pytest.raises(ConfigError, match="pays out"):
         Router([collects])
     with pytest.raises(ConfigError, match="collects"):

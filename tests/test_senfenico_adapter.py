@@ -16,7 +16,7 @@ from payout_engine import providers
 from payout_engine.domain import clock
 from payout_engine.domain.clock import Moment
 from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, NotSentError, RefusedError
-from payout_engine.domain.model import Dispatch, Lane, Payout, Query, Receipt, Sighting
+from payout_engine.domain.model import Dispatch, Lane, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances
 from payout_engine.ports.registration import Account
@@ -70,7 +70,7 @@ def states(receipts: Iterable[Receipt]) -> list[str]:
     return [receipt.state.value for receipt in receipts]
 
 
-async def sweep(provider: SenfenicoProvider, queries: list[Query] | None = None) -> dict[str, Sighting]:
+async def sweep(provider: SenfenicoProvider, queries: list[Query] | None = None) -> dict[str, LookUpResult]:
     return {seen.key: seen async for batch in provider.look_up(queries or []) for seen in batch}
 
 
@@ -272,7 +272,7 @@ async def test_a_payout_shown_in_the_other_mode_is_a_contradiction_and_stops(
     async with connected(keys=[api_key], live_mode=shown, options=options) as (provider, server):
         await provider.send(THREE)
         queries = [query(transfer, None if few else "") for transfer in server.ledger.transfers()]
-        found: list[Sighting] = []
+        found: list[LookUpResult] = []
         with pytest.raises(AmbiguousError, match="live_mode") as caught:
             async for batch in provider.look_up(queries):
                 found += batch
@@ -300,7 +300,7 @@ async def test_a_reset_before_a_get_is_harmless() -> None:
     """Asking again moves no money, whoever does it."""
     async with connected(faults=[Fault(FaultKind.RESET_BEFORE, "fetch")]) as (provider, server):
         await provider.send(THREE)
-        found: dict[str, Sighting] = {}
+        found: dict[str, LookUpResult] = {}
         with suppress(AmbiguousError):
             found = await sweep(provider, [query(transfer) for transfer in server.ledger.transfers()])
 

@@ -349,23 +349,23 @@ def transfer(**other: Any) -> wire.Transfer:
 @pytest.mark.parametrize(("word", "state"), [("pending", "accepted"), ("success", "paid"), ("failed", "failed")])
 def test_the_documented_statuses(word: str, state: str) -> None:
     """Three words; for a failure there is none but ours."""
-    (sighting,) = wire.sightings([transfer(status=word)])
+    (result,) = wire.results([transfer(status=word)])
 
     reason = "failed_at_provider" if state == "failed" else ""
-    assert (sighting.receipt.state, sighting.receipt.reason) == (State(state), reason)
-    assert sighting.receipt.provider_reference == "tr_1"
-    assert (sighting.key, sighting.amount_minor, sighting.recipient) == ("key-0", 1000, "76000000")
+    assert (result.receipt.state, result.receipt.reason) == (State(state), reason)
+    assert result.receipt.provider_reference == "tr_1"
+    assert (result.key, result.amount_minor, result.recipient) == ("key-0", 1000, "76000000")
 
 
 @settings(deadline=None)
 @given(st.text().filter(lambda word: word not in wire.STATUSES))
 def test_any_other_status_is_accepted_and_says_which(word: str) -> None:
     """Success, SUCCESS, reversed, paid: none of them is documented."""
-    (sighting,) = wire.sightings([transfer(status=word)])
+    (result,) = wire.results([transfer(status=word)])
 
-    assert sighting.receipt.state is State.ACCEPTED
-    assert sighting.receipt.reason == "status_not_documented"
-    assert sighting.receipt.message == envelope.scrubbed(word)
+    assert result.receipt.state is State.ACCEPTED
+    assert result.receipt.reason == "status_not_documented"
+    assert result.receipt.message == envelope.scrubbed(word)
 
 
 @pytest.mark.parametrize(
@@ -382,16 +382,16 @@ def test_any_other_status_is_accepted_and_says_which(word: str) -> None:
 )
 def test_a_transfer_of_the_other_mode_is_a_contradiction(key: str, live_mode: bool | None, contradicts: bool) -> None:
     """A live key's payout is not paid by a transfer in test mode, and the other way round."""
-    (sighting,) = wire.sightings([transfer(status="success", live_mode=live_mode)], wire.live_key(key))
+    (result,) = wire.results([transfer(status="success", live_mode=live_mode)], wire.live_key(key))
 
-    assert bool(sighting.conflict) is contradicts
-    assert ("test mode" in sighting.conflict) is (contradicts and key == "sk_live_a")
+    assert bool(result.conflict) is contradicts
+    assert ("test mode" in result.conflict) is (contradicts and key == "sk_live_a")
 
 
 @pytest.mark.parametrize("other", [{"ext_id": None}, {"ext_id": ""}, {"recipient_phone": ""}])
 def test_a_transfer_that_cannot_be_matched_is_passed_over(other: dict[str, Any]) -> None:
     """Without our key it is not ours; an empty phone would agree with any."""
-    assert wire.sightings([transfer(**other)]) == []
+    assert wire.results([transfer(**other)]) == []
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_amounts_are_exact_or_agree_with_nothing(written: bytes, amount: int) ->
 
 def test_another_currency_agrees_with_nothing() -> None:
     """A thousand euros are not a thousand francs."""
-    assert wire.sightings([transfer(currency="EUR")])[0].amount_minor == figures.AMOUNT_CONTRADICTION
+    assert wire.results([transfer(currency="EUR")])[0].amount_minor == figures.AMOUNT_CONTRADICTION
 
 
 # --------------------------------------------------------------------------------------------------- odds and ends
@@ -480,5 +480,5 @@ def test_a_masked_phone_says_nothing_and_a_wrong_one_contradicts() -> None:
         wire.Transfer("tr_1", raw, phone, "success", "k-1-0") for phone in ("65xxxxxx", "70123456", "6xxx")
     )
 
-    assert [sighting.recipient for sighting in wire.sightings([masked, wrong])] == [None, "70123456"]
-    assert wire.sightings([short]) == []
+    assert [result.recipient for result in wire.results([masked, wrong])] == [None, "70123456"]
+    assert wire.results([short]) == []

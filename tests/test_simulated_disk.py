@@ -34,7 +34,7 @@ def disk() -> Iterator[Disk]:
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ready": ("run", ORANGE, 0, 1),
     "ready_amounts": ("run", ORANGE, 0, 1),
-    "unanswered": ("run", ORANGE, PAYS_ONCE, 0.0, 0, 1),
+    "resendable_chunks": ("run", ORANGE, PAYS_ONCE, 0.0, 0, 1),
     "open_queries": ("run", "bf", 1),
     "former_queries": ("run", "bf", 1),
     "runs": (),

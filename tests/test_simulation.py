@@ -32,15 +32,15 @@ from payout_engine.app import controls, retry
 from payout_engine.domain import clock
 from payout_engine.domain.model import (
     Choice,
+    ControlKind,
+    ControlRequest,
     Dispatch,
     Lane,
+    LookUpResult,
     Outcome,
     Query,
     Receipt,
-    Request,
-    RequestKind,
     Run,
-    Sighting,
 )
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal, runs
@@ -153,7 +153,7 @@ class GivesUpByAge(Follower):
     async def look_up(self, next_in_seconds: float = 0.0) -> Found:
         queries, _ = await self._journal.open_queries(self._run_id, self.account, 100)
         old = [query for query in queries if query.state is State.UNKNOWN and query.age_seconds > 30.0]
-        await self._journal.apply([Sighting(query.key, Receipt(State.READY, "too_old")) for query in old])
+        await self._journal.reconcile([LookUpResult(query.key, Receipt(State.READY, "too_old")) for query in old])
         return await super().look_up(next_in_seconds)
 
 
@@ -161,13 +161,13 @@ class TrustsStaleAbsence(Follower):
     """Takes a proof of absence for one of the last dispatch, whichever dispatch it is about."""
 
     async def _without_stale_absence(
-        self, sightings: Sequence[Sighting], queries: Sequence[Query], start: int
-    ) -> Sequence[Sighting]:
-        return sightings
+        self, results: Sequence[LookUpResult], queries: Sequence[Query], start: int
+    ) -> Sequence[LookUpResult]:
+        return results
 
 
 def withdraw_what_is_unknown(
-    db: apsw.Connection, run_id: str, request: Request, after: int, limit: int
+    db: apsw.Connection, run_id: str, request: ControlRequest, after: int, limit: int
 ) -> tuple[Sequence[Outcome], int]:
     """Take what is in doubt for what was never sent."""
     ready = "UPDATE progress SET states = replace(replace(states, 's', 'r'), 'u', 'r') WHERE chunk_id BETWEEN ? AND ?"
@@ -189,7 +189,7 @@ async def send_no_canary(paying: run.Payment, payer: run.Payer, lanes: Sequence[
 
 async def say_it_passed(journal: Journal, run: Run, who: str = "") -> None:
     """Let a run go on, and remember a canary that stopped it as one that passed."""
-    await journal.answer(run.run_id, RequestKind.PAUSE, True)
+    await journal.acknowledge(run.run_id, ControlKind.PAUSE, True)
     for _, kind, text in await journal.notes(run.run_id):
         if kind == controls.CANARY_BRAKE_NOTE:
             await journal.note(run.run_id, CANARY_PASSED_NOTE, text.partition(": ")[0])
@@ -198,7 +198,7 @@ async def say_it_passed(journal: Journal, run: Run, who: str = "") -> None:
 async def heed_nobody(paying: run.Payment) -> None:
     """Take up what people ask, and go on."""
     for request in await paying._journal.requests(paying._run_id):
-        await paying._journal.answer(paying._run_id, request.kind, False)
+        await paying._journal.acknowledge(paying._run_id, request.kind, False)
 
 
 Draw = Callable[[random.Random], Plan]
@@ -352,8 +352,8 @@ def test_absence_proves_nothing_of_a_later_dispatch(follower: type[Follower], ex
         def __init__(self, journal: SqliteJournal) -> None:
             self._journal = journal
 
-        async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
-            absent = [Sighting(query.key, Receipt(State.READY, "absent")) for query in queries]
+        async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+            absent = [LookUpResult(query.key, Receipt(State.READY, "absent")) for query in queries]
             yield absent
             await anyio.sleep(1.0)
             await sent(self._journal, "run", Receipt(State.UNKNOWN))

@@ -145,9 +145,9 @@ async def test_the_only_visible_sheet_with_data_is_read_and_of_several_one_must_
     """Hidden and empty sheets are passed over; of several nobody guesses; a wrong name is told the right ones."""
     table: list[list[Any]] = [["phone", "amount"], ["70123456", 1]]
     sheets: dict[str, str | list[list[Any]]] = {"Old": [["phone", "amount"], ["7", 9]], "Empty": [], "Pay": table}
-    alone = workbook(tmp_path / "alone.xlsx", sheets, frozenset({"Old"}))
-    assert (await read(alone)).rows == [["70123456", "1"]]
-    assert (await read(alone, sheet="Pay")).digest == (await read(alone)).digest
+    unwrap_group = workbook(tmp_path / "alone.xlsx", sheets, frozenset({"Old"}))
+    assert (await read(unwrap_group)).rows == [["70123456", "1"]]
+    assert (await read(unwrap_group, sheet="Pay")).digest == (await read(unwrap_group)).digest
     path = workbook(tmp_path / "sheets.xlsx", {**sheets, "Other": [["phone", "amount"], ["8", 2]]}, frozenset({"Old"}))
     with pytest.raises(InputError, match="2 sheets with data"):
         await read(path)

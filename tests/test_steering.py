@@ -21,7 +21,16 @@ from payout_engine.app.settings import AccountSettings
 from payout_engine.app.submission import Submission
 from payout_engine.domain.clock import now, replaced
 from payout_engine.domain.errors import LimitError
-from payout_engine.domain.model import Lane, Outcome, Receipt, Request, RequestKind, RunState, Sighting, Tally
+from payout_engine.domain.model import (
+    ControlKind,
+    ControlRequest,
+    Lane,
+    LookUpResult,
+    Outcome,
+    Receipt,
+    RunState,
+    Tally,
+)
 from payout_engine.payment import stop_rules
 from payout_engine.payment.poll import FollowPolicy
 from payout_engine.payment.stop_rules import Canary, Failures, canary_of, may_go_on, overruling
@@ -117,7 +126,7 @@ async def test_a_paused_run_goes_on_after_lifting(bank: Bank, engine_with: Engin
         assert not await engine.pause(run.run_id, "awa")
         await collect(engine.pay(run))
         assert server.calls["bulk"] == 0
-        await engine.lift(run.run_id)
+        await engine.unpause(run.run_id)
         await collect(engine.pay(run))
         assert_paid_once(server, wanted)
         with pytest.raises(ConfigError, match="finished"):
@@ -172,8 +181,8 @@ async def test_a_cancel_whose_payer_died_is_carried_out_by_the_next(bank: Bank, 
     async with bank() as server, engine_with(server) as engine:
         run = await engine.submit(payouts(120))
         journal, _ = await engine.approved(run.run_id)
-        await journal.ask(run.run_id, Request(RequestKind.CANCEL, "awa"))
-        await journal.answer(run.run_id, RequestKind.CANCEL, False)
+        await journal.request(run.run_id, ControlRequest(ControlKind.CANCEL, "awa"))
+        await journal.acknowledge(run.run_id, ControlKind.CANCEL, False)
         outcomes: dict[str, Outcome] = await collect(engine.pay(run))
         assert {outcome.status for outcome in outcomes.values()} == {State.CANCELLED}
         assert await journal.requests(run.run_id) == []
@@ -267,14 +276,14 @@ def test_a_canary_is_judged_by_what_the_journal_counts() -> None:
     def judge(size: int = 3, **counts: int) -> tuple[Canary, int]:
         return canary_of(MOOV, [Tally(MOOV, State(word), count, count) for word, count in counts.items()], size)
 
-    assert judge(ready=10) == (Canary.SINGING, 3)
-    assert judge(ready=2) == (Canary.SINGING, 2)
-    assert judge(ready=9, paid=1) == (Canary.SINGING, 2)
-    assert judge(ready=7, paid=2, accepted=1) == (Canary.SINGING, 0)
-    assert judge(ready=7, paid=2, unknown=1) == (Canary.SINGING, 0)
-    assert judge(ready=7, paid=3) == (Canary.WELL, 0)
-    assert judge(ready=7, paid=2, failed=1) == (Canary.DEAD, 0)
-    assert judge(paid=2, failed=1) == (Canary.MOOT, 0)
+    assert judge(ready=10) == (Canary.PENDING, 3)
+    assert judge(ready=2) == (Canary.PENDING, 2)
+    assert judge(ready=9, paid=1) == (Canary.PENDING, 2)
+    assert judge(ready=7, paid=2, accepted=1) == (Canary.PENDING, 0)
+    assert judge(ready=7, paid=2, unknown=1) == (Canary.PENDING, 0)
+    assert judge(ready=7, paid=3) == (Canary.PASSED, 0)
+    assert judge(ready=7, paid=2, failed=1) == (Canary.FAILED, 0)
+    assert judge(paid=2, failed=1) == (Canary.NOT_NEEDED, 0)
 
 
 async def test_a_canary_that_arrives_lets_the_rest_go(bank: Bank, engine_with: EngineWith) -> None:
@@ -310,7 +319,7 @@ async def test_a_canary_that_dies_keeps_the_rest_back_until_a_person_has_looked(
         await collect(again)
         assert [stop.brake for stop in again.ending.stops] == [Brake.CANARY]
         assert (await states(engine, run.run_id))[State.READY] == 146
-        await engine.lift(run.run_id, "Awa")
+        await engine.unpause(run.run_id, "Awa")
         last = engine.pay(run)
         await collect(last)
         assert not last.ending.stops
@@ -324,7 +333,7 @@ async def test_only_a_canary_that_arrived_is_said_to_have_passed(bank: Bank, eng
         run = await engine.submit(failing(1) + payouts(150) + good)
         await collect(engine.pay(run, canary=5))
         for _ in range(2):
-            await engine.lift(run.run_id, "Awa")
+            await engine.unpause(run.run_id, "Awa")
             await collect(engine.pay(run))
         alone = await engine.submit(failing(3, tag="all"))
         await collect(engine.pay(alone, canary=5))
@@ -500,7 +509,7 @@ async def test_a_cancelled_line_that_the_provider_shows_is_not_paid_again(
 async def test_what_comes_to_light_before_the_approval_holds_the_line(
     bank: Bank, engine_with: EngineWith, way: str
 ) -> None:
-    """An unpaid line is judged again, then the provider shows its transfer: it is held, and the caller is told."""
+    """An unpaid line is validated again, then the provider shows its transfer: it is held, and the caller is told."""
     wanted = payouts(3)
     async with bank() as server, engine_with(server) as engine:
         first = await engine.submit(wanted)
@@ -509,7 +518,7 @@ async def test_what_comes_to_light_before_the_approval_holds_the_line(
         keys = [entry.key async for entries in journal.entries(first.run_id) for entry in entries]
         again = await (engine.retry(first.run_id) if way == "retry" else engine.submit(wanted))
         assert again.findings is not None and again.findings.accepted == 3
-        await journal.apply([Sighting(keys[1], Receipt(State.PAID, "", "late", "tr_1"))])
+        await journal.reconcile([LookUpResult(keys[1], Receipt(State.PAID, "", "late", "tr_1"))])
         outcomes = await collect(engine.pay(again))
         assert {outcome.line: outcome.status for outcome in outcomes.values()} == {
             1: State.PAID,

@@ -19,30 +19,30 @@ from payout_engine.domain.rejections import SENTENCES, problem
 from payout_engine.intake.chunk import Packer, chunk_size
 from payout_engine.intake.columns import Layout, find_layout
 from payout_engine.intake.route import Router
-from payout_engine.intake.validate import Judge, Judged
+from payout_engine.intake.validate import Validated, Validator
 
 DIGEST = "abcdef0123456789" * 4
 COLUMNS = ("Référence", "Nom", "Téléphone", "Opérateur", "Montant", "Devise", "Pays")
 GOOD = ("A-1", "Awa Traoré", "70123456", "", "150000", "", "")
 
 
-def judge(columns: Sequence[str] = COLUMNS, router_: Router | None = None, **options: object) -> Judge:
+def judge(columns: Sequence[str] = COLUMNS, router_: Router | None = None, **options: object) -> Validator:
     facts: dict[str, object] = {"default_country": "BF", "digest": DIGEST, **options}
-    return Judge(find_layout(columns), router_ or router(), **facts)  # type: ignore[arg-type]
+    return Validator(find_layout(columns), router_ or router(), **facts)  # type: ignore[arg-type]
 
 
-def judged(row: Sequence[str], one: Judge | None = None) -> Judged:
+def judged(row: Sequence[str], one: Validator | None = None) -> Validated:
     return (one or judge()).judge(Block([2], [row]))
 
 
-def payout(row: Sequence[str], one: Judge | None = None) -> Payout:
+def payout(row: Sequence[str], one: Validator | None = None) -> Payout:
     found = judged(row, one)
     assert not found.refused, found.refused[0][2].message
     (batch,) = found.accepted.values()
     return batch.payouts[0]
 
 
-def reason(row: Sequence[str], one: Judge | None = None) -> Problem:
+def reason(row: Sequence[str], one: Validator | None = None) -> Problem:
     ((_, _, found),) = judged(row, one).refused
     assert "{" not in found.message
     return found

@@ -1,4 +1,4 @@
-"""What a sighting means for a payout, for every pair of states: the rule that decides between money and doubt."""
+"""What a look-up result means for a payout, for every pair of states: the rule that decides between money and doubt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from payout_engine.domain.errors import IllegalMoveError
-from payout_engine.domain.model import Payout, Receipt, Sighting
+from payout_engine.domain.model import LookUpResult, Payout, Receipt
 from payout_engine.domain.states import OPEN, State
 from payout_engine.journal.rules import CONTRADICTION, NOTHING, Verdict, judge, same_recipient
 
@@ -18,13 +18,13 @@ SHOWN = (State.ACCEPTED, State.PAID, State.FAILED, State.REVERSED, State.UNKNOWN
 HEARD, NOW = 40.0, 70.0
 
 
-def seen(state: State, **about: Any) -> Sighting:
-    """Return a sighting of our payout; what belongs to the receipt is given as `receipt`."""
-    return Sighting("key-1", Receipt(state, **about.pop("receipt", {})), **about)
+def seen(state: State, **about: Any) -> LookUpResult:
+    """Return a look-up result of our payout; what belongs to the receipt is given as `receipt`."""
+    return LookUpResult("key-1", Receipt(state, **about.pop("receipt", {})), **about)
 
 
-def verdict(known: Receipt | State, sighting: Sighting) -> Verdict:
-    return judge(PAYOUT, known if isinstance(known, Receipt) else Receipt(known), sighting, NOW)
+def verdict(known: Receipt | State, result: LookUpResult) -> Verdict:
+    return judge(PAYOUT, known if isinstance(known, Receipt) else Receipt(known), result, NOW)
 
 
 def assert_doubt(found: Verdict, known: State) -> None:
@@ -57,7 +57,7 @@ def test_a_contradiction_is_told_once(state: State) -> None:
 
 
 def test_the_reason_alone_is_no_contradiction() -> None:
-    """Only what is held is left to a person: an open payout with the same reason is judged."""
+    """Only what is held is left to a person: an open payout with the same reason is validated."""
     assert verdict(Receipt(State.UNKNOWN, CONTRADICTION), seen(State.PAID)).receipts[0].state is State.PAID
 
 
@@ -133,7 +133,7 @@ def test_an_open_payout_is_settled(known: State, state: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "sighting"),
+    ("known", "result"),
     [
         (State.UNKNOWN, State.READY),
         (State.UNKNOWN, State.PAID),
@@ -141,14 +141,14 @@ def test_an_open_payout_is_settled(known: State, state: State) -> None:
         (State.CANCELLED, State.PAID),
     ],
 )
-def test_time_and_reference_are_those_of_the_transfer(known: State, sighting: State) -> None:
+def test_time_and_reference_are_those_of_the_transfer(known: State, result: State) -> None:
     """A receipt says when the provider said so, or when we heard it, and keeps the reference that is known."""
     for at, expected in ((HEARD, HEARD), (0.0, NOW)):
-        found = verdict(known, seen(sighting, receipt={"at": at, "provider_reference": "T1"}))
+        found = verdict(known, seen(result, receipt={"at": at, "provider_reference": "T1"}))
         assert [receipt.at for receipt in found.receipts] == [expected] * len(found.receipts)
         assert {receipt.provider_reference for receipt in found.receipts} == {"T1"}
-    kept = verdict(Receipt(known, provider_reference="T1"), seen(sighting, conflict="" if known in OPEN else "another"))
-    assert sighting is State.READY or {receipt.provider_reference for receipt in kept.receipts} == {"T1"}
+    kept = verdict(Receipt(known, provider_reference="T1"), seen(result, conflict="" if known in OPEN else "another"))
+    assert result is State.READY or {receipt.provider_reference for receipt in kept.receipts} == {"T1"}
 
 
 def test_a_doubt_names_the_transfer_that_we_knew() -> None:

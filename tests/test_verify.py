@@ -286,7 +286,10 @@ def test_no_end_of_the_log_can_be_cut_off(honest: tuple[Path, str], tmp_path: Pa
         path = altered(honest[0], tmp_path, *cut)
         for run_id, digest in kept.items():
             alone = verify_file(path, run_id)
-            assert not alone.proven or (clean and "its log was cut off" in alone.unprovable[0]), (end, run_id)
+            assert not alone.proven or (clean and "its log was cut off" in alone.unprovable[0]), (
+                end,
+                run_id,
+            )
             if end < int(digest.partition("-")[0]):
                 assert not verify_file(path, run_id, digest).proven, (end, run_id)
 
@@ -410,7 +413,7 @@ def _(row: list[Any]) -> None:
 def test_a_repetition_is_judged_by_the_promise_it_names(
     honest: tuple[Path, str], tmp_path: Path, change: Callable[[list[Any]], None], said: str
 ) -> None:
-    """A log whose hashes all fit: what was sent again to ask must have been unknown, and allowed by that promise."""
+    """A log whose hashes all fit: what was resent to ask must have been unknown, and allowed by that promise."""
 
     def change_repetition(row: list[Any]) -> None:
         if row[4] == "asked_again":
@@ -421,7 +424,7 @@ def test_a_repetition_is_judged_by_the_promise_it_names(
 
 
 def test_a_repetition_is_no_second_dispatch_but_no_cover_for_one(honest: tuple[Path, str], tmp_path: Path) -> None:
-    """What was sent again to ask counts as no dispatch; the same bytes logged as a dispatch are found."""
+    """What was resent to ask counts as no dispatch; the same bytes logged as a dispatch are found."""
     audit = verify_file(honest[0], "run")
     assert audit.proven and audit.dispatches == 4
 

@@ -20,7 +20,7 @@ from simulation.witness import Witness
 
 from payout_engine.domain.clock import Moment
 from payout_engine.domain.errors import ProviderError
-from payout_engine.domain.model import Dispatch, Lane, Payout, Query, Sighting
+from payout_engine.domain.model import Dispatch, Lane, LookUpResult, Payout, Query
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances, KeyPromise, LookUpKind, Provider, Traits
 from payout_engine.providers._http import MEANINGS
@@ -125,7 +125,7 @@ class World:
     def _few(self, queries: list[Query]) -> bool:
         return 0 < len(queries) <= 20 and all(query.provider_reference for query in queries)
 
-    def _saw(self, seen: Sighting) -> None:
+    def _saw(self, seen: LookUpResult) -> None:
         if seen.key not in self._sent:
             return
         if not agrees(seen, self._sent[seen.key]) or seen.conflict:
@@ -192,7 +192,7 @@ def test_the_same_seed_gives_the_same_world() -> None:
 def test_a_test_key_hears_of_test_transfers_only() -> None:
     """The wire shows the mode of the key that asks, as far as the document lets one expect."""
 
-    async def story() -> Mapping[str, Sighting]:
+    async def story() -> Mapping[str, LookUpResult]:
         async with anyio.create_task_group() as tasks:
             bank = Bank(random.Random(1), wire_traits(TRAITS), {}, tasks, lambda text: None)
             bank.balances_minor["orange_bf"] = 5_000

@@ -23,7 +23,7 @@ import pytest
 from simulation import lives
 from simulation.bank import Fault
 from simulation.lives import explain, simulate
-from simulation.plans import Plan, Story, draw_plan, over_a_wire, with_journals
+from simulation.plans import Plan, RunReplay, draw_plan, over_a_wire, with_journals
 
 from payout_engine.app import other_journals
 from payout_engine.app.clearing import Clearing
@@ -46,7 +46,7 @@ Draw = Callable[[random.Random], Plan]
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def telling(story: Story, *, wired: bool = False) -> Draw:
+def telling(story: RunReplay, *, wired: bool = False) -> Draw:
     """Return what draws worlds that all tell one story, over a wire or not."""
 
     def draw(chance: random.Random) -> Plan:
@@ -121,10 +121,10 @@ PLANTED: dict[str, tuple[Plant, Draw, str]] = {
     "an unknown is no repeat": (put(duplicates, "_UNPAID", duplicates._UNPAID | {"u"}), draw_plan, "PAID TWICE"),
     "accepted elsewhere ignored": (
         put(other_journals, "UNPAID", UNPAID | {State.ACCEPTED}),
-        telling(Story.SECOND),
+        telling(RunReplay.SECOND),
         "PAID TWICE",
     ),
-    "begun remembered after paying": (BEGUN_LATE, telling(Story.SECOND), "PAID TWICE"),
+    "begun remembered after paying": (BEGUN_LATE, telling(RunReplay.SECOND), "PAID TWICE"),
     "first look only if finished": (
         edit(Engine, "_pay", ("if sending:", "if sending and run.state is RunState.FINISHED:")),
         draw_plan,
@@ -142,15 +142,15 @@ PLANTED: dict[str, tuple[Plant, Draw, str]] = {
     ),
     "an older copy goes on": (
         put(other_journals, "_newer", none_is_newer),
-        telling(Story.COPIES),
+        telling(RunReplay.COPIES),
         "from an older copy",
     ),
-    "no mark is kept": (put(Remembered, "keep", keep_nothing), telling(Story.COPIES), "from an older copy"),
+    "no mark is kept": (put(Remembered, "keep", keep_nothing), telling(RunReplay.COPIES), "from an older copy"),
 }
 
 
-@pytest.mark.parametrize("story", Story)
-def test_nothing_is_paid_twice_over_all_journals(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("story", RunReplay)
+def test_nothing_is_paid_twice_over_all_journals(story: RunReplay, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of journals, the bank's ledger has each line once, as far as it is promised there."""
     monkeypatch.setattr(lives, "draw_plan", telling(story))
     for seed in range(SEEDS):
@@ -160,7 +160,7 @@ def test_nothing_is_paid_twice_over_all_journals(story: Story, monkeypatch: pyte
 
 def test_a_wire_and_a_lost_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Senfenico's real adapter is all that protects an older copy where nothing is remembered."""
-    monkeypatch.setattr(lives, "draw_plan", telling(Story.CARRIED, wired=True))
+    monkeypatch.setattr(lives, "draw_plan", telling(RunReplay.CARRIED, wired=True))
     for seed in range(SEEDS):
         report = simulate(seed)
         assert not report.violations, explain(report)

@@ -18,7 +18,7 @@ from payout_engine.domain.ending import Stop
 from payout_engine.domain.errors import ConfigError, UnansweredError
 from payout_engine.domain.model import Run
 from payout_engine.domain.states import State
-from payout_engine.intake.duplicates import hold_repeats
+from payout_engine.intake.duplicates import hold_duplicates
 from payout_engine.payment.dispatch import Publish
 from payout_engine.payment.first_look import Looked, look_first
 from payout_engine.payment.run import REQUESTS_SECONDS
@@ -30,7 +30,7 @@ class Clearing:
     """Clears one run for sending.
 
     Attributes:
-        late: the lines that had to be held since the run was judged.
+        late: the lines that had to be held since the run was validated.
         looked: the accounts that were asked, and what came of it.
 
     Args:
@@ -53,7 +53,7 @@ class Clearing:
         leased: Iterable[str],
         held: AsyncExitStack,
         publish: Publish,
-        tell: observer.Watch,
+        notify: observer.Observer,
         *,
         seconds: float,
         halted: anyio.Event,
@@ -66,7 +66,7 @@ class Clearing:
         self._leased = set(leased)
         self._held = held
         self._publish = publish
-        self._tell = tell
+        self._notify = notify
         self._seconds = seconds
         self._halted = halted
 
@@ -83,7 +83,7 @@ class Clearing:
         wanted = set(first)
         while True:
             await self._compare()
-            wanted |= set(await self._journal.formerly(self._run.run_id))
+            wanted |= set(await self._journal.former_accounts(self._run.run_id))
             if not wanted - set(self.looked):
                 return
             await self._look(sorted(wanted - set(self.looked)))
@@ -120,7 +120,7 @@ class Clearing:
         }
 
     async def _compare(self) -> None:
-        decided = await hold_repeats(self._journal, self._run)
+        decided = await hold_duplicates(self._journal, self._run)
         self.late |= {line for line, _ in decided.held}
 
     async def _look(self, names: Sequence[str]) -> None:
@@ -149,7 +149,7 @@ class Clearing:
             self._run.run_id,
             name,
             self._publish,
-            self._tell,
+            self._notify,
             seconds=self._seconds,
             halted=self._halted,
         )

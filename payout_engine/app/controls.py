@@ -15,7 +15,7 @@ from payout_engine.app.locks import holder, leases
 from payout_engine.app.settings import Settings
 from payout_engine.domain.clock import now
 from payout_engine.domain.errors import ConfigError, JournalBusyError, LimitError
-from payout_engine.domain.model import Request, RequestKind, Run, RunState
+from payout_engine.domain.model import ControlKind, ControlRequest, Run, RunState
 from payout_engine.domain.money import SCALES, format_amount
 from payout_engine.domain.states import UNPAID, State
 from payout_engine.payment.run import CANCEL_CHUNKS, REQUESTS_SECONDS
@@ -49,7 +49,7 @@ class Withdrawal(msgspec.Struct, frozen=True):
 
 
 async def over_limits(journal: Journal, run: Run, settings: Settings, approved: Journal | None = None) -> Sequence[str]:
-    """Return which money limits paying a judged run would pass, each as a sentence.
+    """Return which money limits paying a validated run would pass, each as a sentence.
 
     Args:
         journal: where the run is recorded.
@@ -125,11 +125,11 @@ async def pause(journal: Journal, run: Run, who: str, why: str) -> bool:
     _require_begun(run)
     if run.state is RunState.FINISHED:
         raise ConfigError(f"Run {run.run_id} is finished; there is nothing to pause.")
-    await journal.ask(run.run_id, Request(RequestKind.PAUSE, who, why))
-    await _heard(journal, run, RequestKind.PAUSE)
+    await journal.request(run.run_id, ControlRequest(ControlKind.PAUSE, who, why))
+    await _heard(journal, run, ControlKind.PAUSE)
     # Whoever was paying may have heard and ended before we looked.
-    asked = await _standing(journal, run, RequestKind.PAUSE)
-    return asked is None or asked.heard
+    asked = await _standing(journal, run, ControlKind.PAUSE)
+    return asked is None or asked.acknowledged
 
 
 async def cancel(journal: Journal, run: Run, who: str, why: str) -> Withdrawal:
@@ -140,12 +140,12 @@ async def cancel(journal: Journal, run: Run, who: str, why: str) -> Withdrawal:
     """
     _require_begun(run)
     before = await _count(journal, run, State.CANCELLED)
-    request = Request(RequestKind.CANCEL, who, why)
-    await journal.ask(run.run_id, request)
-    while await _heard(journal, run, RequestKind.CANCEL):  # noqa: ASYNC110
+    request = ControlRequest(ControlKind.CANCEL, who, why)
+    await journal.request(run.run_id, request)
+    while await _heard(journal, run, ControlKind.CANCEL):  # noqa: ASYNC110
         # Whoever pays the run lets the wire land first, and removes the request when all is done.
         await anyio.sleep(REQUESTS_SECONDS)
-    if await _standing(journal, run, RequestKind.CANCEL) is not None:
+    if await _standing(journal, run, ControlKind.CANCEL) is not None:
         await _withdraw(journal, run, request)
     counts = {tally.state: 0 for tally in await journal.tally(run.run_id)}
     for tally in await journal.tally(run.run_id):
@@ -154,9 +154,9 @@ async def cancel(journal: Journal, run: Run, who: str, why: str) -> Withdrawal:
     return Withdrawal(counts.get(State.CANCELLED, 0) - before, others)
 
 
-async def lift(journal: Journal, run: Run, who: str = "") -> None:
+async def unpause(journal: Journal, run: Run, who: str = "") -> None:
     """Let a run go on that a person paused, or whose canary a person has looked at."""
-    await journal.answer(run.run_id, RequestKind.PAUSE, True)
+    await journal.acknowledge(run.run_id, ControlKind.PAUSE, True)
     notes = await journal.notes(run.run_id)
     stopped = {text.partition(": ")[0] for _, kind, text in notes if kind == CANARY_BRAKE_NOTE}
     for lane in sorted(stopped - may_go_on(notes)):
@@ -168,7 +168,7 @@ def _require_begun(run: Run) -> None:
         raise ConfigError(f"Run {run.run_id} was never approved, so nothing of it is sent. Run its file to begin it.")
 
 
-async def _withdraw(journal: Journal, run: Run, request: Request) -> None:
+async def _withdraw(journal: Journal, run: Run, request: ControlRequest) -> None:
     """Withdraw what was never sent; the journal itself refuses to send it from then on."""
     after, count = 0, 0
     while True:
@@ -177,25 +177,25 @@ async def _withdraw(journal: Journal, run: Run, request: Request) -> None:
         if not after:
             break
     await journal.note(run.run_id, "cancelled", f"{count} payouts withdrawn by {request}")
-    await journal.answer(run.run_id, RequestKind.CANCEL, True)
+    await journal.acknowledge(run.run_id, ControlKind.CANCEL, True)
     states = {tally.state for tally in await journal.tally(run.run_id) if tally.count}
     if not states & {State.READY, State.SENDING, State.ACCEPTED, State.UNKNOWN}:
         await journal.finish(run.run_id)
 
 
-async def _heard(journal: Journal, run: Run, kind: RequestKind) -> bool:
+async def _heard(journal: Journal, run: Run, kind: ControlKind) -> bool:
     """Wait until whoever pays the run has taken up a request; False when nobody does, or when it is done."""
     with anyio.move_on_after(HEARD_WITHIN_SECONDS):
         while (request := await _standing(journal, run, kind)) is not None:
             if await _is_free(journal, run):
                 return False
-            if request.heard:
+            if request.acknowledged:
                 return True
             await anyio.sleep(REQUESTS_SECONDS / 2)
     return False
 
 
-async def _standing(journal: Journal, run: Run, kind: RequestKind) -> Request | None:
+async def _standing(journal: Journal, run: Run, kind: ControlKind) -> ControlRequest | None:
     return next((request for request in await journal.requests(run.run_id) if request.kind is kind), None)
 
 
@@ -242,9 +242,9 @@ class Steered:
         """
         return await cancel(await self.journal(), await self.run(run_id), who, why)
 
-    async def lift(self, run_id: str, who: str = "") -> None:
+    async def unpause(self, run_id: str, who: str = "") -> None:
         """Let a run go on that a person paused, or whose canary a person has looked at. `pay` pays it then.
 
         The journal remembers `who` overruled a canary that did not pass.
         """
-        await lift(await self.journal(), await self.run(run_id), who)
+        await unpause(await self.journal(), await self.run(run_id), who)

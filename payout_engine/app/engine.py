@@ -24,9 +24,9 @@ import msgspec
 from payout_engine.app.accounts import Accounts
 from payout_engine.app.clearing import Clearing, accounts_to_send
 from payout_engine.app.controls import over_limits, refuse
-from payout_engine.app.locks import Rights, holder, leases, patiently, require_same_keys, rights
+from payout_engine.app.locks import PaymentLocks, holder, leases, payment_locks, require_same_keys, wait_for_lock
 from payout_engine.app.other_journals import may_begin, notice_move, remember_begun
-from payout_engine.app.payment_stream import PaymentStream, alone
+from payout_engine.app.payment_stream import PaymentStream, unwrap_group
 from payout_engine.app.settings import SANDBOX_JOURNAL, Settings, load_settings
 from payout_engine.app.submission import Submission
 from payout_engine.app.submit import Judging
@@ -34,7 +34,7 @@ from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Decision, Entry, Outcome, Payout, Run, RunState, Step, Tally
 from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import ATTENTION, State
-from payout_engine.intake.duplicates import hold_repeats
+from payout_engine.intake.duplicates import hold_duplicates
 from payout_engine.intake.forecast import Forecast
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.payment.dispatch import Publish
@@ -44,7 +44,7 @@ from payout_engine.payment.run import Payment
 from payout_engine.payment.stop_rules import CANARY_SIZE_NOTE
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal
-from payout_engine.results.deliver import delivering
+from payout_engine.results.deliver import writing_events
 from payout_engine.results.files import ResultFiles, write_results
 from payout_engine.sinks import open_sink
 
@@ -57,20 +57,20 @@ SANDBOX_POLICY = FollowPolicy(first_seconds=0.4, longest_seconds=5.0, unknown_pa
 Payouts = Iterable[Payout] | AsyncIterable[Payout]
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class AttentionLine(msgspec.Struct, frozen=True):
     """A line that waits for a person, and what the log says of it, oldest first."""
 
     entry: Entry
     steps: Sequence[Step]
 
 
-class _Terms(NamedTuple):
+class _PayTerms(NamedTuple):
     """How a run is to be paid; see `Engine.pay`."""
 
     follow_for_seconds: float | None
     send: bool
     events: Path | None
-    tell: observer.Watch
+    notify: observer.Observer
     canary: int | None
     wait: bool
     key_renewed: bool
@@ -123,7 +123,7 @@ class Engine(Judging):
                 finally:
                     await engine._stop()
         except BaseExceptionGroup as group:
-            raise alone(group) from None
+            raise unwrap_group(group) from None
 
     async def _stop(self) -> None:
         """Let every payment finish what is on the wire: a call that is cut off leaves its payouts unknown."""
@@ -161,7 +161,7 @@ class Engine(Judging):
         follow_for_seconds: float | None = FOLLOW_FOR_SECONDS,
         send: bool = True,
         events: Path | None = None,
-        watch: observer.Watch | None = None,
+        watch: observer.Observer | None = None,
         canary: int | None = None,
         wait: bool = False,
         key_renewed: bool = False,
@@ -194,11 +194,13 @@ class Engine(Judging):
         run_id = run if isinstance(run, str) else run.run_id
         stream = PaymentStream(run_id, self.journal)
         self._streams.append(stream)
-        terms = _Terms(follow_for_seconds, send, events, observer.safe(watch), canary, wait, key_renewed, journal_lost)
+        terms = _PayTerms(
+            follow_for_seconds, send, events, observer.safe(watch), canary, wait, key_renewed, journal_lost
+        )
         self._tasks.start_soon(self._pay, stream, terms)
         return stream
 
-    async def _pay(self, stream: PaymentStream, terms: _Terms) -> None:
+    async def _pay(self, stream: PaymentStream, terms: _PayTerms) -> None:
         """Hold the rights, and keep the event file up to date, while the stream is driven."""
 
         async def begin(publish: Publish, held: AsyncExitStack) -> Payment:
@@ -219,7 +221,7 @@ class Engine(Judging):
                 granted.leased,
                 held,
                 publish,
-                terms.tell,
+                terms.notify,
                 seconds=seconds_allowed(terms.follow_for_seconds),
                 halted=halted,
             )
@@ -235,7 +237,7 @@ class Engine(Judging):
                 await self._same_keys(run, granted.accounts, terms)
             await self._tell_late(journal, run, clearing.late, publish)
             if terms.events is not None:
-                await held.enter_async_context(delivering(journal, run, terms.events, terms.tell))
+                await held.enter_async_context(writing_events(journal, run, terms.events, terms.notify))
             return Payment(
                 journal,
                 run.run_id,
@@ -245,20 +247,20 @@ class Engine(Judging):
                 send=terms.send,
                 uncleared=clearing.uncleared(granted.accounts),
                 publish=publish,
-                tell=terms.tell,
+                notify=terms.notify,
                 max_failure_share=self.settings.max_failure_share,
                 canary=await self._canary(run.run_id),
             )
 
         await stream.drive(begin)
 
-    async def _same_keys(self, run: Run, accounts: Sequence[str], terms: _Terms) -> None:
+    async def _same_keys(self, run: Run, accounts: Sequence[str], terms: _PayTerms) -> None:
         if not self.accounts.sandbox:
             keys = self.accounts.keys
             await require_same_keys(await self.journal(), run, keys, accounts, renewed=terms.key_renewed)
 
     async def check_accounts(self, run_id: str, *, journal_lost: bool = False) -> None:
-        """Find out before anybody is asked whether a judged run could be paid; no byte is sent by this.
+        """Find out before anybody is asked whether a validated run could be paid; no byte is sent by this.
 
         Args:
             run_id: the run.
@@ -275,18 +277,18 @@ class Engine(Judging):
         journal, run = await self.journal(), await self.run(run_id)
         await may_begin(self.memory, journal, self.settings.journal, run, keys, lost=journal_lost)
 
-    async def _granted(self, stream: PaymentStream, terms: _Terms, held: AsyncExitStack) -> Rights:
+    async def _granted(self, stream: PaymentStream, terms: _PayTerms, held: AsyncExitStack) -> PaymentLocks:
         """Hold everything that paying needs, as soon as nobody else does."""
         journal, path = await self.journal(), self.settings.journal
 
-        async def enter() -> Rights:
+        async def enter() -> PaymentLocks:
             run = await self.run(stream.run_id)
-            return await held.enter_async_context(rights(journal, self.accounts, run, path, send=terms.send))
+            return await held.enter_async_context(payment_locks(journal, self.accounts, run, path, send=terms.send))
 
-        return await (patiently(enter, journal, path, terms.tell, stream.stopping) if terms.wait else enter())
+        return await (wait_for_lock(enter, journal, path, terms.notify, stream.stopping) if terms.wait else enter())
 
     async def _approve(self, run: Run, clear: Callable[[], Awaitable[None]], canary: int | None) -> None:
-        """Approve a judged run.
+        """Approve a validated run.
 
         Args:
             run: the run.
@@ -300,8 +302,8 @@ class Engine(Judging):
         journal = await self.journal()
         if run.state is RunState.INTAKE:
             raise ConfigError(f"Run {run.run_id} stopped while its file was being read. Run the file again.")
-        # What another run had provably not paid when this one was judged may have come to light since, while a person
-        # was asked or another process paid.
+        # What another run had provably not paid when this one was validated may have come to light since, while a
+        # person was asked or another process paid.
         again = any(other.approved_at is not None for other in await journal.runs())
         while True:
             if again:
@@ -316,12 +318,12 @@ class Engine(Judging):
     async def approved(
         self, run_id: str, *, canary: int | None = None, publish: Publish | None = None
     ) -> tuple[Journal, Run]:
-        """Return a run that may be paid, approving it if it was only judged; nobody is asked anything yet.
+        """Return a run that may be paid, approving it if it was only validated; nobody is asked anything yet.
 
         Args:
             run_id: the run.
             canary: as for `pay`.
-            publish: told of lines that are held because of what happened since the run was judged.
+            publish: told of lines that are held because of what happened since the run was validated.
 
         Raises:
             ConfigError: there is no such run, or its file was not read to the end.
@@ -333,7 +335,7 @@ class Engine(Judging):
         late: set[int] = set()
 
         async def compare() -> None:
-            late.update(line for line, _ in (await hold_repeats(journal, run)).held)
+            late.update(line for line, _ in (await hold_duplicates(journal, run)).held)
 
         await self._approve(run, compare, canary)
         if publish is not None:
@@ -347,7 +349,7 @@ class Engine(Judging):
             await (await self.journal()).note(run.run_id, CANARY_SIZE_NOTE, str(size))
 
     async def _tell_late(self, journal: Journal, run: Run, late: set[int], publish: Publish) -> None:
-        """Tell the caller of lines that are held because of what happened since the run was judged."""
+        """Tell the caller of lines that are held because of what happened since the run was validated."""
         if late:
             async for _, outcomes in journal.outcomes(run.run_id):
                 await publish([one for one in outcomes if one.line in late and one.status is State.HELD])
@@ -393,7 +395,7 @@ class Engine(Judging):
         """Return what the payouts of a run that are still ready will need, with the balances as they are now."""
         return await self._forecast(await self.journal(), run_id)
 
-    async def waiting(self, run_id: str, *, accepted: bool = False) -> AsyncIterator[Sequence[Waiting]]:
+    async def waiting(self, run_id: str, *, accepted: bool = False) -> AsyncIterator[Sequence[AttentionLine]]:
         """Yield the lines of a run that wait for a person, in the order of the file, with what is known of each.
 
         Args:
@@ -404,7 +406,7 @@ class Engine(Judging):
         states = ATTENTION | {State.ACCEPTED} if accepted else ATTENTION
         async for entries in journal.entries(run.run_id, states):
             told = await journal.trace(run.run_id, {entry.key for entry in entries})
-            yield [Waiting(entry, told.get(entry.key, ())) for entry in entries]
+            yield [AttentionLine(entry, told.get(entry.key, ())) for entry in entries]
 
     async def decide(self, run_id: str, decisions: Sequence[Decision]) -> Sequence[Outcome]:
         """Record a person's word on lines that wait for one: all of it, or nothing.
@@ -423,11 +425,11 @@ class Engine(Judging):
         """Prove from the journal's log that nothing was altered and nothing sent twice without proof; only read.
 
         Args:
-            run_id: a run that was judged.
+            run_id: a run that was validated.
             kept: a digest of this run that was kept outside the journal; the log must still lead through it.
 
         Raises:
-            JournalError: the journal cannot be read, has no such run, or the run is not judged yet.
+            JournalError: the journal cannot be read, has no such run, or the run is not validated yet.
         """
         return await anyio.to_thread.run_sync(verify_file, self.settings.journal, run_id, kept, abandon_on_cancel=True)
 

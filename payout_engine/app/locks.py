@@ -43,7 +43,7 @@ _TOLD = OPEN | {State.PAID, State.REVERSED}
 """Where a provider has said something, or may have."""
 
 
-class Rights(msgspec.Struct, frozen=True):
+class PaymentLocks(msgspec.Struct, frozen=True):
     """What was granted.
 
     Attributes:
@@ -77,7 +77,9 @@ async def leases(journal: Journal, run: Run, who: Holder) -> AsyncIterator[Seque
 
 
 @asynccontextmanager
-async def rights(journal: Journal, accounts: Accounts, run: Run, path: Path, *, send: bool) -> AsyncIterator[Rights]:
+async def payment_locks(
+    journal: Journal, accounts: Accounts, run: Run, path: Path, *, send: bool
+) -> AsyncIterator[PaymentLocks]:
     """Hold everything that paying a run needs.
 
     Args:
@@ -93,7 +95,7 @@ async def rights(journal: Journal, accounts: Accounts, run: Run, path: Path, *, 
     """
     who = holder("paying" if send else "following", path, run)
     async with leases(journal, run, who) as names, AsyncExitStack() as held:
-        former = set(await journal.formerly(run.run_id)) - set(names) if send else ()
+        former = set(await journal.former_accounts(run.run_id)) - set(names) if send else ()
         for name in sorted(former):
             await held.enter_async_context(journal.lease(f"account {name}", who))
         locks = await accounts.locks(await _sending(journal, run) if send else ())
@@ -102,7 +104,7 @@ async def rights(journal: Journal, accounts: Accounts, run: Run, path: Path, *, 
                 held.enter_context(locked(file, f"account {name}", who))
             except OSError as error:
                 raise ConfigError(f"The lock {file} cannot be made ({error.strerror}). Nothing was sent.") from None
-        yield Rights(names, sorted({*names, *former}), [accounts.keys[name] for name in locks.values()])
+        yield PaymentLocks(names, sorted({*names, *former}), [accounts.keys[name] for name in locks.values()])
 
 
 async def _sending(journal: Journal, run: Run) -> Sequence[str]:
@@ -199,11 +201,11 @@ async def _told(journal: Journal, run: Run) -> set[str]:
 # ------------------------------------------------------------------------------------------------------------- waiting
 
 
-async def patiently(
+async def wait_for_lock(
     enter: Callable[[], Awaitable[T]],
     journal: Journal,
     path: Path,
-    tell: observer.Watch,
+    notify: observer.Observer,
     stopping: anyio.Event | None = None,
 ) -> T:
     """Return what `enter` returns, as soon as nobody else holds what it needs.
@@ -228,7 +230,7 @@ async def patiently(
                 raise
             if error.holder != told_about or anyio.current_time() - told_at >= PROGRESS_SECONDS:
                 told_at, told_about = anyio.current_time(), error.holder
-                tell(await _queued(error, journal, path))
+                notify(await _queued(error, journal, path))
             with anyio.move_on_after(ASK_AGAIN_SECONDS):
                 await stopping.wait()
 

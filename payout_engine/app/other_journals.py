@@ -66,7 +66,7 @@ async def may_begin(
         memory: what the user's keys remember.
         journal: holds the run.
         path: where it is.
-        run: a judged run, or one that was begun.
+        run: a validated run, or one that was begun.
         keys: what it is sent with.
         lost: a person says that what is missing is lost for good.
 
@@ -78,7 +78,7 @@ async def may_begin(
     if not lost:
         await require_newest(memory, journal, path)
     given_up: list[Begun] = []
-    mark, digest = await _end(journal), (await _origin(journal, run)).digest
+    mark, digest = await _end(journal), (await _first_match(journal, run)).digest
     begun_here = run.run_id if run.approved_at is not None else ""
     for begun in memory.others(keys, digest, mark.identity, begun_here) if digest else ():
         missing = await _missing(begun, digest, path)
@@ -108,7 +108,7 @@ async def remember_begun(
     given_up = await may_begin(memory, journal, path, run, keys, lost=lost and newer is None)
     for begun in given_up:
         await _note_lost(journal, run, begun.journal)
-    memory.begin(keys, await _end(journal), whereabouts(path), run, (await _origin(journal, run)).digest, given_up)
+    memory.begin(keys, await _end(journal), whereabouts(path), run, (await _first_match(journal, run)).digest, given_up)
 
 
 async def _note_lost(journal: Journal, run: Run, known: Known) -> None:
@@ -147,7 +147,7 @@ async def _newer(memory: Remembered, journal: Journal) -> Known | None:
     return known if known is not None and await journal.mark(known.mark.seq) != known.mark else None
 
 
-async def _origin(journal: Journal, run: Run) -> Run:
+async def _first_match(journal: Journal, run: Run) -> Run:
     """Return the run of the file whose lines a retry pays; another run is its own."""
     while run.retry_of and (earlier := await journal.find(run.retry_of)) is not None:
         run = earlier

@@ -68,8 +68,8 @@ class PaymentStream:
     def stop(self) -> None:
         """Send nothing more; what is on the wire is finished and recorded. Safe at any moment."""
         self.stopping.set()
-        for tell in self._at_stop:
-            tell()
+        for notify in self._at_stop:
+            notify()
         if self._payment is not None:
             self._payment.stop()
 
@@ -124,11 +124,11 @@ class PaymentStream:
         self._waiting.clear()
         self._news.set()
 
-    def when_stopped(self, tell: Callable[[], None]) -> None:
+    def when_stopped(self, notify: Callable[[], None]) -> None:
         """Have `tell` called as soon as somebody asks to stop; at once, if somebody has."""
-        self._at_stop.append(tell)
+        self._at_stop.append(notify)
         if self.stopping.is_set():
-            tell()
+            notify()
 
     async def drive(self, prepare: Callable[[Publish, AsyncExitStack], Awaitable[Payment]]) -> None:
         """Pay to the end. Called once, by the engine; what `prepare` leaves in the stack is let go at the end."""
@@ -137,7 +137,7 @@ class PaymentStream:
                 async with AsyncExitStack() as held:
                     await self._pay(await prepare(self._publish, held))
         except Exception as error:
-            self._error = alone(error)
+            self._error = unwrap_group(error)
             if self.stopping.is_set() and isinstance(self._error, UnansweredError):
                 # Nobody waited for the answer any more, so there is nothing to be told.
                 self._error, self.ending = None, Ending(interrupted=True)
@@ -167,11 +167,11 @@ class PaymentStream:
         self._news.set()
 
 
-def alone(error: BaseException) -> BaseException:
+def unwrap_group(error: BaseException) -> BaseException:
     """Return the one exception that says most: inside groups, one of ours if there is any; else the group itself."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     ours = error.subgroup(PayoutEngineError)
     if ours is not None or len(error.exceptions) == 1:
-        return alone((ours or error).exceptions[0])
+        return unwrap_group((ours or error).exceptions[0])
     return error

@@ -83,14 +83,14 @@ class RetrySource:
         return row
 
 
-async def ask_providers(journal: Journal, run: Run, accounts: Accounts, tell: observer.Watch) -> None:
+async def ask_providers(journal: Journal, run: Run, accounts: Accounts, notify: observer.Observer) -> None:
     """Look before paying again: a transfer that the provider shows for an unpaid line takes that word back.
 
     Raises:
         UnansweredError: a provider could not say what it already has.
     """
     for account in sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""}):
-        looked = await look_first(journal, await accounts.connect(account), run.run_id, account, _unheard, tell)
+        looked = await look_first(journal, await accounts.connect(account), run.run_id, account, _unheard, notify)
         if looked.problem:
             raise UnansweredError(
                 f"Nothing was sent, because account {account} could not say what it already has: {looked.problem}"

@@ -8,7 +8,7 @@ import msgspec
 
 from payout_engine.domain.model import Run
 from payout_engine.intake.forecast import Forecast
-from payout_engine.intake.intake import Findings
+from payout_engine.intake.intake import IntakeFindings
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -23,7 +23,7 @@ class Submission(msgspec.Struct, frozen=True):
     """
 
     run: Run
-    findings: Findings | None = None
+    findings: IntakeFindings | None = None
     forecast: Forecast | None = None
     over_limits: Sequence[str] = ()
     left_out: Mapping[str, int] = {}

@@ -16,7 +16,7 @@ import msgspec
 
 from payout_engine.app.accounts import Accounts
 from payout_engine.app.controls import Steered, Withdrawal, over_limits, refuse
-from payout_engine.app.locks import holder, leases, patiently, require_same_keys
+from payout_engine.app.locks import holder, leases, require_same_keys, wait_for_lock
 from payout_engine.app.other_journals import require_newest
 from payout_engine.app.remembered import Remembered
 from payout_engine.app.retry import ask_providers, retry_source
@@ -57,7 +57,7 @@ class Judging(Steered):
         name: str = "payouts",
         sheet: str | None = None,
         out: Path | None = None,
-        watch: observer.Watch | None = None,
+        watch: observer.Observer | None = None,
     ) -> Submission:
         """Judge a file exactly as `submit` does, and record nothing.
 
@@ -95,7 +95,7 @@ class Judging(Steered):
         *,
         name: str = "payouts",
         sheet: str | None = None,
-        watch: observer.Watch | None = None,
+        watch: observer.Observer | None = None,
         wait: bool = False,
     ) -> Submission:
         """Judge a whole file (or iterable) and record it as a run; send nothing.
@@ -136,7 +136,7 @@ class Judging(Steered):
         self,
         run_id: str,
         *,
-        watch: observer.Watch | None = None,
+        watch: observer.Observer | None = None,
         wait: bool = False,
         key_renewed: bool = False,
         journal_lost: bool = False,
@@ -192,9 +192,9 @@ class Judging(Steered):
             await require_newest(self.memory, await self.journal(), self.settings.journal)
 
     async def _begin(
-        self, held: AsyncExitStack, right: str, name: str, watch: observer.Watch | None, wait: bool
+        self, held: AsyncExitStack, right: str, name: str, watch: observer.Observer | None, wait: bool
     ) -> None:
-        """Hold the right to begin a content, from before it is judged until its run is approved or given up.
+        """Hold the right to begin a content, from before it is validated until its run is approved or given up.
 
         Raises:
             JournalBusyError: another process holds it, and `wait` is false.
@@ -202,7 +202,7 @@ class Judging(Steered):
         await self._let_go(right)  # An earlier submission of our own is replaced by this one.
         journal, path = await self.journal(), self.settings.journal
         enter = partial(self._enter, held, journal, right, name)
-        await (patiently(enter, journal, path, observer.safe(watch)) if wait else enter())
+        await (wait_for_lock(enter, journal, path, observer.safe(watch)) if wait else enter())
 
     async def _enter(self, held: AsyncExitStack, journal: Journal, right: str, name: str) -> None:
         await held.enter_async_context(journal.lease(right, holder("judging", self.settings.journal, name=name)))
@@ -234,7 +234,7 @@ class Judging(Steered):
         return submission
 
     async def _look_first(
-        self, journal: Journal, run: Run, watch: observer.Watch | None, wait: bool, *, key_renewed: bool
+        self, journal: Journal, run: Run, watch: observer.Observer | None, wait: bool, *, key_renewed: bool
     ) -> None:
         """Ask the providers what they have of a run, with its leases held: two look-ups at once would cross.
 
@@ -248,7 +248,7 @@ class Judging(Steered):
             async def enter() -> Sequence[str]:
                 return await held.enter_async_context(leases(journal, run, holder("looking after", path, run)))
 
-            names = await (patiently(enter, journal, path, observer.safe(watch)) if wait else enter())
+            names = await (wait_for_lock(enter, journal, path, observer.safe(watch)) if wait else enter())
             for name in names:
                 await self.accounts.connect(name)
             if not self.accounts.sandbox:
@@ -287,7 +287,7 @@ class Judging(Steered):
         self,
         source: Source,
         journal: Journal,
-        watch: observer.Watch | None,
+        watch: observer.Observer | None,
         *,
         mapping: Mapping[str, str] | None = None,
         retry_of: str = "",

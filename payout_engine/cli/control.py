@@ -8,7 +8,7 @@ from pathlib import Path
 from payout_engine.app.engine import Engine
 from payout_engine.cli.console import data, emit, plain, say
 from payout_engine.cli.options import asker
-from payout_engine.cli.pay import Wishes, pay_submission
+from payout_engine.cli.pay import PayOptions, pay_submission
 from payout_engine.cli.progress import LineCounter
 from payout_engine.cli.render import counted
 from payout_engine.domain.errors import UserError
@@ -38,7 +38,7 @@ async def cancel(engine: Engine, run_id: str, who: str, why: str, *, json: bool)
     return Exit.ALL_PAID
 
 
-async def retry(engine: Engine, run_id: str, wishes: Wishes, *, yes: bool) -> int:
+async def retry(engine: Engine, run_id: str, wishes: PayOptions, *, yes: bool) -> int:
     """Plan, confirm and pay the provably unpaid lines of a run as a new run."""
     if not yes and not sys.stdin.isatty():
         raise UserError("Nothing was sent: there is nobody to ask. Pay with `retry --yes`.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from payout_engine.app.engine import Engine, Waiting
+from payout_engine.app.engine import AttentionLine, Engine
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, plain, room, say
 from payout_engine.domain.errors import UserError
@@ -39,7 +39,7 @@ WORDS: Mapping[str, Choice] = {
 """What may stand in the column `decision`; case, hyphens and underscores do not matter."""
 
 
-class Word(msgspec.Struct, frozen=True):
+class DecisionInput(msgspec.Struct, frozen=True):
     """What a person said of one line, before it is known which payout is meant.
 
     Attributes:
@@ -96,7 +96,7 @@ async def attention(engine: Engine, run_id: str, options: str, *, accepted: bool
     return Exit.NEEDS_A_PERSON if count else Exit.ALL_PAID
 
 
-def _told(line: Waiting) -> Iterator[str]:
+def _told(line: AttentionLine) -> Iterator[str]:
     """Yield what is known of one line, in words."""
     payout, receipt = line.entry.payout, line.entry.receipt
     amount = format_amount(payout.amount_minor, payout.currency)
@@ -122,7 +122,7 @@ def _step(step: Step) -> str:
     return f"{heads.get(step.kind, step.kind)}: {receipt.state}{number}{', ' if said else ''}{said}"
 
 
-def _emit(line: Waiting) -> None:
+def _emit(line: AttentionLine) -> None:
     payout, receipt = line.entry.payout, line.entry.receipt
     emit(
         "waits",
@@ -189,7 +189,7 @@ def _of_provider(traits: Traits) -> str:
 async def resolve(
     engine: Engine,
     run_id: str,
-    words: Sequence[Word],
+    words: Sequence[DecisionInput],
     table: Path | None,
     who: str,
     why: str,
@@ -208,7 +208,7 @@ async def resolve(
     decisions = [*await _matched(engine, run_id, said, who.strip(), why.strip())]
     if release_held:
         decided = {decision.key for decision in decisions}
-        repeated = [key async for key in _repeated(engine, run_id) if key not in decided]
+        repeated = [key async for key in _duplicated(engine, run_id) if key not in decided]
         decisions += [Decision(key, Choice.SEND_AGAIN, who.strip(), why.strip()) for key in repeated]
     if not decisions:
         raise UserError(f"No line of run {run_id} is held because it repeats another. Nothing was recorded.")
@@ -233,7 +233,7 @@ async def resolve(
     return Exit.ALL_PAID
 
 
-async def _repeated(engine: Engine, run_id: str) -> AsyncIterator[str]:
+async def _duplicated(engine: Engine, run_id: str) -> AsyncIterator[str]:
     """Yield the keys of the lines that are held only because they repeat another."""
     async for lines in engine.waiting(run_id):
         for line in lines:
@@ -242,7 +242,9 @@ async def _repeated(engine: Engine, run_id: str) -> AsyncIterator[str]:
                 yield line.entry.key
 
 
-async def _matched(engine: Engine, run_id: str, said: Sequence[Word], who: str, why: str) -> Sequence[Decision]:
+async def _matched(
+    engine: Engine, run_id: str, said: Sequence[DecisionInput], who: str, why: str
+) -> Sequence[Decision]:
     """Find the payout that each word means: of several with one reference, the one that waits for a person.
 
     Raises:
@@ -271,12 +273,12 @@ async def _matched(engine: Engine, run_id: str, said: Sequence[Word], who: str, 
     return decisions
 
 
-def _line_of(word: Word) -> int:
+def _line_of(word: DecisionInput) -> int:
     number = word.reference.removeprefix(LINE)
     return int(number) if not word.line and number != word.reference and number.isdecimal() else word.line
 
 
-def _meant(word: Word, found: Sequence[Entry]) -> Sequence[Entry]:
+def _meant(word: DecisionInput, found: Sequence[Entry]) -> Sequence[Entry]:
     named = [entry for entry in found if entry.payout.reference == word.reference]
     line = _line_of(word)
     if line and (word.line or not named):
@@ -286,7 +288,7 @@ def _meant(word: Word, found: Sequence[Entry]) -> Sequence[Entry]:
     return waiting if len(waiting) == 1 else named
 
 
-async def _read(path: Path) -> AsyncIterator[Word]:
+async def _read(path: Path) -> AsyncIterator[DecisionInput]:
     """Read decisions from a table: `decision`, and `reference` or `line`, and perhaps `note`.
 
     Raises:
@@ -313,7 +315,7 @@ async def _read(path: Path) -> AsyncIterator[Word]:
                     problems.append(f"line {number}: write paid, failed, send again or cancel, and which line is meant")
                     continue
                 note = row[places["note"]].strip() if "note" in places else ""
-                yield Word(cells[0], int(cells[1] or 0), WORDS[said], note)
+                yield DecisionInput(cells[0], int(cells[1] or 0), WORDS[said], note)
     if problems:
         raise UserError(
             f"{path} cannot be carried out, and nothing was recorded. {'; '.join(problems[:PROBLEMS_SHOWN])}."

@@ -42,7 +42,7 @@ from payout_engine.cli.options import (
     Yes,
     as_given,
 )
-from payout_engine.cli.pay import Wishes, resume_runs, run_file
+from payout_engine.cli.pay import PayOptions, resume_runs, run_file
 from payout_engine.domain.model import Choice
 
 app = typer.Typer(
@@ -113,7 +113,7 @@ def run(
     journal_lost: JournalLost = False,
 ) -> None:
     """Plan, ask, pay, follow, write results. Running the same file again finishes what was begun."""
-    wishes = Wishes(
+    wishes = PayOptions(
         out=out,
         format=format,
         json=json,
@@ -147,7 +147,7 @@ def resume(
     journal_lost: JournalLost = False,
 ) -> None:
     """Finish a run that was begun: after a crash, a Ctrl-C, a top-up, or the next morning."""
-    wishes = Wishes(
+    wishes = PayOptions(
         out=out,
         format=format,
         json=json,
@@ -218,7 +218,7 @@ def retry(
     journal_lost: JournalLost = False,
 ) -> None:
     """Pay the lines of a run that are provably unpaid, as a new run; plans and asks like `run`."""
-    wishes = Wishes(
+    wishes = PayOptions(
         out=out,
         format=format,
         json=json,
@@ -250,7 +250,7 @@ def follow(
     key_renewed: KeyRenewed = False,
 ) -> None:
     """Ask again for final answers; send nothing."""
-    wishes = Wishes(
+    wishes = PayOptions(
         out=out,
         format=format,
         json=json,
@@ -342,7 +342,7 @@ def resolve(
 ) -> None:
     """List what needs a person, with all that is known; or record a person's word on it."""
     given = {Choice.PAID: paid, Choice.FAILED: failed, Choice.SEND_AGAIN: send_again, Choice.CANCEL: cancel}
-    words = [decide.Word(name, 0, choice) for choice, names in given.items() for name in names or ()]
+    words = [decide.DecisionInput(name, 0, choice) for choice, names in given.items() for name in names or ()]
     options = as_given(config, journal, sandbox)
 
     async def main() -> int:

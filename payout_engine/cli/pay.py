@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from payout_engine.app.engine import Engine
-from payout_engine.app.payment_stream import PaymentStream, alone
+from payout_engine.app.payment_stream import PaymentStream, unwrap_group
 from payout_engine.app.submission import Submission
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, hurry, leave, plain, room, say, settle
@@ -33,7 +33,7 @@ CONFLICT_NOTE = "conflict"
 """The kind of the remarks in which the journal keeps what the provider says against itself or us."""
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+class PayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the person asked for, apart from what to pay.
 
     Attributes:
@@ -51,7 +51,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     journal_lost: bool = False
 
 
-async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> int:
+async def run_file(engine: Engine, file: str, wishes: PayOptions, *, yes: bool) -> int:
     """Plan, confirm, pay, follow, write results; return the exit code."""
     if not yes and (file == "-" or not sys.stdin.isatty()):
         raise UserError("Nothing was sent: there is nobody to ask. Look with `plan`, then pay with `run --yes`.")
@@ -62,7 +62,7 @@ async def run_file(engine: Engine, file: str, wishes: Wishes, *, yes: bool) -> i
     return await pay_submission(engine, submission, out, wishes, yes=yes)
 
 
-async def pay_submission(engine: Engine, submission: Submission, out: Path, wishes: Wishes, *, yes: bool) -> int:
+async def pay_submission(engine: Engine, submission: Submission, out: Path, wishes: PayOptions, *, yes: bool) -> int:
     """Confirm, pay, follow, write results; return the exit code."""
     run = submission.run
     if submission.known:
@@ -135,7 +135,7 @@ def own_folder(folder: Path, run_id: str) -> Path:
     return folder if not first or run_id.encode() in first else folder.with_name(f"{folder.name}-{run_id}")
 
 
-def _tell_known(run: Run, wishes: Wishes) -> None:
+def _tell_known(run: Run, wishes: PayOptions) -> None:
     if wishes.json:
         emit("known_run", run_id=run.run_id, state=run.state)
         return
@@ -144,7 +144,7 @@ def _tell_known(run: Run, wishes: Wishes) -> None:
     say(f"This file {verb} as run [bold]{run.run_id}[/] ({plain(run.name)}, begun {begun}). No line is paid twice.")
 
 
-async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, yes: bool) -> bool:
+async def _confirmed(engine: Engine, submission: Submission, wishes: PayOptions, *, yes: bool) -> bool:
     """Show the plan and ask, unless there is nothing to ask.
 
     Raises:
@@ -167,7 +167,7 @@ async def _confirmed(engine: Engine, submission: Submission, wishes: Wishes, *, 
         signal.signal(signal.SIGINT, kept)
 
 
-async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, send: bool) -> int:
+async def resume_runs(engine: Engine, run_id: str | None, wishes: PayOptions, *, send: bool) -> int:
     """Go on with one run, or with every run that is not finished; return the most urgent exit code.
 
     Of several, one that cannot be used is told, and the others go on.
@@ -180,7 +180,7 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, sen
         say("Every run is finished; there is nothing to resume.")
     for run in runs if send else ():
         # All at once: a pause that is asked for later, while another of them is paid or waited for, stands.
-        await engine.lift(run.run_id, asker(""))
+        await engine.unpause(run.run_id, asker(""))
     codes: list[int] = []
     for run in runs:
         try:
@@ -198,8 +198,8 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: Wishes, *, sen
     return max(codes, key=_urgency, default=Exit.ALL_PAID)
 
 
-async def _resume(engine: Engine, run: Run, wishes: Wishes, *, send: bool) -> tuple[int, bool]:
-    if run.state in (RunState.INTAKE, RunState.JUDGED):
+async def _resume(engine: Engine, run: Run, wishes: PayOptions, *, send: bool) -> tuple[int, bool]:
+    if run.state in (RunState.INTAKE, RunState.VALIDATED):
         again = f"retry {run.retry_of}" if run.retry_of else f"run {run.name}"
         raise UserError(f"Run {run.run_id} was never approved. Begin it again: payout-engine {again}{wishes.options}")
     noted = [text for _, kind, text in await (await engine.journal()).notes(run.run_id) if kind == OUT_NOTE]
@@ -217,7 +217,7 @@ def _urgency(code: int) -> int:
     return order.index(Exit(code))
 
 
-async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> tuple[int, bool]:
+async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: PayOptions, *, send: bool) -> tuple[int, bool]:
     """Pay, show progress, write the results folder, print the summary.
 
     Returns:
@@ -238,7 +238,7 @@ async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: Wishes, *,
         return Exit.BRAKE, False
 
 
-async def _pay(engine: Engine, run: Run, out: Path, wishes: Wishes, *, send: bool) -> Ending:
+async def _pay(engine: Engine, run: Run, out: Path, wishes: PayOptions, *, send: bool) -> Ending:
     with metered(json=wishes.json) as meter:
         stream = engine.pay(
             run,
@@ -304,10 +304,10 @@ async def _interruptible(stream: PaymentStream) -> AsyncIterator[Sequence[bool]]
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The group would hide from the caller that it was the journal that failed.
-        raise alone(group) from None
+        raise unwrap_group(group) from None
 
 
-async def _report(engine: Engine, run: Run, ending: Ending, out: Path, wishes: Wishes) -> int:
+async def _report(engine: Engine, run: Run, ending: Ending, out: Path, wishes: PayOptions) -> int:
     """Write the results folder and print the summary; return the exit code."""
     notes = await (await engine.journal()).notes(run.run_id)
     conflicts = [text for _, kind, text in notes if kind == CONFLICT_NOTE]

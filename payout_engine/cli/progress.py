@@ -26,7 +26,7 @@ from payout_engine.ports import observer
 PLAIN_EVERY_SECONDS = 5.0
 """How often a plain line is printed where there is no terminal."""
 
-SETTLED = frozenset(State) - OPEN - {State.READY}
+NOT_MOVING = frozenset(State) - OPEN - {State.READY}
 
 
 class Meter:
@@ -68,7 +68,7 @@ class Meter:
 
     def settle(self, outcome: Outcome) -> None:
         """Take note of an outcome."""
-        if outcome.status in SETTLED:
+        if outcome.status in NOT_MOVING:
             self.settled += 1
         elif outcome.status is State.READY:
             self.sent -= 1
@@ -149,7 +149,7 @@ def metered(*, json: bool) -> Iterator[Meter]:
 
 
 class LineCounter:
-    """Shows how many lines of the input were judged so far."""
+    """Shows how many lines of the input were validated so far."""
 
     def __init__(self, *, json: bool) -> None:
         self._shown = not json and sys.stderr.isatty()

@@ -19,7 +19,7 @@ from payout_engine.domain.model import DATA_LINES, Run, masked
 from payout_engine.domain.money import format_amount
 from payout_engine.domain.states import State
 from payout_engine.intake.forecast import Forecast, LaneForecast
-from payout_engine.intake.intake import Findings, Kind
+from payout_engine.intake.intake import IntakeFindings, Kind
 from payout_engine.results.summary import Summary
 
 EXAMPLES_SHOWN = 3
@@ -106,7 +106,7 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
     out.print()
 
 
-def _counts(findings: Findings) -> str:
+def _counts(findings: IntakeFindings) -> str:
     parts = [counted(findings.lines, "line"), f"[green]{findings.accepted:,} to pay[/]"]
     if findings.rejected:
         parts.append(f"[red]{findings.rejected:,} refused[/]")
@@ -115,7 +115,7 @@ def _counts(findings: Findings) -> str:
     return ", ".join(parts)
 
 
-def _lines(findings: Findings) -> str:
+def _lines(findings: IntakeFindings) -> str:
     """Say why a file has more lines than payouts: whoever counts them should find them all."""
     parts = []
     if continued := findings.continued_lines:

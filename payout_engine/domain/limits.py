@@ -53,7 +53,7 @@ LIST_SECONDS_MAX = 3_600.0
 """How long one such list may take in all, down to its last byte: `LIST_BYTES_MAX` at a little over 1 MB per second. The
 time between two pieces has a bound of its own, which a provider that sends a byte now and then never meets."""
 
-REPEAT_WINDOW_SECONDS = 7 * 24 * 3600
+DUPLICATE_WINDOW_SECONDS = 7 * 24 * 3600
 """How long an equal recipient and amount counts as a possible repetition of an earlier run."""
 
 TEXT_LINE_BYTES_MAX = 16 * 1024 * 1024

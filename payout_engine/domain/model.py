@@ -172,7 +172,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=T
     at: float = 0.0
 
 
-class Sighting(msgspec.Struct, frozen=True, gc=False):
+class LookUpResult(msgspec.Struct, frozen=True, gc=False):
     """One transfer as a look-up showed it, not yet matched with a payout.
 
     Attributes:
@@ -182,7 +182,8 @@ class Sighting(msgspec.Struct, frozen=True, gc=False):
         recipient: the recipient the provider states, in its own spelling, or None. It is ours when either ends with
             the other (providers drop the country code) or both are the same e-mail in any case.
         conflict: why this transfer cannot be the payout's although it carries its key, as the end of a sentence about
-            the payout; empty when nothing speaks against it. Such a sighting decides nothing and reaches a person.
+            the payout; empty when nothing speaks against it. Such a look-up result decides nothing and reaches a
+            person.
     """
 
     key: str
@@ -282,7 +283,7 @@ class RunState(StrEnum):
     """How far a run has come. `intake` and `judged` have sent nothing and may be thrown away."""
 
     INTAKE = "intake"  # lines are being recorded
-    JUDGED = "judged"  # the whole file is judged; nobody has said yes
+    VALIDATED = "judged"  # the whole file is validated; nobody has said yes
     PAYING = "paying"  # approved; may be going on now, or paused, or waiting to be resumed
     FINISHED = "finished"  # nothing is ready and nothing is open, or a person is needed
 
@@ -328,7 +329,7 @@ class Tally(msgspec.Struct, frozen=True):
     amount_minor: int
 
 
-class RepeatKind(StrEnum):
+class DuplicateKind(StrEnum):
     """What two payouts have in common."""
 
     REFERENCE = "reference"
@@ -337,7 +338,7 @@ class RepeatKind(StrEnum):
     PAYEE_AMOUNT = "payee_amount"
 
 
-class Repeat(msgspec.Struct, frozen=True):
+class Duplicate(msgspec.Struct, frozen=True):
     """A payout of a run that repeats an earlier one, of the same run or of another.
 
     Attributes:
@@ -351,7 +352,7 @@ class Repeat(msgspec.Struct, frozen=True):
         earlier_has_references: whether its file had references of its own.
     """
 
-    kind: RepeatKind
+    kind: DuplicateKind
     position: int
     payout: Payout
     earlier_run_id: str
@@ -372,14 +373,14 @@ class Balance(msgspec.Struct, frozen=True):
     currency: str
 
 
-class RequestKind(StrEnum):
+class ControlKind(StrEnum):
     """What a person may ask of whoever pays a run, from another process."""
 
     PAUSE = "pause"  # send nothing more until a person resumes
     CANCEL = "cancel"  # send nothing more, ever, and withdraw what was never sent
 
 
-class Request(msgspec.Struct, frozen=True):
+class ControlRequest(msgspec.Struct, frozen=True):
     """What a person asks of whoever pays a run.
 
     Attributes:
@@ -387,14 +388,14 @@ class Request(msgspec.Struct, frozen=True):
         who: the person, as they call themselves.
         why: in their words, or empty.
         at: when, in seconds since 1970; 0 means: filled in by the journal.
-        heard: True once the paying process has taken it up.
+        acknowledged: True once the paying process has taken it up.
     """
 
-    kind: RequestKind
+    kind: ControlKind
     who: str
     why: str = ""
     at: float = 0.0
-    heard: bool = False
+    acknowledged: bool = False
 
     def __str__(self) -> str:
         return f"{self.who}: {self.why}" if self.why else self.who
@@ -430,7 +431,7 @@ class Step(msgspec.Struct, frozen=True):
 
     Attributes:
         at: when, in seconds since 1970.
-        kind: `hold`, `intent`, `receipts`, `recover`, `asked_again`, `sighting` or `decision`.
+        kind: `hold`, `intent`, `receipts`, `recover`, `asked_again`, `look-up result` or `decision`.
         receipt: what was said; None for `intent` and `asked_again`.
     """
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from payout_engine.domain.limits import CHUNK_SIZE
 from payout_engine.domain.model import REJECTED_LANE, Chunk, Payout, Problem
-from payout_engine.intake.validate import Batch, Judged
+from payout_engine.intake.validate import Batch, Validated
 
 
 class Packer:
@@ -26,7 +26,7 @@ class Packer:
         self._waiting: dict[str, Batch] = {}
         self._refused: list[tuple[Payout, Sequence[str], Problem]] = []
 
-    def add(self, judged: Judged) -> list[Chunk]:
+    def add(self, judged: Validated) -> list[Chunk]:
         """Take in the lines of one block and return the chunks that are now full."""
         chunks: list[Chunk] = []
         for key, batch in judged.accepted.items():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
-from payout_engine.domain.model import Problem, Repeat, RepeatKind, Run
+from payout_engine.domain.model import Duplicate, DuplicateKind, Problem, Run
 from payout_engine.domain.references import is_derived
 from payout_engine.domain.rejections import problem
 from payout_engine.ports.journal import Journal
@@ -26,17 +26,17 @@ class Decided(msgspec.Struct, frozen=True):
     warnings: list[tuple[int, Problem]]
 
 
-async def hold_repeats(journal: Journal, run: Run) -> Decided:
+async def hold_duplicates(journal: Journal, run: Run) -> Decided:
     """Compare a run with itself and with earlier runs, and hold what may be a second payment.
 
     A run that was approved is compared again with earlier ones alone; see `Journal.repeats`.
     """
     decided = Decided([], [])
     positions: set[int] = set()
-    async for repeats in journal.duplicates(run.run_id):
+    async for duplicates in journal.duplicates(run.run_id):
         reasons: dict[int, Problem] = {}
         # The strongest reason first: a line that repeats in several ways is held for that one.
-        for repeat in sorted(repeats, key=lambda repeat: STRENGTH.index(repeat.kind)):
+        for repeat in sorted(duplicates, key=lambda repeat: STRENGTH.index(repeat.kind)):
             if repeat.position in positions:
                 continue
             held = must_hold(repeat, run)
@@ -53,31 +53,31 @@ async def hold_repeats(journal: Journal, run: Run) -> Decided:
     return Decided(decided.held, [warning for warning in decided.warnings if warning[0] not in lines])
 
 
-STRENGTH = (RepeatKind.REFERENCE, RepeatKind.REFERENCE_ALIKE, RepeatKind.CELLS, RepeatKind.PAYEE_AMOUNT)
+STRENGTH = (DuplicateKind.REFERENCE, DuplicateKind.REFERENCE_ALIKE, DuplicateKind.CELLS, DuplicateKind.PAYEE_AMOUNT)
 """What two lines may have in common, what says most first."""
 
 
-def must_hold(repeat: Repeat, run: Run) -> bool:
+def must_hold(repeat: Duplicate, run: Run) -> bool:
     """Tell whether a repeat is held: unless both lines have a reference of the payer's own, and only that differs."""
-    if repeat.kind is not RepeatKind.PAYEE_AMOUNT:
+    if repeat.kind is not DuplicateKind.PAYEE_AMOUNT:
         return True
     own = run.has_references and not is_derived(repeat.payout.reference)
     theirs = repeat.earlier_has_references and not is_derived(repeat.earlier_reference)
     return not (own and theirs)
 
 
-def _reason(repeat: Repeat, run: Run, *, held: bool) -> Problem:
+def _reason(repeat: Duplicate, run: Run, *, held: bool) -> Problem:
     """Name the earlier line, so that a person can compare."""
     line, column = repeat.earlier_line, run.dialect.get("reference_column", "")
     where, state = f"run {repeat.earlier_run_id}, line {line}", f", which is {repeat.earlier_state}"
     if repeat.same_run:
         where, state = f"line {line} of this file", ""
     match repeat.kind:
-        case RepeatKind.PAYEE_AMOUNT:
+        case DuplicateKind.PAYEE_AMOUNT:
             return problem("payee_amount_repeated" if held else "payee_amount_twice", where=where, state=state)
-        case RepeatKind.REFERENCE_ALIKE:
+        case DuplicateKind.REFERENCE_ALIKE:
             return problem("reference_alike", column, theirs=repeat.earlier_reference, where=where, state=state)
-        case RepeatKind.CELLS:
+        case DuplicateKind.CELLS:
             return problem("line_repeated", where=where, state=state)
     if repeat.same_run:
         return problem("reference_repeated", column, line=line)

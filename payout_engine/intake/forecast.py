@@ -78,7 +78,7 @@ async def forecast(
 
     Args:
         journal: where the run is recorded.
-        run_id: a judged run, or one that is being paid.
+        run_id: a validated run, or one that is being paid.
         router: knows the wallets' fees and the accounts' rates.
         balances: by lane, as they are now; lanes may be missing.
         balance_problems: why balances could not be read, by account.

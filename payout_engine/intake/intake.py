@@ -1,8 +1,8 @@
 """Intake: the whole file is read, judged and recorded before any money moves.
 
-Blocks of rows are judged while earlier chunks are being written; both sides wait for each other, so memory is bounded
-whatever the file's size. What cannot be used, at its first line or its last, leaves nothing behind. The engine calls
-`prepare` and then `intake`, for `plan` and for `run` alike.
+Blocks of rows are validated while earlier chunks are being written; both sides wait for each other, so memory is
+bounded whatever the file's size. What cannot be used, at its first line or its last, leaves nothing behind. The engine
+calls `prepare` and then `intake`, for `plan` and for `run` alike.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from payout_engine.domain.limits import LINES_SHOWN_MAX
 from payout_engine.domain.model import DATA_LINES, Chunk, Problem, Run
 from payout_engine.intake.chunk import Packer
 from payout_engine.intake.columns import Layout, find_layout
-from payout_engine.intake.duplicates import hold_repeats
+from payout_engine.intake.duplicates import hold_duplicates
 from payout_engine.intake.route import Router
-from payout_engine.intake.validate import Judge, Judged
+from payout_engine.intake.validate import Validated, Validator
 from payout_engine.ports.files import CountsLines, Source
 from payout_engine.ports.journal import Journal
-from payout_engine.ports.observer import LinesRead, Watch
+from payout_engine.ports.observer import LinesRead, Observer
 
 _WRITES_AHEAD = 4
 """Blocks of chunks that may wait for the journal: enough to keep both sides busy."""
@@ -61,7 +61,7 @@ class Kind(msgspec.Struct):
             self.examples.append(Example(line, found.column, found.code, found.message))
 
 
-class Findings(msgspec.Struct):
+class IntakeFindings(msgspec.Struct):
     """What intake found in a file.
 
     Attributes:
@@ -90,7 +90,7 @@ class Findings(msgspec.Struct):
     blank_lines: int = 0
     continued_lines: int = 0
 
-    def take(self, judged: Judged) -> None:
+    def take(self, judged: Validated) -> None:
         """Count the lines of one block."""
         accepted = sum(len(batch.payouts) for batch in judged.accepted.values())
         assert accepted + len(judged.refused) == judged.lines, "every line in comes out, once"
@@ -123,7 +123,7 @@ def prepare(
     country: str = "",
     max_payout_amount: int | None = None,
     sandbox: bool = False,
-) -> tuple[Run, Judge]:
+) -> tuple[Run, Validator]:
     """Find the columns of a source and return the run and the judge for it. Nothing is read or recorded yet.
 
     Args:
@@ -139,7 +139,7 @@ def prepare(
         InputError: a needed column is missing, or two could be the same thing.
     """
     layout = find_layout(source.columns, columns, source.name)
-    judge = Judge(
+    judge = Validator(
         layout,
         router,
         default_country=_default_country(country, router),
@@ -187,8 +187,8 @@ def _default_country(country: str, router: Router) -> str:
 
 
 async def intake(
-    source: Source, journal: Journal, run: Run, judge: Judge, *, on_progress: Watch | None = None
-) -> Findings:
+    source: Source, journal: Journal, run: Run, judge: Validator, *, on_progress: Observer | None = None
+) -> IntakeFindings:
     """Read, judge and record a whole file; end with the run `judged`.
 
     Args:
@@ -196,13 +196,13 @@ async def intake(
         journal: where it is recorded.
         run: as `prepare` made it.
         judge: as `prepare` made it.
-        on_progress: told how many lines were judged so far.
+        on_progress: told how many lines were validated so far.
 
     Raises:
         InputError: the input cannot be used, or has no lines. Nothing was recorded.
         JournalError: the journal cannot be used. Nothing was recorded that could be paid.
     """
-    findings = Findings(run.run_id, judge.layout.has_references)
+    findings = IntakeFindings(run.run_id, judge.layout.has_references)
     await journal.begin(run)
     try:
         await _record(source, journal, run, judge, findings, on_progress)
@@ -218,7 +218,7 @@ async def intake(
 
 
 async def _record(
-    source: Source, journal: Journal, run: Run, judge: Judge, findings: Findings, on_progress: Watch | None
+    source: Source, journal: Journal, run: Run, judge: Validator, findings: IntakeFindings, on_progress: Observer | None
 ) -> None:
     """Judge block by block while the journal writes what came before."""
     limits = {one.account: one.traits.batch_limit for one in judge.router.served.values()}
@@ -261,9 +261,9 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return found[0]
 
 
-async def _hold(journal: Journal, run: Run, findings: Findings) -> None:
+async def _hold(journal: Journal, run: Run, findings: IntakeFindings) -> None:
     """Hold repeats, and move them from one count to the other."""
-    decided = await hold_repeats(journal, run)
+    decided = await hold_duplicates(journal, run)
     for line, found in decided.held:
         _count(findings.held_by_code, line, found)
     for line, found in decided.warnings:

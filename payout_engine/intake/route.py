@@ -26,7 +26,7 @@ _REMEMBERED_MAX = 20_000
 """Decisions kept: more than any real file has operators and spellings, and a bound for one that is made to hurt."""
 
 
-class Served(msgspec.Struct, frozen=True):
+class AccountWallets(msgspec.Struct, frozen=True):
     """One account with what its provider can do."""
 
     account: str
@@ -97,7 +97,7 @@ class Destination(msgspec.Struct, frozen=True):
 class Router:
     """The accounts and the rules between them."""
 
-    def __init__(self, served: Sequence[Served], routes: Sequence[Route] = ()) -> None:
+    def __init__(self, served: Sequence[AccountWallets], routes: Sequence[Route] = ()) -> None:
         """Prepare the routing.
 
         Args:
@@ -107,7 +107,7 @@ class Router:
         Raises:
             ConfigError: a route names an unknown account, country or wallet, or no account can pay out.
         """
-        self.served: Mapping[str, Served] = {one.account: one for one in served if one.traits.pays_out}
+        self.served: Mapping[str, AccountWallets] = {one.account: one for one in served if one.traits.pays_out}
         self.routes = tuple(routes) or tuple(Route(account) for account in self.served)
         self._given = bool(routes)
         self._check({one.account for one in served})
@@ -186,7 +186,7 @@ class Router:
                 refusal = decided
         return refusal or problem("route_missing", facts=_facts(recipient))
 
-    def _within(self, one: Served, recipient: Recipient) -> Destination | Problem:
+    def _within(self, one: AccountWallets, recipient: Recipient) -> Destination | Problem:
         """Choose the wallet of an account."""
         if recipient.kind not in one.traits.recipients:
             kinds = ", ".join(one.traits.recipients)
@@ -242,7 +242,7 @@ def _amounts(wallet: Wallet) -> range:
     return range(least, most + 1, step)
 
 
-def _choose(one: Served, wallets: Sequence[Wallet], recipient: Recipient) -> Wallet | Problem:
+def _choose(one: AccountWallets, wallets: Sequence[Wallet], recipient: Recipient) -> Wallet | Problem:
     """Return the wallet that the payer named or, without a name, the one that the number says."""
     word = recipient.wallet_word
     if word:
@@ -282,7 +282,7 @@ def _serves_anyone(wallet: Wallet, recipient: Recipient) -> bool:
     return not wallet.operators and not wallet.prefixes
 
 
-def _unserved(one: Served, wallets: Sequence[Wallet], recipient: Recipient) -> Problem:
+def _unserved(one: AccountWallets, wallets: Sequence[Wallet], recipient: Recipient) -> Problem:
     """Say which operators are served, and which wallets may be named for such a number."""
     served = sorted({operator for wallet in wallets if wallet.automatic for operator in wallet.operators})
     if not served:
@@ -293,7 +293,7 @@ def _unserved(one: Served, wallets: Sequence[Wallet], recipient: Recipient) -> P
     return problem("operator_not_served", operator=operator, account=one.account, served=", ".join(served), hint=hint)
 
 
-def _prefix_refused(one: Served, wallet: Wallet, wallets: Sequence[Wallet], recipient: Recipient) -> Problem:
+def _prefix_refused(one: AccountWallets, wallet: Wallet, wallets: Sequence[Wallet], recipient: Recipient) -> Problem:
     """Say that the provider's own list lacks such numbers, and what to do if it pays them all the same."""
     return problem(
         "prefix_not_served",

@@ -48,7 +48,7 @@ class Batch(msgspec.Struct):
     rows: list[Sequence[str]]
 
 
-class Judged(msgspec.Struct):
+class Validated(msgspec.Struct):
     """What became of the lines of one block.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Payee(NamedTuple):
     national: str = ""
 
 
-class Judge:
+class Validator:
     """Judges the lines of one run."""
 
     def __init__(
@@ -122,9 +122,9 @@ class Judge:
         self._head = max(router.prefix_length, *home.prefix_lengths) if home is not None else 0
         self._known: dict[tuple[str, str, str], Destination | Problem] = {}
 
-    def judge(self, block: Block) -> Judged:
+    def judge(self, block: Block) -> Validated:
         """Judge every line of a block."""
-        judged = Judged(len(block.rows), {}, [], [])
+        judged = Validated(len(block.rows), {}, [], [])
         broken = {**dict.fromkeys(block.ragged), **dict.fromkeys(block.unreadable)}
         for line, row in zip(block.lines, block.rows, strict=True):
             found = self._broken(block, line) if line in broken else self._row(line, row)

@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from payout_engine.domain.model import REJECTED_LANE, Lane, Payout, Receipt, Request, RequestKind, RunState, Tally
+from payout_engine.domain.model import (
+    REJECTED_LANE,
+    ControlKind,
+    ControlRequest,
+    Lane,
+    Payout,
+    Receipt,
+    RunState,
+    Tally,
+)
 from payout_engine.domain.proof import Finding
 from payout_engine.domain.states import MOVES, STATES_BY_LETTER, State
 from payout_engine.journal import codec, log
@@ -44,7 +53,7 @@ ARROWS: Mapping[str, Arrows] = {
 }
 """Which moves each kind of entry may make. `ready` is reached by a refusal before processing, by proof of absence, or
 by a person, and left for the wire by an intent alone: so no dispatch follows another without a proof between. What is
-sent again to ask stays `unknown`, and is judged by the promise that its entry names."""
+resent to ask stays `unknown`, and is validated by the promise that its entry names."""
 
 HARMLESS: Arrows = frozenset({(State.READY, State.HELD), (State.READY, State.CANCELLED)})
 """What any other kind of entry may do: take back what was never sent."""
@@ -109,7 +118,7 @@ class Standing(NamedTuple):
     at: float
 
 
-class Story:
+class RunReplay:
     """What the log says of one run as a whole, gathered while the chain is followed.
 
     Attributes:
@@ -177,7 +186,7 @@ class Story:
     def state(self) -> RunState:
         """Where the run stands, by its log."""
         if self.approved is None:
-            return RunState.JUDGED
+            return RunState.VALIDATED
         return RunState.PAYING if self.finished_at is None else RunState.FINISHED
 
     def unasked(self, requests: Sequence[Standing]) -> Iterator[str]:
@@ -185,7 +194,7 @@ class Story:
         for kind, who, why, at in requests:
             asked, asked_at = self._asked.get(kind, (log.Asked("", ""), 0.0))
             known = (asked.who, asked.why) if asked.who is not None else asked.text
-            if (known, asked_at) != ((who, why) if asked.who is not None else str(Request(_KIND, who, why)), at):
+            if (known, asked_at) != ((who, why) if asked.who is not None else str(ControlRequest(_KIND, who, why)), at):
                 yield f"the table requests holds a {kind} that nobody asked like this, by the log, or that was done"
         for kind, (asked, _) in self._asked.items():
             # Entries from before who and why were recorded apart do not tell whether it was done.
@@ -415,7 +424,7 @@ class _Named(msgspec.Struct, frozen=True):
     run_id: str
 
 
-_KIND = RequestKind.PAUSE  # Of what was asked, the kind is told apart.
+_KIND = ControlKind.PAUSE  # Of what was asked, the kind is told apart.
 _moved = msgspec.json.Decoder(log.Moved)
 _noted = msgspec.json.Decoder(log.Asked)
 _answered = msgspec.json.Decoder(log.Answered)

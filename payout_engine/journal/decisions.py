@@ -114,7 +114,7 @@ def decide(db: apsw.Connection, run_id: str, decisions: Sequence[Decision]) -> S
     outcomes: list[Outcome] = []
     problems: list[str] = []
     for chunk_id, chosen in sorted(by_chunk(token, number, decisions).items()):
-        page = _Page(db, run_id, chunk_id, chosen)
+        page = _ChunkDecisions(db, run_id, chunk_id, chosen)
         problems += page.problems
         if not problems:
             outcomes += page.carry_out(at)
@@ -125,7 +125,7 @@ def decide(db: apsw.Connection, run_id: str, decisions: Sequence[Decision]) -> S
     return sorted(outcomes, key=lambda outcome: outcome.line)
 
 
-class _Page:
+class _ChunkDecisions:
     """One chunk while decisions about some of its payouts are carried out."""
 
     def __init__(self, db: apsw.Connection, run_id: str, chunk_id: int, chosen: Mapping[int, Decision]) -> None:

@@ -5,7 +5,7 @@ what the suspects really say is sorted, and the first of each kind is the origin
 lies in temporary tables, since a whole file may repeat another. `SqliteJournal.repeats` drives the steps one by one,
 so that other requests come in between.
 
-A run that is only judged is compared with itself and with all approved runs. One that was approved is compared again
+A run that is only validated is compared with itself and with all approved runs. One that was approved is compared again
 before it goes on, with the runs approved before it: only what still waits, and nothing that a person released.
 """
 
@@ -20,7 +20,7 @@ import apsw
 import msgspec
 
 from payout_engine.domain.limits import CHUNK_INDEX_BITS, RUN_CHUNK_BITS
-from payout_engine.domain.model import Payout, Query, Repeat, RepeatKind
+from payout_engine.domain.model import Duplicate, DuplicateKind, Payout, Query
 from payout_engine.domain.references import is_derived
 from payout_engine.domain.states import LETTERS, STATES_BY_LETTER, UNPAID, State
 from payout_engine.journal import codec, log
@@ -37,7 +37,7 @@ from payout_engine.journal.fingerprints import (
     reference_as_meant,
 )
 from payout_engine.journal.ids import chunk_range, position_of, position_range, run_no_of, split_position
-from payout_engine.journal.last_sent import Lately
+from payout_engine.journal.last_sent import LastSent
 from payout_engine.journal.runs import remember
 from payout_engine.journal.transitions import judging, run_no
 
@@ -133,7 +133,7 @@ _FORMERLY = (
     " JOIN faces AS ours USING (kind, identity) WHERE theirs.unpaid AND ours.mine AND ours.ready"
     " AND (kind <> 'payee_amount' OR ours.bare OR theirs.bare)"
 )
-assert (KIND_MASK, REFERENCE_KIND, PAYEE_KIND, RepeatKind.PAYEE_AMOUNT) == (3, 0, 1, "payee_amount")  # as above
+assert (KIND_MASK, REFERENCE_KIND, PAYEE_KIND, DuplicateKind.PAYEE_AMOUNT) == (3, 0, 1, "payee_amount")  # as above
 assert CHUNK_INDEX_BITS + RUN_CHUNK_BITS == 34
 
 
@@ -161,7 +161,7 @@ def begin(db: apsw.Connection, run_id: str) -> Search | None:
     else:
         return None
     for source in search.sources:
-        numbers = Lately(db, SCHEMAS[source]).runs()
+        numbers = LastSent(db, SCHEMAS[source]).runs()
         db.executemany("INSERT INTO recent VALUES (?, ?)", [(source, one) for one in numbers])
     for source in search.sources:
         db.execute(_DOUBTFUL[source], _bindings(search, source))
@@ -202,7 +202,7 @@ def _may_have_come_up(db: apsw.Connection, number: int, approved_no: int) -> boo
     seq, body = only(db, query, (number,))
     query = "SELECT 1 FROM log JOIN runs USING (run_no) WHERE seq > ? AND approved_no < ? AND kind IN (?, ?) LIMIT 1"
     moved = value(db, query, (seq, approved_no, log.SIGHTING, log.DECISION)) is not None
-    return moved or msgspec.json.decode(body, type=log.Approval).formerly
+    return moved or msgspec.json.decode(body, type=log.Approval).former_accounts
 
 
 def _remember_waiting(db: apsw.Connection, number: int) -> None:
@@ -245,15 +245,19 @@ def compare(db: apsw.Connection, search: Search, after: tuple[int, int, int]) ->
     )
     for source in search.sources:
         found = [(position, kind) for origin, position, kind in suspects if origin == source]
-        db.executemany("INSERT INTO faces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _faces(db, search, source, found))
+        db.executemany(
+            "INSERT INTO faces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _candidates(db, search, source, found)
+        )
     return suspects[-1] if suspects else None
 
 
-Face = tuple[str, str, bool, int, int, int, int, bool, bool, bool]
+Candidate = tuple[str, str, bool, int, int, int, int, bool, bool, bool]
 """A row of the table of that name."""
 
 
-def _faces(db: apsw.Connection, search: Search, source: int, suspects: Sequence[tuple[int, int]]) -> Iterator[Face]:
+def _candidates(
+    db: apsw.Connection, search: Search, source: int, suspects: Sequence[tuple[int, int]]
+) -> Iterator[Candidate]:
     """Yield what each suspect says that may repeat, or be repeated, or was perhaps sent before."""
     by_run = groupby(_read(db, source, suspects), lambda stored: run_no_of(split_position(stored.position)[0]))
     for number, found in by_run:
@@ -276,21 +280,21 @@ def _faces(db: apsw.Connection, search: Search, source: int, suspects: Sequence[
                 yield kind.value, identity, *rest
 
 
-def _identities(stored: Stored, kept: Sequence[int] | None) -> Iterator[tuple[RepeatKind, str]]:
+def _identities(stored: Stored, kept: Sequence[int] | None) -> Iterator[tuple[DuplicateKind, str]]:
     """Yield by what a payout may be the same as another: as far as its hashes have nominated it."""
     payout = stored.payout
     if REFERENCE_KIND in stored.kinds:
-        yield RepeatKind.REFERENCE, payout.reference
-        yield RepeatKind.REFERENCE_ALIKE, f"{reference_as_meant(payout.reference)}|{payee(payout)}"
+        yield DuplicateKind.REFERENCE, payout.reference
+        yield DuplicateKind.REFERENCE_ALIKE, f"{reference_as_meant(payout.reference)}|{payee(payout)}"
     if PAYEE_KIND in stored.kinds and stored.lately:
-        yield RepeatKind.PAYEE_AMOUNT, payee(payout)
+        yield DuplicateKind.PAYEE_AMOUNT, payee(payout)
     if CELLS_KIND in stored.kinds and (cells := cells_as_meant(stored.cells, kept)):
-        yield RepeatKind.CELLS, cells
+        yield DuplicateKind.CELLS, cells
 
 
 def _read(db: apsw.Connection, source: int, suspects: Sequence[tuple[int, int]]) -> Iterator[Stored]:
     """Read payouts in order, each chunk once."""
-    lately = Lately(db, SCHEMAS[source])
+    lately = LastSent(db, SCHEMAS[source])
     for chunk_id, group in groupby(suspects, lambda suspect: split_position(suspect[0])[0]):
         by_position = {
             position: [kind for _, kind in same] for position, same in groupby(group, lambda suspect: suspect[0])
@@ -329,7 +333,7 @@ def conclude(db: apsw.Connection, search: Search) -> None:
         db.execute("DELETE FROM fresh WHERE position BETWEEN ? AND ?", position_range(search.number))
 
 
-def formerly(db: apsw.Connection, run_id: str) -> Sequence[str]:
+def former_accounts(db: apsw.Connection, run_id: str) -> Sequence[str]:
     """Return the accounts that may have been sent lines of a run before; see `Journal.formerly`."""
     found = every(
         db,
@@ -364,7 +368,7 @@ def former_queries(
 
 def page(
     db: apsw.Connection, search: Search, after: tuple[int, str, int]
-) -> tuple[Sequence[Repeat], tuple[int, str, int]]:
+) -> tuple[Sequence[Duplicate], tuple[int, str, int]]:
     """Return the next repeats, in the order of their positions, and how far this came."""
     found = list(
         every(
@@ -379,17 +383,17 @@ def page(
         return (), after
     read = _read(db, MAIN, [(position, REFERENCE_KIND) for position in sorted({position for position, *_ in found})])
     payouts = {stored.position: stored.payout for stored in read}
-    origins = lru_cache(maxsize=PAGE)(partial(_origin, db))
-    repeats = [
-        _repeat(
+    origins = lru_cache(maxsize=PAGE)(partial(_first_match, db))
+    duplicates = [
+        _duplicate(
             kind, position, payouts[position], bool(same_run), line, origins(source, split_position(origin)[0]), origin
         )
         for position, kind, same_run, line, origin, source in found
     ]
-    return repeats, found[-1][:3]
+    return duplicates, found[-1][:3]
 
 
-class _Origin(NamedTuple):
+class _FirstMatch(NamedTuple):
     """The chunk of an original: whose it is, when that was approved, its references, and how its payouts stand."""
 
     run_id: str
@@ -399,18 +403,18 @@ class _Origin(NamedTuple):
     states: str
 
 
-def _origin(db: apsw.Connection, source: int, chunk_id: int) -> _Origin:
+def _first_match(db: apsw.Connection, source: int, chunk_id: int) -> _FirstMatch:
     run_id, _, approved_at, has_references, _ = only(db, _RUN[source], (run_no_of(chunk_id),))
     payouts, states = only(db, _ORIGIN[source], (chunk_id,))
-    return _Origin(run_id, approved_at or 0.0, bool(has_references), codec.read_references(payouts), states)
+    return _FirstMatch(run_id, approved_at or 0.0, bool(has_references), codec.read_references(payouts), states)
 
 
-def _repeat(
-    kind: str, position: int, payout: Payout, same_run: bool, line: int, origin: _Origin, earlier_position: int
-) -> Repeat:
+def _duplicate(
+    kind: str, position: int, payout: Payout, same_run: bool, line: int, origin: _FirstMatch, earlier_position: int
+) -> Duplicate:
     index = split_position(earlier_position)[1]
-    return Repeat(
-        kind=RepeatKind(kind),
+    return Duplicate(
+        kind=DuplicateKind(kind),
         position=position,
         payout=payout,
         earlier_run_id=origin.run_id,

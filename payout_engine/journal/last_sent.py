@@ -13,7 +13,7 @@ import apsw
 import msgspec
 
 from payout_engine.domain import clock
-from payout_engine.domain.limits import REPEAT_WINDOW_SECONDS, RUN_CHUNK_BITS
+from payout_engine.domain.limits import DUPLICATE_WINDOW_SECONDS, RUN_CHUNK_BITS
 from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, value
@@ -45,7 +45,7 @@ assert RUN_CHUNK_BITS == 24  # as the queries above have it
 _asked_again = msgspec.json.Decoder(log.AskedAgain)
 
 
-class Lately:
+class LastSent:
     """Tells of one journal what was, or may still be, sent within `REPEAT_WINDOW_SECONDS`.
 
     Args:
@@ -71,14 +71,14 @@ class Lately:
     def is_lately(self, then: clock.Moment) -> bool:
         """Tell whether a moment lies within the window."""
         if then.boot == self._here.boot:
-            return self._here.up_seconds - then.up_seconds < REPEAT_WINDOW_SECONDS
-        return self._now - then.at < REPEAT_WINDOW_SECONDS
+            return self._here.up_seconds - then.up_seconds < DUPLICATE_WINDOW_SECONDS
+        return self._now - then.at < DUPLICATE_WINDOW_SECONDS
 
     def runs(self) -> set[int]:
         """Return the numbers of the runs of which anything was, or may still be, sent lately."""
         sent = every(self._db, _SENT.format(schema=self._schema))
         found = {number for number, *moment in sent if self.is_lately(clock.Moment(*moment))}
-        since = self._now - REPEAT_WINDOW_SECONDS
+        since = self._now - DUPLICATE_WINDOW_SECONDS
         return found | {number for (number,) in every(self._db, _MOVING.format(schema=self._schema), (since, since))}
 
     def of_chunk(self, chunk_id: int, states: str) -> frozenset[int]:

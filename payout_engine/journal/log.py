@@ -17,7 +17,7 @@ from payout_engine.journal.db import row, value
 from payout_engine.ports.journal import Mark
 
 SEAL = "seal"
-"""A run is judged: its name, its control totals and the digest of its payouts."""
+"""A run is validated: its name, its control totals and the digest of its payouts."""
 HOLD = "hold"
 APPROVE = "approve"
 DISCARD = "discard"
@@ -30,7 +30,7 @@ RECOVER = "recover"
 ASKED_AGAIN = "asked_again"
 """Unknown payouts are about to be sent again under their keys, which is a way of asking. They stay where they are."""
 SIGHTING = "sighting"
-"""A look-up, the answer to asking again, or a contradiction in one of them, moved payouts."""
+"""A look-up, the answer to resending, or a contradiction in one of them, moved payouts."""
 DECISION = "decision"
 """A person moved payouts, and said who and why."""
 ANSWERED = "answered"
@@ -80,7 +80,7 @@ class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     approved_no: int
-    formerly: bool = False
+    former_accounts: bool = False
 
 
 class Intent(msgspec.Struct, frozen=True, omit_defaults=True):

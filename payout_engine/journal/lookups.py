@@ -1,6 +1,7 @@
 """Applying what look-ups show to the journal: found by key, judged one by one, written chunk by chunk.
 
-`verdict.py` says what a sighting means; here is only where it goes. Run in the writer's thread inside a transaction.
+`verdict.py` says what a look-up result means; here is only where it goes. Run in the writer's thread inside a
+transaction.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import apsw
 
 from payout_engine.domain import clock
-from payout_engine.domain.model import Choice, Lane, Outcome, Payout, Receipt, Sighting
+from payout_engine.domain.model import Choice, Lane, LookUpResult, Outcome, Payout, Receipt
 from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import row, value
@@ -18,37 +19,37 @@ from payout_engine.journal.ids import chunk_id_of, parse_key, run_no_of, split_k
 from payout_engine.journal.requests import cancelled, withdrawal
 from payout_engine.journal.rules import Verdict, judge
 from payout_engine.journal.transitions import move
-from payout_engine.ports.journal import Applied
+from payout_engine.ports.journal import Reconciled
 
-Sighted = tuple[int, Sighting]
+Reported = tuple[int, LookUpResult]
 """An index within a chunk, and what was seen of it."""
 
 
-def apply(db: apsw.Connection, sightings: Sequence[Sighting]) -> Applied:
-    """Match look-up results with payouts and record what they say; see `Journal.apply`."""
+def apply(db: apsw.Connection, results: Sequence[LookUpResult]) -> Reconciled:
+    """Match look-up results with payouts and record what they say; see `Journal.reconcile`."""
     at = clock.now()
     outcomes: list[Outcome] = []
     conflicts: list[str] = []
-    for (run_id, chunk_id), sighted in _by_chunk(db, sightings).items():
+    for (run_id, chunk_id), sighted in _by_chunk(db, results).items():
         page = _open(db, run_id, chunk_id, at)
         if page is not None:
-            page.apply([(index, sighting) for index, sighting in sighted if index < page.count])
+            page.apply([(index, result) for index, result in sighted if index < page.count])
             outcomes += page.outcomes
             conflicts += page.conflicts
-    return Applied(outcomes, conflicts)
+    return Reconciled(outcomes, conflicts)
 
 
-def _by_chunk(db: apsw.Connection, sightings: Sequence[Sighting]) -> dict[tuple[str, int], list[Sighted]]:
-    """Sort the sightings that carry a key of ours by run and chunk; the rest is somebody else's."""
+def _by_chunk(db: apsw.Connection, results: Sequence[LookUpResult]) -> dict[tuple[str, int], list[Reported]]:
+    """Sort the look-up results that carry a key of ours by run and chunk; the rest is somebody else's."""
     chunks: dict[str, tuple[str, int] | None] = {}
-    found: dict[tuple[str, int], list[Sighted]] = {}
-    for sighting in sightings:
-        start, index = split_key(sighting.key)
+    found: dict[tuple[str, int], list[Reported]] = {}
+    for result in results:
+        start, index = split_key(result.key)
         if start not in chunks:
             chunks[start] = _chunk_of(db, start)
         chunk = chunks[start]
         if chunk is not None and index is not None:
-            found.setdefault(chunk, []).append((index, sighting))
+            found.setdefault(chunk, []).append((index, result))
     return found
 
 
@@ -61,8 +62,8 @@ def _chunk_of(db: apsw.Connection, start: str) -> tuple[str, int] | None:
     return None if run is None else (run[0], chunk_id_of(run[1], parsed.chunk_no))
 
 
-class _Page:
-    """One chunk while sightings are applied to it."""
+class _ChunkLookUps:
+    """One chunk while look-up results are applied to it."""
 
     def __init__(
         self, db: apsw.Connection, run_id: str, chunk_id: int, lane: Lane, payouts: str, states: str, at: float
@@ -83,13 +84,13 @@ class _Page:
         self._news: list[tuple[int, Receipt]] = []
         self._absent: set[int] = set()
 
-    def apply(self, sighted: Sequence[Sighted]) -> None:
-        """Judge each sighting by what is known after the one before."""
+    def apply(self, sighted: Sequence[Reported]) -> None:
+        """Judge each look-up result by what is known after the one before."""
         if all(self._states[index] == _SENDING for index, _ in sighted):
             return
         self._load()
-        for index, sighting in sighted:
-            verdict = judge(self._payouts[index], self._known[index], sighting, self._at)
+        for index, result in sighted:
+            verdict = judge(self._payouts[index], self._known[index], result, self._at)
             if verdict.conflict:
                 self._note(index, verdict)
             for receipt in verdict.receipts:
@@ -160,7 +161,7 @@ class _Page:
 _SENDING = LETTERS[State.SENDING]
 
 
-def _open(db: apsw.Connection, run_id: str, chunk_id: int, at: float) -> _Page | None:
+def _open(db: apsw.Connection, run_id: str, chunk_id: int, at: float) -> _ChunkLookUps | None:
     found = row(
         db,
         "SELECT account, lane, currency, payouts, states FROM chunks JOIN progress USING (chunk_id) WHERE chunk_id = ?",
@@ -169,7 +170,7 @@ def _open(db: apsw.Connection, run_id: str, chunk_id: int, at: float) -> _Page |
     if found is None:
         return None
     account, lane, currency, payouts, states = found
-    return _Page(db, run_id, chunk_id, Lane(account, lane, currency), payouts, states, at)
+    return _ChunkLookUps(db, run_id, chunk_id, Lane(account, lane, currency), payouts, states, at)
 
 
 def conflict_text(run_id: str, payout: Payout, conflict: str) -> str:

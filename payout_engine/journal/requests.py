@@ -12,7 +12,7 @@ import apsw
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
-from payout_engine.domain.model import Choice, Lane, Outcome, Receipt, Request, RequestKind
+from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Lane, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, value
@@ -31,12 +31,12 @@ ONCE_SENT = (
 ASKED = "asked_"
 """How the kinds of the remarks begin that say what a person asked."""
 
-CANCEL_NOTE = f"{ASKED}{RequestKind.CANCEL}"
+CANCEL_NOTE = f"{ASKED}{ControlKind.CANCEL}"
 """The kind of the remark that stays in the log when a person asked to cancel a run, also when that is done."""
 
 
-def ask(db: apsw.Connection, run_id: str, request: Request) -> None:
-    """Record what a person asks; see `Journal.ask`."""
+def ask(db: apsw.Connection, run_id: str, request: ControlRequest) -> None:
+    """Record what a person asks; see `Journal.request`."""
     number, at = run_no(db, run_id), request.at or clock.now()
     db.execute(
         "INSERT OR REPLACE INTO requests (run_no, kind, who, why, at, heard) VALUES (?, ?, ?, ?, ?, 0)",
@@ -46,17 +46,17 @@ def ask(db: apsw.Connection, run_id: str, request: Request) -> None:
     log.append(db, at, number, log.NOTE, codec.text(asked))
 
 
-def requests(db: apsw.Connection, run_id: str) -> Sequence[Request]:
+def requests(db: apsw.Connection, run_id: str) -> Sequence[ControlRequest]:
     """Return what is asked and not yet done."""
     found = every(
         db,
         "SELECT kind, who, why, at, heard FROM requests JOIN runs USING (run_no) WHERE run_id = ? ORDER BY kind",
         (run_id,),
     )
-    return [Request(RequestKind(kind), who, why, at, bool(heard)) for kind, who, why, at, heard in found]
+    return [ControlRequest(ControlKind(kind), who, why, at, bool(heard)) for kind, who, why, at, heard in found]
 
 
-def answer(db: apsw.Connection, run_id: str, kind: RequestKind, done: bool) -> None:
+def answer(db: apsw.Connection, run_id: str, kind: ControlKind, done: bool) -> None:
     """Mark a request as heard; or remove it, which the log tells from a request that somebody took out of the table."""
     number = run_no(db, run_id)
     if not done:
@@ -67,7 +67,9 @@ def answer(db: apsw.Connection, run_id: str, kind: RequestKind, done: bool) -> N
         log.append(db, clock.now(), number, log.ANSWERED, codec.text(log.Answered(kind.value)))
 
 
-def cancel(db: apsw.Connection, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:
+def cancel(
+    db: apsw.Connection, run_id: str, request: ControlRequest, after: int, limit: int
+) -> tuple[Sequence[Outcome], int]:
     """Withdraw what was never sent; see `Journal.cancel`."""
     number, at = run_no(db, run_id), clock.now()
     if value(db, "SELECT approved_at FROM runs WHERE run_no = ?", (number,)) is None:
@@ -100,7 +102,7 @@ def cancel(db: apsw.Connection, run_id: str, request: Request, after: int, limit
     return outcomes, found[-1][0] if len(found) == limit else 0
 
 
-def cancelled(db: apsw.Connection, number: int) -> Request | None:
+def cancelled(db: apsw.Connection, number: int) -> ControlRequest | None:
     """Return who last asked to cancel a run, also when that is done; None if nobody ever did."""
     query = (
         "SELECT body ->> 'text' FROM log WHERE run_no = ? AND kind = 'note' AND body ->> 'kind' = ? ORDER BY seq DESC"
@@ -109,13 +111,13 @@ def cancelled(db: apsw.Connection, number: int) -> Request | None:
     return None if text is None else _cancellation(text)
 
 
-def _cancellation(text: str) -> Request:
+def _cancellation(text: str) -> ControlRequest:
     """Read what `ask` wrote down."""
     who, _, why = text.partition(": ")
-    return Request(RequestKind.CANCEL, who, why)
+    return ControlRequest(ControlKind.CANCEL, who, why)
 
 
-def withdrawal(known: Receipt, request: Request, at: float, *, sent: bool) -> Receipt | None:
+def withdrawal(known: Receipt, request: ControlRequest, at: float, *, sent: bool) -> Receipt | None:
     """Return what becomes of a payout when its run is cancelled, or None if it stays as it is.
 
     `cancelled` means that no provider can have it. What was ever on the wire is never withdrawn, whatever was said of

@@ -3,7 +3,7 @@
 It may move money, if the first call was never heard. So it is written down before it leaves, like a dispatch, and
 allowed only while it is certain that the provider still knows the key. `refusal`, `steady` and `askable` are the pure
 rule, obeyed by the journal and by the proof; the rest carries it out in the file, in the writer's thread inside a
-transaction. What comes back is a sighting: see `sightings.py`.
+transaction. What comes back is a look-up result: see `look-up results.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ the wire or at the provider before it is carried out, a provider that tidies up 
 CLOCK_SLACK_SECONDS = 1.0
 """A clock that goes back by less than this was corrected, not set back; the unused half of a key's life covers it."""
 
-STEERED = "a person paused or cancelled this run, so nothing of it is sent again, not even to ask"
+CONTROLLED = "a person paused or cancelled this run, so nothing of it is sent again, not even to ask"
 MOVED = "a payout of this chunk is no longer unknown, so it is not sent again to ask"
 SET_BACK = (
     "The clock of this machine was set back since the run began, so nobody can say whether the provider still knows "
@@ -44,7 +44,7 @@ _UNKNOWN = LETTERS[State.UNKNOWN]
 
 
 def refusal(promise: str, lifetime_seconds: float | None, first_sent_at: float | None, at: float) -> str:
-    """Return why a payout may not be sent again to ask, or an empty text.
+    """Return why a payout may not be resent to ask, or an empty text.
 
     Args:
         promise: what the provider promises about the key.
@@ -75,7 +75,7 @@ def steady(times: Iterable[float], at: float) -> bool:
     return True
 
 
-def askable(known: Receipt, first_sent_at: float | None, traits: Traits, before: float, at: float) -> bool:
+def resendable(known: Receipt, first_sent_at: float | None, traits: Traits, before: float, at: float) -> bool:
     """Tell whether a payout may be asked about again, and has been unknown since `before`.
 
     What the provider gave a reference is known there, and a look-up says more of it than a repetition.
@@ -87,12 +87,12 @@ def askable(known: Receipt, first_sent_at: float | None, traits: Traits, before:
     return not refusal(traits.key_promise, traits.key_lifetime_seconds, first_sent_at, at)
 
 
-def unanswered(
+def resendable_chunks(
     db: apsw.Connection, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
 ) -> Sequence[ReadyChunk]:
     """Return chunks with payouts that may be asked about again; see `Journal.unanswered`."""
     number, at = run_no(db, run_id), clock.now()
-    if _steered(db, number):
+    if _controlled(db, number):
         return []
     token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
     first, last = chunk_range(number)
@@ -106,7 +106,7 @@ def unanswered(
     ):
         sent = _first_sent(db, chunk_id, len(states))
         standing = map(codec.standing, states, codec.read_receipts(receipts, len(states)))
-        indexes = [i for i, known in enumerate(standing) if askable(known, sent.get(i), traits, before, at)]
+        indexes = [i for i, known in enumerate(standing) if resendable(known, sent.get(i), traits, before, at)]
         if indexes:
             payouts = codec.read_payouts(stored)
             chosen = [payouts[index] for index in indexes]
@@ -116,11 +116,11 @@ def unanswered(
     return found
 
 
-def ask_again(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dispatch:
+def intend_resend(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dispatch:
     """Record that unknown payouts are about to be sent again; see `Journal.ask_again`."""
     chunk_id, at, number = chunk.chunk_id, clock.now(), run_no_of(chunk.chunk_id)
-    if _steered(db, number):
-        raise IllegalMoveError(STEERED)
+    if _controlled(db, number):
+        raise IllegalMoveError(CONTROLLED)
     states = value(db, "SELECT states FROM progress WHERE chunk_id = ?", (chunk_id,)) or ""
     if not chunk.indexes or any(states[index : index + 1] != _UNKNOWN for index in chunk.indexes):
         raise IllegalMoveError(MOVED)
@@ -140,7 +140,7 @@ def ask_again(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dispatc
 
 
 def asked(db: apsw.Connection, chunk_id: int, count: int) -> Iterator[tuple[clock.Moment, Sequence[int]]]:
-    """Yield when payouts of a chunk were sent again to ask, and which."""
+    """Yield when payouts of a chunk were resent to ask, and which."""
     query = "SELECT at, body FROM log WHERE chunk_id = ? AND kind = 'asked_again' ORDER BY seq"
     for at, body in every(db, query, (chunk_id,)):
         entry = _entry.decode(body)
@@ -163,7 +163,7 @@ def _times(db: apsw.Connection, number: int) -> Iterator[float]:
         yield at
 
 
-def _steered(db: apsw.Connection, number: int) -> bool:
+def _controlled(db: apsw.Connection, number: int) -> bool:
     """Tell whether a person paused a run, or ever asked to cancel it."""
     standing = value(db, "SELECT 1 FROM requests WHERE run_no = ?", (number,))
     return standing is not None or cancelled(db, number) is not None

@@ -1,4 +1,4 @@
-"""What one sighting means for one payout: the rule by which look-ups move payouts, or do not. Pure.
+"""What one look-up result means for one payout: the rule by which look-ups move payouts, or do not. Pure.
 
 Its bias: whatever does not fit moves nothing to paid or failed, and reaches a person.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from payout_engine.domain.errors import IllegalMoveError
-from payout_engine.domain.model import Payout, Receipt, Sighting, mask
+from payout_engine.domain.model import LookUpResult, Payout, Receipt, mask
 from payout_engine.domain.states import MOVES, OPEN, State
 
 CONTRADICTION = "contradiction"
@@ -23,7 +23,7 @@ _NEVER_SENT = frozenset({State.READY, State.HELD, State.REJECTED, State.CANCELLE
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What follows from a sighting.
+    """What follows from a look-up result.
 
     Attributes:
         receipts: what to record, in order; each is one move, or the same state with more known.
@@ -37,26 +37,26 @@ class Verdict(msgspec.Struct, frozen=True):
 NOTHING = Verdict()
 
 
-def judge(payout: Payout, known: Receipt, sighting: Sighting, at: float) -> Verdict:
-    """Return what a sighting means for a payout.
+def judge(payout: Payout, known: Receipt, result: LookUpResult, at: float) -> Verdict:
+    """Return what a look-up result means for a payout.
 
     Args:
         payout: ours.
         known: where it stands, with what was last said of it.
-        sighting: what the look-up showed under its key.
+        look-up result: what the look-up showed under its key.
         at: when it was heard, for a receipt that does not say so itself.
 
     Raises:
-        IllegalMoveError: the sighting claims a state that no look-up can see; a fault of the adapter.
+        IllegalMoveError: the look-up result claims a state that no look-up can see; a fault of the adapter.
     """
-    seen = sighting.receipt
+    seen = result.receipt
     if seen.state not in _SIGHTED:
         raise IllegalMoveError(f"a look-up cannot find a payout {seen.state}")
     if known.state is State.SENDING or (known.state is State.HELD and known.reason == CONTRADICTION):
         return NOTHING
     if seen.state is State.READY:
         return _absent(known, seen, at)
-    conflict = _conflict(payout, known, sighting)
+    conflict = _conflict(payout, known, result)
     if conflict:
         return _contradicted(known, seen, conflict, at)
     return _agreed(known, seen, at)
@@ -71,19 +71,19 @@ def _absent(known: Receipt, seen: Receipt, at: float) -> Verdict:
     return NOTHING
 
 
-def _conflict(payout: Payout, known: Receipt, sighting: Sighting) -> str:
-    seen = sighting.receipt
-    if sighting.conflict:
-        return sighting.conflict
+def _conflict(payout: Payout, known: Receipt, result: LookUpResult) -> str:
+    seen = result.receipt
+    if result.conflict:
+        return result.conflict
     if known.state in _NEVER_SENT:
         return f"the provider shows it as {seen.state}, but it was never sent, or was provably refused ({known.state})"
-    if sighting.amount_minor is not None and sighting.amount_minor != payout.amount_minor:
+    if result.amount_minor is not None and result.amount_minor != payout.amount_minor:
         return (
-            f"the provider shows an amount of {sighting.amount_minor}, ours is {payout.amount_minor} "
+            f"the provider shows an amount of {result.amount_minor}, ours is {payout.amount_minor} "
             f"(in minor units of {payout.currency})"
         )
-    if sighting.recipient is not None and not same_recipient(payout.recipient, sighting.recipient):
-        return f"the provider shows the recipient {mask(sighting.recipient)}, ours is {mask(payout.recipient)}"
+    if result.recipient is not None and not same_recipient(payout.recipient, result.recipient):
+        return f"the provider shows the recipient {mask(result.recipient)}, ours is {mask(payout.recipient)}"
     if known.provider_reference and seen.provider_reference and known.provider_reference != seen.provider_reference:
         return f"the provider shows a second transfer {seen.provider_reference} beside {known.provider_reference}"
     if _disputed(known.state, seen.state):

@@ -283,11 +283,11 @@ def _forget(db: apsw.Connection, number: int) -> None:
 
 
 def approve(db: apsw.Connection, run_id: str) -> bool:
-    """Let a judged run be paid; see `Journal.approve`."""
+    """Let a validated run be paid; see `Journal.approve`."""
     number, at = run_no(db, run_id), clock.now()
     if value(db, "SELECT approved_at FROM runs WHERE run_no = ?", (number,)) is not None:
         return True
-    require(db, number, run_id, RunState.JUDGED, "it cannot be approved")
+    require(db, number, run_id, RunState.VALIDATED, "it cannot be approved")
     judging(db, number, run_id)
     latest = value(db, "SELECT coalesce(max(approved_no), 0) FROM runs")
     if latest > value(db, "SELECT compared FROM judging WHERE run_no = ?", (number,)):

@@ -47,7 +47,7 @@ def _first(connection: apsw.Connection) -> None:
 
 
 def _second(connection: apsw.Connection) -> None:
-    """Find what was sent again to ask without reading the whole log; know ages by a clock that nobody sets."""
+    """Find what was resent to ask without reading the whole log; know ages by a clock that nobody sets."""
     connection.execute("CREATE INDEX log_asked_again ON log (chunk_id) WHERE kind = 'asked_again'")
     connection.execute(
         "ALTER TABLE dispatches ADD COLUMN boot TEXT NOT NULL DEFAULT '';"

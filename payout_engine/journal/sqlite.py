@@ -23,19 +23,19 @@ from payout_engine.domain.errors import Holder, JournalError
 from payout_engine.domain.limits import BLOCK_ROWS
 from payout_engine.domain.model import (
     Chunk,
+    ControlKind,
+    ControlRequest,
     Decision,
     Dispatch,
+    Duplicate,
     Entry,
     Lane,
+    LookUpResult,
     Outcome,
     Problem,
     Query,
     Receipt,
-    Repeat,
-    Request,
-    RequestKind,
     Run,
-    Sighting,
     Step,
     Tally,
 )
@@ -48,7 +48,7 @@ from payout_engine.journal.schema import connect
 from payout_engine.journal.transitions import run_no
 from payout_engine.journal.verify import digest_file, verify_file
 from payout_engine.journal.writer import Need, ThreadWriter, Work, Writer
-from payout_engine.ports.journal import Applied, Mark, ReadyChunk
+from payout_engine.ports.journal import Mark, ReadyChunk, Reconciled
 from payout_engine.ports.provider import Traits
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class SqliteJournal:
     async def add(self, run_id: str, chunks: Sequence[Chunk]) -> None:
         await self._writer.run(lambda db: runs.add(db, run_id, chunks), Need.WRITE)
 
-    async def duplicates(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
+    async def duplicates(self, run_id: str) -> AsyncIterator[Sequence[Duplicate]]:
         async with self._searching:
             search = await self._read(lambda db: duplicates.begin(db, run_id))
             if search is None:
@@ -140,8 +140,8 @@ class SqliteJournal:
                 return
             yield found
 
-    async def formerly(self, run_id: str) -> Sequence[str]:
-        return await self._read(lambda db: duplicates.formerly(db, run_id))
+    async def former_accounts(self, run_id: str) -> Sequence[str]:
+        return await self._read(lambda db: duplicates.former_accounts(db, run_id))
 
     async def former_queries(
         self, run_id: str, account: str, limit: int, after: int = 0
@@ -183,17 +183,17 @@ class SqliteJournal:
         work = partial(dispatches.record, dispatch=dispatch, receipts=receipts, on_wire=on_wire)
         return await self._writer.run(work, Need.DURABLE)
 
-    async def unanswered(
+    async def resendable_chunks(
         self, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
     ) -> Sequence[ReadyChunk]:
-        return await self._read(lambda db: resends.unanswered(db, run_id, lane, traits, before, after, limit))
+        return await self._read(lambda db: resends.resendable_chunks(db, run_id, lane, traits, before, after, limit))
 
-    async def ask_again(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
+    async def intend_resend(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
         self._require_named()
-        return await self._writer.run(lambda db: resends.ask_again(db, chunk, traits), Need.SPEAK)
+        return await self._writer.run(lambda db: resends.intend_resend(db, chunk, traits), Need.SPEAK)
 
-    async def apply(self, sightings: Sequence[Sighting]) -> Applied:
-        return await self._writer.run(lambda db: lookups.apply(db, sightings), Need.DURABLE)
+    async def reconcile(self, results: Sequence[LookUpResult]) -> Reconciled:
+        return await self._writer.run(lambda db: lookups.apply(db, results), Need.DURABLE)
 
     async def open_queries(
         self, run_id: str, account: str, limit: int, after: int = 0, *, ready: bool = False
@@ -237,16 +237,18 @@ class SqliteJournal:
                 yield waiting[start : min(start + BLOCK_ROWS, done)]
             del waiting[:done]
 
-    async def ask(self, run_id: str, request: Request) -> None:
+    async def request(self, run_id: str, request: ControlRequest) -> None:
         await self._writer.run(lambda db: requests.ask(db, run_id, request), Need.DURABLE)
 
-    async def requests(self, run_id: str) -> Sequence[Request]:
+    async def requests(self, run_id: str) -> Sequence[ControlRequest]:
         return await self._read(lambda db: requests.requests(db, run_id))
 
-    async def answer(self, run_id: str, kind: RequestKind, done: bool) -> None:
+    async def acknowledge(self, run_id: str, kind: ControlKind, done: bool) -> None:
         await self._writer.run(lambda db: requests.answer(db, run_id, kind, done), Need.DURABLE)
 
-    async def cancel(self, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:
+    async def cancel(
+        self, run_id: str, request: ControlRequest, after: int, limit: int
+    ) -> tuple[Sequence[Outcome], int]:
         return await self._writer.run(lambda db: requests.cancel(db, run_id, request, after, limit), Need.DURABLE)
 
     async def decide(self, run_id: str, decisions: Sequence[Decision]) -> Sequence[Outcome]:

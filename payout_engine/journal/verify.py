@@ -28,11 +28,11 @@ from payout_engine.journal.audit import (
     Findings,
     LogRow,
     Register,
+    RunReplay,
     Seal,
     SealedTotal,
     Standing,
     Stored,
-    Story,
     Totals,
 )
 from payout_engine.journal.db import every, row, value
@@ -88,7 +88,7 @@ class _Verifier:
         self._kept, self._kept_seq = kept, audit.kept_seq(kept)
         self._led_through = False
         self._findings = Findings()
-        self._story = Story(_number(db, run_id))
+        self._story = RunReplay(_number(db, run_id))
         self._entries = self._dispatches = self._chunks = 0
         self._totals, self._kept_totals = Totals(), Totals()
         self._sums: dict[tuple[str, str, str], tuple[int, int]] = {}
@@ -258,7 +258,7 @@ class _Verifier:
             self._find(gap.what, 0, min(lines, default=0), max(lines, default=0))
 
     def _check_seal(self) -> None:
-        """Compare the payouts with what was sealed when the whole file was judged: digest and control totals."""
+        """Compare the payouts with what was sealed when the whole file was validated: digest and control totals."""
         try:
             facts = msgspec.json.decode(self._story.seal_text)
             seal = msgspec.json.decode(self._story.seal_text, type=Seal)

@@ -3,7 +3,7 @@
 The two lines that matter stand together in `Dispatcher._pay`: the durable intent, and the send below it, which is the
 only line of the project where money leaves. Everything the provider may answer, or fail to answer, becomes receipts in
 `Dispatcher._speak`, and nothing becomes `ready` again without proof. `payment.py` runs one dispatcher per account.
-What is sent again to ask (`asking_again.py`) is spoken by the same `_speak`, below an entry of its own in the journal.
+What is resent to ask (`resend.py`) is spoken by the same `_speak`, below an entry of its own in the journal.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Dispatcher:
         lanes: Sequence[Lane],
         pace: Pace,
         publish: Publish,
-        tell: observer.Watch,
+        notify: observer.Observer,
         quota: Mapping[Lane, int] | None = None,
     ) -> None:
         self.stops: list[Stop] = []
@@ -93,7 +93,7 @@ class Dispatcher:
         self.lanes = list(lanes)
         self._pace = pace
         self._publish = publish
-        self._tell = tell
+        self._notify = notify
         self._quota = Quota(quota)
         self._stopped = False
         self._in_hand: Counter[int] = Counter()
@@ -110,7 +110,7 @@ class Dispatcher:
         if self._stopped or (lane is not None and lane not in self.lanes):
             return
         self.stops.append(Stop(self._account, lane, brake, message))
-        self._tell(observer.Braked(self._account, lane.name if lane else "", brake, message))
+        self._notify(observer.Braked(self._account, lane.name if lane else "", brake, message))
         if lane is None:
             self._halt()
         else:
@@ -226,7 +226,7 @@ class Dispatcher:
             receipts = await self._speak(dispatch)
         self._quota.give_back(chunk.lane, _returned(dispatch, receipts))
         await self._publish(await self._record(dispatch, receipts))
-        self._tell(observer.Dispatched(self._account, chunk.lane.name, len(dispatch.payouts)))
+        self._notify(observer.Dispatched(self._account, chunk.lane.name, len(dispatch.payouts)))
 
     def _contest(self, chunk: ReadyChunk) -> None:
         """Somebody moved a payout of the chunk since it was loaded. The next pass loads what is still ready, once."""
@@ -242,10 +242,10 @@ class Dispatcher:
                 return await self._write(dispatch, receipts)
             except IllegalMoveError as error:
                 # Somebody else ended this dispatch, as `recover` does: look-ups settle its payouts.
-                self._tell(observer.Waiting(self._account, str(error)))
+                self._notify(observer.Waiting(self._account, str(error)))
                 return ()
             except JournalError as error:
-                self._tell(observer.Waiting(self._account, f"{error} The answer is kept and will be recorded."))
+                self._notify(observer.Waiting(self._account, f"{error} The answer is kept and will be recorded."))
                 await anyio.sleep(pause_seconds)
         return await self._write(dispatch, receipts)
 
@@ -313,7 +313,7 @@ class Dispatcher:
         self._refusals += 1
         if error.too_fast and self._refusals < REFUSALS_MAX:
             self._pace.slow_down(error.retry_after_seconds)
-            self._tell(observer.Waiting(self._account, f"{error} The engine calls more slowly from now on."))
+            self._notify(observer.Waiting(self._account, f"{error} The engine calls more slowly from now on."))
         elif error.final:
             return Receipt(State.FAILED, error.reason, str(error))
         else:
@@ -326,7 +326,7 @@ class Dispatcher:
 
     def _trouble(self, error: ProviderError) -> None:
         self._troubles += 1
-        self._tell(observer.Waiting(self._account, str(error)))
+        self._notify(observer.Waiting(self._account, str(error)))
         if self._troubles >= TROUBLES_MAX:
             message = f"{self._troubles} calls in a row had no usable answer; the last: {error}"
             self.stop(None, Brake.PROVIDER_DOWN, message)

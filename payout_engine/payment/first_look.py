@@ -17,7 +17,7 @@ import msgspec
 
 from payout_engine.domain.errors import Brake, JournalError, ProviderError, RefusedError
 from payout_engine.domain.limits import FIRST_LOOK_SECONDS_MAX, FIRST_LOOK_SECONDS_MIN, QUERIES_BATCH
-from payout_engine.domain.model import Query, Sighting
+from payout_engine.domain.model import LookUpResult, Query
 from payout_engine.domain.states import State
 from payout_engine.payment.dispatch import Publish
 from payout_engine.ports import observer
@@ -58,7 +58,7 @@ async def look_first(
     run_id: str,
     account: str,
     publish: Publish,
-    tell: observer.Watch,
+    notify: observer.Observer,
     *,
     seconds: float = FIRST_LOOK_SECONDS_MAX,
     halted: anyio.Event | None = None,
@@ -80,7 +80,7 @@ async def look_first(
     """
     if provider.traits.look_up is LookUpKind.NONE:
         return Looked()
-    looking = _FirstLook(journal, provider, run_id, account, publish, tell)
+    looking = _FirstLook(journal, provider, run_id, account, publish, notify)
     found = Looked(
         f"It took longer than {seconds:,.0f} seconds. Run the same command again, or allow more with --follow-for."
     )
@@ -102,31 +102,37 @@ class _FirstLook:
     """One account's first look."""
 
     def __init__(
-        self, journal: Journal, provider: Provider, run_id: str, account: str, publish: Publish, tell: observer.Watch
+        self,
+        journal: Journal,
+        provider: Provider,
+        run_id: str,
+        account: str,
+        publish: Publish,
+        notify: observer.Observer,
     ) -> None:
         self._journal = journal
         self._provider = provider
         self._run_id = run_id
         self._account = account
         self._publish = publish
-        self._tell = tell
+        self._notify = notify
 
     async def look(self) -> Looked:
         """Look until it came to its end once, or was tried often enough."""
-        self._tell(observer.Waiting(self._account, "Asking the provider first what it already has."))
+        self._notify(observer.Waiting(self._account, "Asking the provider first what it already has."))
         for pause_seconds in PAUSES_SECONDS:
             found, wait_seconds = await self._try()
             if not found.problem or found.brake is Brake.CREDENTIALS:
                 return found
-            self._tell(observer.Waiting(self._account, f"{found.problem} Nothing is sent before it answers."))
+            self._notify(observer.Waiting(self._account, f"{found.problem} Nothing is sent before it answers."))
             await anyio.sleep(max(pause_seconds, wait_seconds))
         return (await self._try())[0]
 
     async def _try(self) -> tuple[Looked, float]:
         """Look once; return what came of it, and how long the provider asks us to wait before the next try."""
         try:
-            async for sightings in self._sightings():
-                await self._apply(sightings)
+            async for results in self._look_up_results():
+                await self._apply(results)
         except ProviderError as error:
             asked_seconds = error.retry_after_seconds if isinstance(error, RefusedError) else None
             brake = Brake.CREDENTIALS if error.brake is Brake.CREDENTIALS else Brake.PROVIDER_DOWN
@@ -139,14 +145,14 @@ class _FirstLook:
             return Looked("The look-up failed in a way that this program does not expect; this is a fault in it."), 0.0
         return Looked(), 0.0
 
-    async def _sightings(self) -> AsyncIterator[Sequence[Sighting]]:
+    async def _look_up_results(self) -> AsyncIterator[Sequence[LookUpResult]]:
         if self._provider.traits.look_up is LookUpKind.SWEEP:
-            async for sightings in self._provider.look_up(()):
-                yield sightings
+            async for results in self._provider.look_up(()):
+                yield results
             return
         async for queries in self._queries():
-            async for sightings in self._provider.look_up(queries):
-                yield sightings
+            async for results in self._provider.look_up(queries):
+                yield results
 
     async def _queries(self) -> AsyncIterator[Sequence[Query]]:
         """Yield everything to ask about: what is open, what is about to be sent, and what an earlier run sent of it."""
@@ -164,11 +170,11 @@ class _FirstLook:
                 yield queries
             going_on = after > 0
 
-    async def _apply(self, sightings: Sequence[Sighting]) -> None:
+    async def _apply(self, results: Sequence[LookUpResult]) -> None:
         """Record what is shown. An absence releases nothing here: following asks for that, and takes its time."""
-        shown = [sighting for sighting in sightings if sighting.receipt.state is not State.READY]
+        shown = [result for result in results if result.receipt.state is not State.READY]
         with anyio.CancelScope(shield=True):
-            applied = await self._journal.apply(shown)
+            applied = await self._journal.reconcile(shown)
             await self._publish([outcome for outcome in applied.outcomes if outcome.run_id == self._run_id])
         for conflict in applied.conflicts:
-            self._tell(observer.Waiting(self._account, conflict))
+            self._notify(observer.Waiting(self._account, conflict))

@@ -17,7 +17,7 @@ import msgspec
 from payout_engine.domain import clock
 from payout_engine.domain.errors import Brake, JournalError, ProviderError
 from payout_engine.domain.limits import QUERIES_BATCH
-from payout_engine.domain.model import Query, Sighting, Tally
+from payout_engine.domain.model import LookUpResult, Query, Tally
 from payout_engine.domain.states import State
 from payout_engine.payment.dispatch import Publish
 from payout_engine.ports import observer
@@ -60,7 +60,7 @@ class Found(msgspec.Struct, frozen=True):
     asked: int = 0
 
 
-AskAgain = Callable[[float], Awaitable[tuple[int, int]]]
+Resend = Callable[[float], Awaitable[tuple[int, int]]]
 """Asks again about what has been unknown since then, by sending it; returns how many payouts it asked about, and how
 many of them moved."""
 
@@ -93,8 +93,8 @@ class Follower:
         account: str,
         policy: FollowPolicy,
         publish: Publish,
-        tell: observer.Watch,
-        ask_again: AskAgain | None = None,
+        notify: observer.Observer,
+        intend_resend: Resend | None = None,
     ) -> None:
         self.sent = anyio.Event()
         self.refused = ""
@@ -105,8 +105,8 @@ class Follower:
         self.account = account
         self._policy = policy
         self._publish = publish
-        self._tell = tell
-        self._ask_again = ask_again
+        self._notify = notify
+        self._resend = intend_resend
         self._asking_seconds = policy.first_seconds
         self._not_before = 0.0
 
@@ -115,7 +115,7 @@ class Follower:
         if self._provider.traits.look_up is not LookUpKind.NONE:
             await self._run()
             return
-        if self._ask_again is None:
+        if self._resend is None:
             await self.sent.wait()
             return
         await self._run_blind()
@@ -176,9 +176,9 @@ class Follower:
 
     async def _again(self, found: Found, before: float) -> Found:
         """Ask by sending again what a look-up that succeeded did not show; what was sent since it began comes later."""
-        if self._ask_again is None:
+        if self._resend is None:
             return found
-        asked, changed = await self._ask_again(before)
+        asked, changed = await self._resend(before)
         if asked:
             # At intervals of its own, which grow also while others settle: each repetition is a paying call.
             self._asking_seconds = min(self._asking_seconds * self._policy.growth, self._policy.longest_seconds)
@@ -189,8 +189,8 @@ class Follower:
         """Ask once about everything that is open, and record what is shown. A failure is told, not raised."""
         changed, problem = 0, ""
         try:
-            async for sightings in self._sightings():
-                changed += await self._apply(sightings)
+            async for results in self._look_up_results():
+                changed += await self._apply(results)
         except ProviderError as error:
             problem = str(error)
             if error.brake is Brake.CREDENTIALS:
@@ -201,10 +201,10 @@ class Follower:
             # Its text could hold anything the provider sent, so only its kind is told.
             logger.error("the look-up of account %s failed with %s", self.account, type(error).__name__)
             problem = "The look-up failed in a way that this program does not expect; this is a fault in payout_engine."
-        self._tell(observer.LookedUp(self.account, changed, problem, next_in_seconds))
+        self._notify(observer.LookedUp(self.account, changed, problem, next_in_seconds))
         return Found(changed, problem)
 
-    async def _sightings(self) -> AsyncIterator[Sequence[Sighting]]:
+    async def _look_up_results(self) -> AsyncIterator[Sequence[LookUpResult]]:
         """Yield what the provider shows: of everything in one sweep, or page by page of what is open.
 
         Raises:
@@ -218,8 +218,8 @@ class Follower:
             sweep = self._provider.traits.look_up is LookUpKind.SWEEP
             if queries or sweep:
                 try:
-                    async for sightings in self._provider.look_up(queries):
-                        yield await self._without_stale_absence(sightings, queries, start)
+                    async for results in self._provider.look_up(queries):
+                        yield await self._without_stale_absence(results, queries, start)
                 except ProviderError as error:
                     failed = error
             if not after or sweep or (failed is not None and failed.brake):
@@ -228,29 +228,27 @@ class Follower:
             raise failed
 
     async def _without_stale_absence(
-        self, sightings: Sequence[Sighting], queries: Sequence[Query], start: int
-    ) -> Sequence[Sighting]:
+        self, results: Sequence[LookUpResult], queries: Sequence[Query], start: int
+    ) -> Sequence[LookUpResult]:
         """Leave out proofs of absence that are about an earlier dispatch than a payout's last one.
 
         A look-up takes its time. A payout that was proved absent, or that a person released, may have been sent again
         since the question was asked; the answer, or a repetition of it, says nothing of that.
         """
-        if all(sighting.receipt.state is not State.READY for sighting in sightings):
-            return sightings
+        if all(result.receipt.state is not State.READY for result in results):
+            return results
         asked = {query.key: query.sent for query in queries}
         present, _ = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, start)
         proved = {query.key for query in present if asked.get(query.key) == query.sent}
-        return [
-            sighting for sighting in sightings if sighting.receipt.state is not State.READY or sighting.key in proved
-        ]
+        return [result for result in results if result.receipt.state is not State.READY or result.key in proved]
 
-    async def _apply(self, sightings: Sequence[Sighting]) -> int:
+    async def _apply(self, results: Sequence[LookUpResult]) -> int:
         with anyio.CancelScope(shield=True):
             # What is recorded is also told, even when the following ends in this moment.
-            applied = await self._journal.apply(sightings)
+            applied = await self._journal.reconcile(results)
             await self._publish([outcome for outcome in applied.outcomes if outcome.run_id == self._run_id])
         for conflict in applied.conflicts:
-            self._tell(observer.Waiting(self.account, conflict))
+            self._notify(observer.Waiting(self.account, conflict))
         return len(applied.outcomes)
 
     async def _open(self) -> tuple[int, int]:

@@ -1,9 +1,9 @@
 """Asking again: send what is unknown once more under its keys, where the provider documents that a key pays once.
 
 A repetition may move money, if the first call was never heard; so it obeys everything that a dispatch obeys, and
-`AskingAgain` is a `Dispatcher` of other chunks: same pace, same limits, same brakes, the same one line where money
+`Resender` is a `Dispatcher` of other chunks: same pace, same limits, same brakes, the same one line where money
 leaves, and above it a durable entry in the journal. What it may not do is release or fail a payout by the refusal of a
-call: that says nothing of the first call. Only an answer about the payout itself counts, as a sighting.
+call: that says nothing of the first call. Only an answer about the payout itself counts, as a look-up result.
 
 `payment.py` has one for each such account and lets it have a round after a look-up that did not show everything.
 """
@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from payout_engine.domain.errors import IllegalMoveError, RefusedError
 from payout_engine.domain.limits import READY_CHUNKS_AHEAD
-from payout_engine.domain.model import Dispatch, Lane, Outcome, Receipt, Sighting
+from payout_engine.domain.model import Dispatch, Lane, LookUpResult, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.payment.dispatch import Dispatcher, Publish, parts
 from payout_engine.payment.rate_limiter import Pace
@@ -26,12 +26,12 @@ VERDICTS = frozenset({State.ACCEPTED, State.PAID, State.FAILED, State.REVERSED})
 """What the answer to a repetition may say of a payout. `ready` (refused before processing) is about the repetition."""
 
 
-def may_ask_again(traits: Traits) -> bool:
+def key_allows_resend(traits: Traits) -> bool:
     """Tell whether sending again under the same key is a way of asking."""
     return traits.key_promise is KeyPromise.IDEMPOTENT
 
 
-class AskingAgain(Dispatcher):
+class Resender(Dispatcher):
     """Sends unknown payouts of one account again, round by round, until a brake stops it.
 
     Attributes:
@@ -49,9 +49,9 @@ class AskingAgain(Dispatcher):
         lanes: Sequence[Lane],
         pace: Pace,
         publish: Publish,
-        tell: observer.Watch,
+        notify: observer.Observer,
     ) -> None:
-        super().__init__(journal, provider, run_id, account, lanes, pace, publish, tell)
+        super().__init__(journal, provider, run_id, account, lanes, pace, publish, notify)
         self.account = account
         self.asked = self.changed = 0
         self._before = 0.0
@@ -68,7 +68,7 @@ class AskingAgain(Dispatcher):
         await self.run()
         if self.asked:
             words = f"{self.asked} payouts without an answer were sent again under the same keys, to ask about them"
-            self._tell(observer.Waiting(self.account, f"{words}; {self.changed} were answered."))
+            self._notify(observer.Waiting(self.account, f"{words}; {self.changed} were answered."))
 
     def end(self) -> None:
         """Ask nothing more, without a word: the time to follow is over."""
@@ -79,7 +79,7 @@ class AskingAgain(Dispatcher):
         for lane in list(self.lanes):
             after, found = 0, True
             while found and self._may_send(lane):
-                page = await self._journal.unanswered(
+                page = await self._journal.resendable_chunks(
                     self._run_id, lane, self._provider.traits, self._before, after, READY_CHUNKS_AHEAD
                 )
                 found = bool(page)
@@ -95,7 +95,7 @@ class AskingAgain(Dispatcher):
             if self._refused_why or not self._may_send(chunk.lane):
                 return
             try:
-                dispatch = await self._journal.ask_again(chunk, self._provider.traits)
+                dispatch = await self._journal.intend_resend(chunk, self._provider.traits)
             except IllegalMoveError as error:
                 self._give_up(str(error))
                 return
@@ -111,15 +111,15 @@ class AskingAgain(Dispatcher):
         self._refused_why = why
         if why not in self._told:
             self._told.add(why)
-            self._tell(observer.Waiting(self.account, why))
+            self._notify(observer.Waiting(self.account, why))
 
     async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
-        sightings = heard(dispatch, receipts)
-        if not sightings:
+        results = results_of_resend(dispatch, receipts)
+        if not results:
             return ()
-        applied = await self._journal.apply(sightings)
+        applied = await self._journal.reconcile(results)
         for conflict in applied.conflicts:
-            self._tell(observer.Waiting(self.account, conflict))
+            self._notify(observer.Waiting(self.account, conflict))
         return applied.outcomes
 
     def _says_nothing(self, receipts: Sequence[Receipt]) -> bool:
@@ -135,7 +135,7 @@ class AskingAgain(Dispatcher):
         """Nothing has to be recorded: the payouts are unknown already."""
 
 
-def heard(dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Sighting]:
+def results_of_resend(dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[LookUpResult]:
     """Return what the answer to a repetition says of its payouts; what became of the call alone says nothing.
 
     A payout that `failed` in such an answer has failed: by the promise of the key the provider repeats what it knows
@@ -144,7 +144,7 @@ def heard(dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Sighting]
     if len(receipts) != len(dispatch.keys):
         return ()
     return [
-        Sighting(key, receipt)
+        LookUpResult(key, receipt)
         for key, receipt in zip(dispatch.keys, receipts, strict=True)
         if receipt.state in VERDICTS or (receipt.state is State.UNKNOWN and receipt.provider_reference)
     ]

@@ -16,12 +16,12 @@ from anyio.abc import TaskGroup
 
 from payout_engine.domain.ending import Ending, Stop
 from payout_engine.domain.errors import Brake
-from payout_engine.domain.model import REJECTED_LANE, Lane, Outcome, Request, RequestKind
+from payout_engine.domain.model import REJECTED_LANE, ControlKind, ControlRequest, Lane, Outcome
 from payout_engine.domain.states import OPEN, State
 from payout_engine.payment.dispatch import Dispatcher, Publish
-from payout_engine.payment.poll import AskAgain, Follower, FollowPolicy
+from payout_engine.payment.poll import Follower, FollowPolicy, Resend
 from payout_engine.payment.rate_limiter import Pace
-from payout_engine.payment.resend import AskingAgain, may_ask_again
+from payout_engine.payment.resend import Resender, key_allows_resend
 from payout_engine.payment.stop_rules import CANARY_PASSED_NOTE, Canary, Failures, canary_of, may_go_on
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal
@@ -74,7 +74,7 @@ class Payment:
         send: bool,
         uncleared: Mapping[str, Stop] = {},
         publish: Publish,
-        tell: observer.Watch,
+        notify: observer.Observer,
         max_failure_share: float = 1.0,
         canary: int = 0,
     ) -> None:
@@ -85,7 +85,7 @@ class Payment:
         self._follow_for_seconds = follow_for_seconds
         self._send = send
         self._listener = publish
-        self._tell = tell
+        self._notify = notify
         self._failures = Failures(max_failure_share)
         self._canary = canary
         self._dispatchers: dict[str, Dispatcher] = {}
@@ -94,7 +94,7 @@ class Payment:
         self._uncleared = uncleared
         self._asked = anyio.Event()
         self._interrupted = False
-        self._cancel: Request | None = None
+        self._cancel: ControlRequest | None = None
         self._timed_out = False
         self._failure: Exception | None = None
         self._unsent: set[str] = set()
@@ -126,7 +126,7 @@ class Payment:
         lanes = sorted({tally.lane for tally in tallies} - {REJECTED_LANE})
         self._unsent = {tally.lane.account for tally in tallies if tally.state is State.READY and tally.count}
         ready = sum(tally.count for tally in tallies if tally.state is State.READY)
-        self._tell(observer.Begun(ready, sum(tally.count for tally in tallies if tally.state in OPEN)))
+        self._notify(observer.Begun(ready, sum(tally.count for tally in tallies if tally.state in OPEN)))
         for stop in self._uncleared.values():
             # Who asked to stop meanwhile is heard below, or was already.
             if stop.brake is not Brake.ASKED:
@@ -146,7 +146,7 @@ class Payment:
         """Note the brakes and say how paying ended."""
         tallies = [tally for tally in await self._journal.tally(self._run_id) if tally.count]
         ready = {tally.lane for tally in tallies if tally.state is State.READY}
-        # A lane that had sent everything when it was judged by how its payouts ended was not stopped.
+        # A lane that had sent everything when it was validated by how its payouts ended was not stopped.
         stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]
         for stop in stops:
             await self._journal.note(self._run_id, f"brake_{stop.brake}", f"{_where(stop)}: {stop.message}")
@@ -174,16 +174,16 @@ class Payment:
     async def _heed(self) -> None:
         """Take up what people ask: to pause, or to send nothing more at all."""
         for request in await self._journal.requests(self._run_id):
-            if request.kind is RequestKind.CANCEL and self._cancel is None:
+            if request.kind is ControlKind.CANCEL and self._cancel is None:
                 self._cancel = request
-                self._tell(observer.Waiting("", f"Cancelled by {request}. What was sent is followed to its end."))
+                self._notify(observer.Waiting("", f"Cancelled by {request}. What was sent is followed to its end."))
                 self._halt("Cancelled: nothing more will be sent.")
-            elif request.kind is RequestKind.PAUSE and self._send and not self._asked.is_set():
+            elif request.kind is ControlKind.PAUSE and self._send and not self._asked.is_set():
                 self._stop_for(Stop("", None, Brake.ASKED, f"Paused by {request}."))
                 self._quiet()
             else:
                 continue
-            await self._journal.answer(self._run_id, request.kind, False)
+            await self._journal.acknowledge(self._run_id, request.kind, False)
 
     async def _withdraw(self) -> None:
         """Withdraw what was never sent, if that is asked, once nothing can come back from the wire any more."""
@@ -198,7 +198,7 @@ class Payment:
                 if not after:
                     break
             await self._journal.note(self._run_id, "cancelled", f"{count} payouts withdrawn by {self._cancel}")
-            await self._journal.answer(self._run_id, RequestKind.CANCEL, True)
+            await self._journal.acknowledge(self._run_id, ControlKind.CANCEL, True)
         self._cancel, self._send = None, False
 
     async def _publish(self, outcomes: Sequence[Outcome]) -> None:
@@ -212,7 +212,7 @@ class Payment:
 
     def _stop_for(self, stop: Stop) -> None:
         self._stops.append(stop)
-        self._tell(observer.Braked(stop.account, stop.lane.name if stop.lane else "", stop.brake, stop.message))
+        self._notify(observer.Braked(stop.account, stop.lane.name if stop.lane else "", stop.brake, stop.message))
 
     # --------------------------------------------------------------------------------------------------- one account
 
@@ -226,8 +226,8 @@ class Payment:
                 payer.account,
                 self._policy,
                 self._publish,
-                self._tell,
-                self._asking_again(payer, lanes, both),
+                self._notify,
+                self._resender(payer, lanes, both),
             )
             both.start_soon(self._follow, follower)
             if self._may_send(payer.account) and self._canary:
@@ -246,7 +246,7 @@ class Payment:
         await self._dispatch(payer, waiting, quota)
         with anyio.move_on_after(self._policy.unknown_patience_seconds):
             while waiting and self._may_send(payer.account):
-                waiting = await self._judge_canaries(waiting)
+                waiting = await self._check_canaries(waiting)
                 if waiting:
                     with anyio.move_on_after(REQUESTS_SECONDS):
                         await self._asked.wait()
@@ -254,17 +254,17 @@ class Payment:
             for lane in waiting:
                 self._stop_for(Stop(lane.account, lane, Brake.CANARY, _NO_ANSWER))
 
-    async def _judge_canaries(self, lanes: Sequence[Lane]) -> list[Lane]:
+    async def _check_canaries(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Let lanes go on or stop them; return those of which nothing can be said yet."""
         tallies = await self._journal.tally(self._run_id)
         waiting: list[Lane] = []
         for lane in lanes:
             canary, left = canary_of(lane, tallies, self._canary)
-            if canary is Canary.WELL:
+            if canary is Canary.PASSED:
                 await self._journal.note(self._run_id, CANARY_PASSED_NOTE, _lane_text(lane))
-            elif canary is Canary.DEAD:
+            elif canary is Canary.FAILED:
                 self._stop_for(Stop(lane.account, lane, Brake.CANARY, _NOT_WELL))
-            elif canary is Canary.SINGING and (not left or all(stop.lane != lane for stop in self._stops)):
+            elif canary is Canary.PENDING and (not left or all(stop.lane != lane for stop in self._stops)):
                 waiting.append(lane)
         return waiting
 
@@ -299,7 +299,7 @@ class Payment:
             lanes,
             payer.pace,
             self._publish,
-            self._tell,
+            self._notify,
             quota,
         )
         async with self._wires[payer.account]:
@@ -316,11 +316,11 @@ class Payment:
         self._stops += [stop for stop in dispatcher.stops if stop.brake is not Brake.ASKED]
         dispatcher.stops.clear()
 
-    def _asking_again(self, payer: Payer, lanes: Sequence[Lane], tasks: TaskGroup) -> AskAgain | None:
+    def _resender(self, payer: Payer, lanes: Sequence[Lane], tasks: TaskGroup) -> Resend | None:
         """Return how to ask by sending again, or None where that would not be a way of asking."""
-        if not self._send or not may_ask_again(payer.provider.traits):
+        if not self._send or not key_allows_resend(payer.provider.traits):
             return None
-        asking = AskingAgain(
+        asking = Resender(
             self._journal,
             payer.provider,
             self._run_id,
@@ -328,13 +328,13 @@ class Payment:
             lanes,
             payer.pace,
             self._publish,
-            self._tell,
+            self._notify,
         )
 
-        async def ask_again(before: float) -> tuple[int, int]:
+        async def intend_resend(before: float) -> tuple[int, int]:
             landed = anyio.Event()
             # A task of its own: when the following ends, what is on the wire lands all the same.
-            tasks.start_soon(self._ask_again, asking, before, landed)
+            tasks.start_soon(self._resend, asking, before, landed)
             try:
                 await landed.wait()
             finally:
@@ -342,9 +342,9 @@ class Payment:
                     asking.end()
             return asking.asked, asking.changed
 
-        return ask_again
+        return intend_resend
 
-    async def _ask_again(self, asking: AskingAgain, before: float, landed: anyio.Event) -> None:
+    async def _resend(self, asking: Resender, before: float, landed: anyio.Event) -> None:
         """Give it a round, unless something is being sent: together they could exceed what may be on the wire."""
         asking.asked = asking.changed = 0
         wire = self._wires[asking.account]

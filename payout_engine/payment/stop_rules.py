@@ -63,10 +63,10 @@ class Failures:
 class Canary(StrEnum):
     """How the first few payouts of a lane are doing."""
 
-    SINGING = "singing"  # they are being sent, or have no final answer yet
-    WELL = "well"  # all of them arrived
-    DEAD = "dead"  # one of them failed or needs a person
-    MOOT = "moot"  # nothing waits for their word
+    PENDING = "singing"  # they are being sent, or have no final answer yet
+    PASSED = "well"  # all of them arrived
+    FAILED = "dead"  # one of them failed or needs a person
+    NOT_NEEDED = "moot"  # nothing waits for their word
 
 
 def canary_of(lane: Lane, tallies: Sequence[Tally], size: int) -> tuple[Canary, int]:
@@ -85,14 +85,14 @@ def canary_of(lane: Lane, tallies: Sequence[Tally], size: int) -> tuple[Canary, 
         if tally.lane == lane:
             counts[tally.state] += tally.count
     if not counts[State.READY]:
-        return Canary.MOOT, 0
+        return Canary.NOT_NEEDED, 0
     sent = sum(counts[state] for state in SENT)
     if counts[State.FAILED] or counts[State.REVERSED]:
-        return Canary.DEAD, 0
+        return Canary.FAILED, 0
     left = min(size - sent, counts[State.READY])
     if left > 0:
-        return Canary.SINGING, left
-    return (Canary.SINGING if any(counts[state] for state in OPEN) else Canary.WELL), 0
+        return Canary.PENDING, left
+    return (Canary.PENDING if any(counts[state] for state in OPEN) else Canary.PASSED), 0
 
 
 def overruling(lane: str, who: str) -> str:

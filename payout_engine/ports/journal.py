@@ -15,20 +15,20 @@ import msgspec
 from payout_engine.domain.errors import Holder
 from payout_engine.domain.model import (
     Chunk,
+    ControlKind,
+    ControlRequest,
     Decision,
     Dispatch,
+    Duplicate,
     Entry,
     Lane,
+    LookUpResult,
     Outcome,
     Payout,
     Problem,
     Query,
     Receipt,
-    Repeat,
-    Request,
-    RequestKind,
     Run,
-    Sighting,
     Step,
     Tally,
 )
@@ -38,7 +38,8 @@ from payout_engine.ports.provider import Traits
 
 
 class ReadyChunk(msgspec.Struct, frozen=True):
-    """A chunk with payouts that wait to be sent: `indexes` are those `ready`, or `unknown` if from `unanswered`."""
+    """A chunk with payouts that wait to be sent: `indexes` are those `ready`, or `unknown` if from
+    `resendable_chunks`."""
 
     chunk_id: int
     lane: Lane
@@ -47,12 +48,12 @@ class ReadyChunk(msgspec.Struct, frozen=True):
     keys: Sequence[str]
 
 
-class Applied(msgspec.Struct, frozen=True):
-    """What a batch of sightings changed.
+class Reconciled(msgspec.Struct, frozen=True):
+    """What a batch of look-up results changed.
 
     Attributes:
         outcomes: payouts whose state changed, or whose provider reference became known.
-        conflicts: sightings that contradict what is recorded; each is also in the log.
+        conflicts: look-up results that contradict what is recorded; each is also in the log.
     """
 
     outcomes: Sequence[Outcome]
@@ -86,7 +87,7 @@ class IntakeJournal(Protocol):
         """Record chunks of a run in intake. Payouts are born `ready`, refused lines `rejected`."""
         ...
 
-    def duplicates(self, run_id: str) -> AsyncIterator[Sequence[Repeat]]:
+    def duplicates(self, run_id: str) -> AsyncIterator[Sequence[Duplicate]]:
         """Compare the run's ready payouts with each other and with earlier approved runs.
 
         References are compared if the run has references of its own, to the letter and as people mean them (then with
@@ -101,10 +102,10 @@ class IntakeJournal(Protocol):
         """
         ...
 
-    async def formerly(self, run_id: str) -> Sequence[str]:
-        """Return the accounts that may have been sent lines of a judged run before, in earlier runs.
+    async def former_accounts(self, run_id: str) -> Sequence[str]:
+        """Return the accounts that may have been sent lines of a validated run before, in earlier runs.
 
-        Known from the last comparison by `repeats`: earlier lines that count as unpaid now (failed, cancelled,
+        Known from the last comparison by `duplicates`: earlier lines that count as unpaid now (failed, cancelled,
         reversed) and are perhaps what the run pays again.
         """
         ...
@@ -135,10 +136,11 @@ class IntakeJournal(Protocol):
         ...
 
     async def approve(self, run_id: str) -> bool:
-        """Let a judged run be paid.
+        """Let a validated run be paid.
 
         Returns:
-            False when another run was approved since this one was judged: `repeats` must be asked again (then approve).
+            False when another run was approved since this one was validated: `duplicates` must be asked again (then
+            approve).
         """
         ...
 
@@ -178,20 +180,20 @@ class PaymentJournal(Protocol):
         """
         ...
 
-    async def unanswered(
+    async def resendable_chunks(
         self, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
     ) -> Sequence[ReadyChunk]:
-        """Return chunks of a lane, as `ready` does, with payouts that `ask_again` would take under these traits.
+        """Return chunks of a lane, as `ready` does, with payouts that `intend_resend` would take under these traits.
 
         Only what has been unknown since `before` (seconds since 1970) or longer, and, where the provider can be looked
         up, has no provider reference. Nothing of a run that a person paused, or ever asked to cancel.
         """
         ...
 
-    async def ask_again(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
+    async def intend_resend(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
         """Record, durably, that unknown payouts are about to be sent again under their keys; they stay `unknown`.
 
-        The entry names the promise relied upon. What comes back goes to `apply`; no answer needs no record.
+        The entry names the promise relied upon. What comes back goes to `reconcile`; no answer needs no record.
 
         Raises:
             IllegalMoveError: one of them is not `unknown` or was never sent, the key promises nothing or may be
@@ -220,15 +222,15 @@ class PaymentJournal(Protocol):
 class LookUpJournal(Protocol):
     """How answers that come later are matched with what was sent."""
 
-    async def apply(self, sightings: Sequence[Sighting]) -> Applied:
+    async def reconcile(self, results: Sequence[LookUpResult]) -> Reconciled:
         """Match look-up results with open payouts, of any run, and record what they say.
 
-        A sighting whose key is not ours is passed over, and so is one of a payout in `sending`: its dispatch is still
-        being spoken, and the next look-up will show it again. A contradiction changes nothing to paid or failed: the
-        payout becomes `held` if it was accepted, unknown or ready, and the conflict is reported. Contradictions are:
-        another amount or recipient than ours; a second provider reference for one key; a sighting of a payout that is
-        `ready` (so was never sent, or provably refused). A final state stays; a sighting that disputes it is a
-        conflict too (`paid -> reversed` excepted, which is a move).
+        A look-up result whose key is not ours is passed over, and so is one of a payout in `sending`: its dispatch is
+        still being spoken, and the next look-up will show it again. A contradiction changes nothing to paid or failed:
+        the payout becomes `held` if it was accepted, unknown or ready, and the conflict is reported. Contradictions
+        are: another amount or recipient than ours; a second provider reference for one key; a look-up result of a
+        payout that is `ready` (so was never sent, or provably refused). A final state stays; a look-up result that
+        disputes it is a conflict too (`paid -> reversed` excepted, which is a move).
         """
         ...
 
@@ -258,22 +260,24 @@ class ControlJournal(Protocol):
         """
         ...
 
-    async def ask(self, run_id: str, request: Request) -> None:
+    async def request(self, run_id: str, request: ControlRequest) -> None:
         """Record, durably, what a person asks of whoever pays the run; a second request of one kind replaces the first.
 
         This is the one thing a process may write for a run that another one is paying.
         """
         ...
 
-    async def requests(self, run_id: str) -> Sequence[Request]:
+    async def requests(self, run_id: str) -> Sequence[ControlRequest]:
         """Return what is asked and not yet done; cheap enough to be asked twice a second."""
         ...
 
-    async def answer(self, run_id: str, kind: RequestKind, done: bool) -> None:
+    async def acknowledge(self, run_id: str, kind: ControlKind, done: bool) -> None:
         """Mark a request as heard, or remove it because it is done."""
         ...
 
-    async def cancel(self, run_id: str, request: Request, after: int, limit: int) -> tuple[Sequence[Outcome], int]:
+    async def cancel(
+        self, run_id: str, request: ControlRequest, after: int, limit: int
+    ) -> tuple[Sequence[Outcome], int]:
         """Withdraw, in up to `limit` chunks above the chunk id `after` (0: all), what was never sent.
 
         That is what is `ready` or `held` without ever having been on the wire or seen at the provider. What is `ready`
@@ -323,7 +327,7 @@ class ReadingJournal(Protocol):
         """Return the digest of a run as it stands, to be kept where the journal cannot be reached from.
 
         It begins with the number of the run's last entry in the log and covers that entry's hash (so everything
-        before it), the run's id and its totals. It is empty for a run that is not judged yet.
+        before it), the run's id and its totals. It is empty for a run that is not validated yet.
         """
         ...
 
@@ -331,11 +335,11 @@ class ReadingJournal(Protocol):
         """Replay the log and prove from it that nothing was altered and nothing sent twice without proof.
 
         Args:
-            run_id: a run that was judged.
+            run_id: a run that was validated.
             kept: a digest of this run that was kept; the log must still lead through it.
 
         Raises:
-            JournalError: there is no such run, or it is not judged yet.
+            JournalError: there is no such run, or it is not validated yet.
         """
         ...
 
@@ -360,6 +364,7 @@ class Journal(IntakeJournal, PaymentJournal, LookUpJournal, ControlJournal, Read
     """The durable memory. It refuses every move the lifecycle does not have. All methods may be awaited concurrently.
 
     Every method may raise JournalFullError (the disk is full or read-only) or JournalDamagedError. After either,
-    nothing the failed call was to record is recorded. Whatever returns from `intend`, `record`, `ask_again`, `apply`,
-    `hold`, `seal`, `approve`, `finish`, `decide`, `ask`, `answer`, `cancel` or `note` survives the loss of power.
+    nothing the failed call was to record is recorded. Whatever returns from `intend`, `record`, `intend_resend`,
+    `reconcile`, `hold`, `seal`, `approve`, `finish`, `decide`, `request`, `acknowledge`, `cancel` or `note` survives
+    the loss of power.
     """

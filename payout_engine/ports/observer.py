@@ -78,13 +78,13 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 Event = LinesRead | Begun | Dispatched | Braked | LookedUp | Waiting | Queued
-Watch = Callable[[Event], None]
+Observer = Callable[[Event], None]
 
 
-def safe(watch: Watch | None) -> Watch:
+def safe(watch: Observer | None) -> Observer:
     """Return a watcher that never raises."""
 
-    def tell(event: Event) -> None:
+    def notify(event: Event) -> None:
         if watch is None:
             return
         try:
@@ -93,4 +93,4 @@ def safe(watch: Watch | None) -> Watch:
             # One that wants to leave may not cut off what is on the wire either.
             logger.exception("a watcher failed on %s", type(event).__name__)
 
-    return tell
+    return notify

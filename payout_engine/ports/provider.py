@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from payout_engine.domain.model import Balance, Dispatch, Query, Receipt, Sighting
+from payout_engine.domain.model import Balance, Dispatch, LookUpResult, Query, Receipt
 
 
 class KeyPromise(StrEnum):
@@ -120,7 +120,7 @@ class Provider(Protocol):
         """
         ...
 
-    def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+    def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Ask what became of payouts. Moves no money.
 
         Args:
@@ -128,7 +128,7 @@ class Provider(Protocol):
                 at these. With no queries, a sweeping provider shows everything it has.
 
         Yields:
-            Batches of sightings, each of bounded size. A payout that is not shown is not proven absent.
+            Batches of look-up results, each of bounded size. A payout that is not shown is not proven absent.
 
         Raises:
             ProviderError: the look-up did not succeed, or not to its end; what was yielded stands.

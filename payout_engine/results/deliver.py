@@ -25,7 +25,7 @@ INTERVAL_SECONDS = 0.5
 """How far the file may lag behind the journal."""
 
 
-async def deliver(journal: Journal, run: Run, path: Path, done: anyio.Event, tell: observer.Watch) -> None:
+async def deliver(journal: Journal, run: Run, path: Path, done: anyio.Event, notify: observer.Observer) -> None:
     """Keep the event file up to date until `done` is set, then bring it to its end. Nothing is raised: it is told."""
     complained = False
     while True:
@@ -33,12 +33,12 @@ async def deliver(journal: Journal, run: Run, path: Path, done: anyio.Event, tel
         problem = await _catch_up(journal, run, path)
         if last_time:
             if problem:
-                tell(
+                notify(
                     observer.Waiting("", f"{problem} Write the results again with: payout-engine results {run.run_id}")
                 )
             return
         if problem and not complained:
-            tell(observer.Waiting("", f"{problem} Payment goes on; the file will be tried again."))
+            notify(observer.Waiting("", f"{problem} Payment goes on; the file will be tried again."))
             complained = True
         with anyio.move_on_after(INTERVAL_SECONDS):
             await done.wait()
@@ -59,11 +59,11 @@ async def _catch_up(journal: Journal, run: Run, path: Path) -> str:
 
 
 @asynccontextmanager
-async def delivering(journal: Journal, run: Run, path: Path, tell: observer.Watch) -> AsyncIterator[None]:
+async def writing_events(journal: Journal, run: Run, path: Path, notify: observer.Observer) -> AsyncIterator[None]:
     """Keep the event file up to date while inside; a failure to do so is told and stops nothing."""
     done = anyio.Event()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(deliver, journal, run, path, done, tell)
+        tasks.start_soon(deliver, journal, run, path, done, notify)
         try:
             yield
         finally:

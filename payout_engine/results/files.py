@@ -53,7 +53,7 @@ ATTENTION_COLUMNS = (
 )
 """What `attention.csv` adds."""
 
-SETTLED: frozenset[State] = frozenset({State.PAID, State.FAILED, State.REVERSED})
+HAS_SETTLED_AT: frozenset[State] = frozenset({State.PAID, State.FAILED, State.REVERSED})
 """The states that the provider's word put an end to, and whose time is told."""
 
 PAY_AGAIN: frozenset[State] = frozenset({State.FAILED, State.CANCELLED})
@@ -135,7 +135,7 @@ async def write_results(
     """
     with told_as_sink_error(out_dir):
         out_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    writer = _Writer(run, out_dir, open_sink, format)
+    writer = _ResultWriter(run, out_dir, open_sink, format)
     try:
         async for entries in journal.entries(run.run_id):
             writer.write(entries)
@@ -147,7 +147,7 @@ async def write_results(
 
 
 async def write_refused(journal: Journal, run: Run, out_dir: Path, *, open_sink: OpenSink) -> None:
-    """Write `rejected.csv` and `attention.csv` of a run that was only judged.
+    """Write `rejected.csv` and `attention.csv` of a run that was only validated.
 
     Raises:
         SinkError: the files could not be written.
@@ -180,7 +180,7 @@ def _write_unpaid(rejected: _Part, attention: _Part, entries: Sequence[Entry]) -
     attention.write([attention.place(entry.row, _attention_cells(entry)) for entry in waiting])
 
 
-class _Writer:
+class _ResultWriter:
     """All the files of one results folder while they are written."""
 
     def __init__(self, run: Run, folder: Path, open_sink: OpenSink, format: str) -> None:
@@ -265,7 +265,7 @@ def _result_cells(entry: Entry) -> tuple[str, ...]:
         receipt.message,
         entry.lane.account,
         receipt.provider_reference,
-        _settled_at(receipt.at) if receipt.state in SETTLED and receipt.at else "",
+        _settled_at(receipt.at) if receipt.state in HAS_SETTLED_AT and receipt.at else "",
     )
 
 

@@ -1,7 +1,7 @@
 """Sources: where lines come from. Files of every usual kind, standard input, and payouts from a program.
 
 Each source names its columns as written, counts lines as a person would, hashes what it reads, and yields rows of text
-in blocks; which column is the phone and what a cell means is judged by intake. Memory stays flat for CSV, JSONL,
+in blocks; which column is the phone and what a cell means is validated by intake. Memory stays flat for CSV, JSONL,
 Parquet and programs; a spreadsheet is loaded whole and is bounded. Called by the engine.
 """
 

@@ -94,7 +94,7 @@ class Content:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def must_be_unchanged(self) -> None:
-        """Refuse an input that was written to while we read it: what was judged would not be what the digest names.
+        """Refuse an input that was written to while we read it: what was validated would not be what the digest names.
 
         Raises:
             InputError: it changed.

@@ -1,4 +1,4 @@
-"""What every journal must do where unknown payouts are sent again to ask; part of `JournalSuite`."""
+"""What every journal must do where unknown payouts are resent to ask; part of `JournalSuite`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
-from payout_engine.domain.model import Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.model import ControlKind, ControlRequest, LookUpResult, Receipt
 from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal, ReadyChunk
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
@@ -43,7 +43,7 @@ UNKNOWN = Receipt(State.UNKNOWN, "timeout")
 
 async def doubtful(journal: Journal, traits: Traits = PAYS_ONCE) -> list[ReadyChunk]:
     """Return what may be asked about again in the usual lane."""
-    return list(await journal.unanswered("run", ORANGE, traits, clock.now(), 0, 10))
+    return list(await journal.resendable_chunks("run", ORANGE, traits, clock.now(), 0, 10))
 
 
 class AskingSuite:
@@ -63,9 +63,11 @@ class AskingSuite:
                 (first.chunk_id, [0, 2]),
                 (second.chunk_id, [0, 1]),
             ]
-            assert await journal.unanswered("run", ORANGE, PAYS_ONCE, clock.now(), 0, 1) == found[:1]
-            assert await journal.unanswered("run", ORANGE, PAYS_ONCE, clock.now(), first.chunk_id, 9) == found[1:]
-            again = await journal.ask_again(found[0], PAYS_ONCE)
+            assert await journal.resendable_chunks("run", ORANGE, PAYS_ONCE, clock.now(), 0, 1) == found[:1]
+            assert (
+                await journal.resendable_chunks("run", ORANGE, PAYS_ONCE, clock.now(), first.chunk_id, 9) == found[1:]
+            )
+            again = await journal.intend_resend(found[0], PAYS_ONCE)
             assert again.keys == [first.keys[0], first.keys[2]]
             assert [payout.line for payout in again.payouts] == [1, 3]
             assert [await states(journal, "run"), await replay(journal, "run")] == [
@@ -82,9 +84,9 @@ class AskingSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2, 3]))
             await sent(journal, "run", UNKNOWN)
-            again = await journal.ask_again((await doubtful(journal))[0], PAYS_ONCE)
-            await journal.apply([Sighting(again.keys[0], Receipt(State.PAID, provider_reference="T1"))])
-            await journal.apply([Sighting(again.keys[1], Receipt(State.FAILED, "closed"))])
+            again = await journal.intend_resend((await doubtful(journal))[0], PAYS_ONCE)
+            await journal.reconcile([LookUpResult(again.keys[0], Receipt(State.PAID, provider_reference="T1"))])
+            await journal.reconcile([LookUpResult(again.keys[1], Receipt(State.FAILED, "closed"))])
             assert await states(journal, "run") == {1: State.PAID, 2: State.FAILED, 3: State.UNKNOWN}
             (left,) = await doubtful(journal)
             assert list(left.indexes) == [2]
@@ -96,7 +98,7 @@ class AskingSuite:
             await approved(journal, "run", chunk([1, 2]))
             dispatch = await dispatched(journal, "run")
             await journal.record(dispatch, [UNKNOWN, Receipt(State.PAID)])
-            await journal.ask_again((await doubtful(journal))[0], PAYS_ONCE)
+            await journal.intend_resend((await doubtful(journal))[0], PAYS_ONCE)
             told = await journal.trace("run", set(dispatch.keys))
             assert [step.kind for step in told[dispatch.keys[0]]] == ["intent", "receipts", "asked_again"]
             assert told[dispatch.keys[0]][-1].receipt is None
@@ -110,7 +112,7 @@ class AskingSuite:
                 dispatch = await dispatched(journal, "run")
                 await journal.record(dispatch, [UNKNOWN, Receipt(State.ACCEPTED)])
             with clock.replaced(lambda: 1_060.0):
-                await journal.ask_again((await doubtful(journal))[0], PAYS_ONCE)
+                await journal.intend_resend((await doubtful(journal))[0], PAYS_ONCE)
                 asked, _ = await journal.open_queries("run", "bf", 9)
             assert [query.sent.at for query in asked] == [1_060.0, 1_000.0]
 
@@ -120,15 +122,15 @@ class AskingSuite:
             await approved(journal, "run", chunk([1, 2]))
             (ready,) = await journal.ready("run", ORANGE, 0, 1)
             with pytest.raises(IllegalMoveError):
-                await journal.ask_again(ready, PAYS_ONCE)
+                await journal.intend_resend(ready, PAYS_ONCE)
             dispatch = await journal.intend(ready)
             with pytest.raises(IllegalMoveError):
-                await journal.ask_again(ready, PAYS_ONCE)
+                await journal.intend_resend(ready, PAYS_ONCE)
             await journal.record(dispatch, [UNKNOWN])
             (loaded,) = await doubtful(journal)
-            await journal.apply([Sighting(dispatch.keys[1], Receipt(State.READY, "absent"))])
+            await journal.reconcile([LookUpResult(dispatch.keys[1], Receipt(State.READY, "absent"))])
             with pytest.raises(IllegalMoveError):
-                await journal.ask_again(loaded, PAYS_ONCE)
+                await journal.intend_resend(loaded, PAYS_ONCE)
             kinds = {step.kind for steps in (await journal.trace("run", set(ready.keys))).values() for step in steps}
             assert "asked_again" not in kinds
 
@@ -141,9 +143,9 @@ class AskingSuite:
             with clock.replaced(lambda: 1_060.0):
                 await journal.record(dispatch, [UNKNOWN, Receipt(State.UNKNOWN, provider_reference="T1")])
             with clock.replaced(lambda: 1_070.0):
-                assert await journal.unanswered("run", ORANGE, PAYS_ONCE, 1_059.0, 0, 9) == []
-                (shown,) = await journal.unanswered("run", ORANGE, PAYS_ONCE, 1_060.0, 0, 9)
-                (unseen,) = await journal.unanswered("run", ORANGE, LIVES_AN_HOUR, 1_060.0, 0, 9)
+                assert await journal.resendable_chunks("run", ORANGE, PAYS_ONCE, 1_059.0, 0, 9) == []
+                (shown,) = await journal.resendable_chunks("run", ORANGE, PAYS_ONCE, 1_060.0, 0, 9)
+                (unseen,) = await journal.resendable_chunks("run", ORANGE, LIVES_AN_HOUR, 1_060.0, 0, 9)
             assert (list(shown.indexes), list(unseen.indexes)) == ([0], [0, 1])
 
     async def test_without_a_promise_it_is_refused(self, journal_factory: JournalFactory) -> None:
@@ -154,7 +156,7 @@ class AskingSuite:
             (loaded,) = await doubtful(journal)
             assert await doubtful(journal, PROMISES_NOTHING) == []
             with pytest.raises(IllegalMoveError, match="does not promise"):
-                await journal.ask_again(loaded, PROMISES_NOTHING)
+                await journal.intend_resend(loaded, PROMISES_NOTHING)
 
     async def test_it_belongs_to_the_last_dispatch(self, journal_factory: JournalFactory) -> None:
         """A payout that was sent twice is asked about under the second; a chunk that is not there, or empty, is not."""
@@ -164,12 +166,12 @@ class AskingSuite:
             last = await sent(journal, "run", UNKNOWN)
             await sent(journal, "run", UNKNOWN, MOOV)
             (ready,) = await doubtful(journal)
-            assert (await journal.ask_again(ready, PAYS_ONCE)).dispatch_id == last.dispatch_id
+            assert (await journal.intend_resend(ready, PAYS_ONCE)).dispatch_id == last.dispatch_id
             empty = msgspec.structs.replace(ready, indexes=[])
             absent = msgspec.structs.replace(ready, chunk_id=ready.chunk_id + 99)
             for wrong in empty, absent:
                 with pytest.raises(IllegalMoveError, match="no longer unknown"):
-                    await journal.ask_again(wrong, PAYS_ONCE)
+                    await journal.intend_resend(wrong, PAYS_ONCE)
 
     async def test_a_key_counts_from_its_first_use(self, journal_factory: JournalFactory) -> None:
         """A second dispatch makes no key younger; and half of its life is left alone."""
@@ -177,19 +179,19 @@ class AskingSuite:
             with clock.replaced(lambda: 1_000.0):
                 await approved(journal, "run", chunk([1]), chunk([2]))
                 first = await sent(journal, "run", UNKNOWN)
-                await journal.apply([Sighting(first.keys[0], Receipt(State.READY, "absent"))])
+                await journal.reconcile([LookUpResult(first.keys[0], Receipt(State.READY, "absent"))])
             with clock.replaced(lambda: 2_000.0):
                 await sent(journal, "run", UNKNOWN)
                 await sent(journal, "run", UNKNOWN)
             with clock.replaced(lambda: 2_800.0):
                 both = await doubtful(journal, LIVES_AN_HOUR)
                 assert len(both) == 2
-                await journal.ask_again(both[0], LIVES_AN_HOUR)
+                await journal.intend_resend(both[0], LIVES_AN_HOUR)
             with clock.replaced(lambda: 2_801.0):
                 assert await doubtful(journal, LIVES_AN_HOUR) == both[1:]
                 with pytest.raises(IllegalMoveError, match="forgotten"):
-                    await journal.ask_again(both[0], LIVES_AN_HOUR)
-                await journal.ask_again(both[1], LIVES_AN_HOUR)
+                    await journal.intend_resend(both[0], LIVES_AN_HOUR)
+                await journal.intend_resend(both[1], LIVES_AN_HOUR)
             with clock.replaced(lambda: 999.0):
                 assert await doubtful(journal, LIVES_AN_HOUR) == []
             assert (await journal.verify("run")).findings == []
@@ -208,21 +210,21 @@ class AskingSuite:
             with clock.replaced(lambda: now):
                 (loaded,) = await doubtful(journal, LIVES_AN_HOUR)
                 with pytest.raises(IllegalMoveError, match="set back"):
-                    await journal.ask_again(loaded, LIVES_AN_HOUR)
-                await journal.ask_again(loaded, PAYS_ONCE)
+                    await journal.intend_resend(loaded, LIVES_AN_HOUR)
+                await journal.intend_resend(loaded, PAYS_ONCE)
             assert (await entry(journal, "run", 1)).receipt.state is State.UNKNOWN
             assert (await journal.verify("run")).findings == []
 
-    @pytest.mark.parametrize("kind", RequestKind)
-    async def test_a_person_comes_first(self, journal_factory: JournalFactory, kind: RequestKind) -> None:
+    @pytest.mark.parametrize("kind", ControlKind)
+    async def test_a_person_comes_first(self, journal_factory: JournalFactory, kind: ControlKind) -> None:
         """A run that was paused is left alone until that is lifted, and a cancelled one for ever."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             await sent(journal, "run", UNKNOWN)
             (loaded,) = await doubtful(journal)
-            await journal.ask("run", Request(kind, "awa", "the bank called"))
+            await journal.request("run", ControlRequest(kind, "awa", "the bank called"))
             assert await doubtful(journal) == []
             with pytest.raises(IllegalMoveError, match="a person"):
-                await journal.ask_again(loaded, PAYS_ONCE)
-            await journal.answer("run", kind, True)
-            assert bool(await doubtful(journal)) is (kind is RequestKind.PAUSE)
+                await journal.intend_resend(loaded, PAYS_ONCE)
+            await journal.acknowledge("run", kind, True)
+            assert bool(await doubtful(journal)) is (kind is ControlKind.PAUSE)

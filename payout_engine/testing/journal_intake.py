@@ -1,4 +1,4 @@
-"""What every journal must do while a file is judged; part of `JournalSuite`."""
+"""What every journal must do while a file is validated; part of `JournalSuite`."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ class IntakeSuite:
             }
 
     async def test_a_sealed_run_takes_no_more_lines(self, journal_factory: JournalFactory) -> None:
-        """After `seal` the run is judged and cannot be added to."""
+        """After `seal` the run is validated and cannot be added to."""
         async with journal_factory() as journal:
             await judged(journal, "run", chunk([1]))
             with pytest.raises(IllegalMoveError):
                 await journal.add("run", [chunk([2])])
             found = await journal.find("run")
-            assert found is not None and found.state is RunState.JUDGED
+            assert found is not None and found.state is RunState.VALIDATED
 
     async def test_an_unapproved_run_can_be_thrown_away(self, journal_factory: JournalFactory) -> None:
         """A discarded run is gone whole, in intake and when judged; an approved one is never removed."""
@@ -123,8 +123,8 @@ class IntakeSuite:
         async with journal_factory() as journal:
             await journal.begin(run("run"))
             await journal.add("run", [chunk([1, 2, 3], reference="SAME")])
-            repeats = await every(journal.duplicates("run"))
-            await journal.hold("run", {r.position: Problem("reference_repeated", "As line 1.") for r in repeats})
+            duplicates = await every(journal.duplicates("run"))
+            await journal.hold("run", {r.position: Problem("reference_repeated", "As line 1.") for r in duplicates})
             await journal.seal("run")
             assert await every(journal.duplicates("run")) == []
             assert await journal.approve("run")

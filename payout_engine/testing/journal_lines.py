@@ -16,14 +16,14 @@ from payout_engine.domain.model import (
     REJECTED_LANE,
     Chunk,
     Dispatch,
+    Duplicate,
+    DuplicateKind,
     Entry,
     Lane,
     Outcome,
     Payout,
     Problem,
     Receipt,
-    Repeat,
-    RepeatKind,
     Run,
 )
 from payout_engine.domain.states import State
@@ -127,6 +127,6 @@ async def entry(journal: Journal, run_id: str, line: int) -> Entry:
     return next(entry for entry in await every(journal.entries(run_id)) if entry.payout.line == line)
 
 
-def said(repeats: Sequence[Repeat]) -> set[tuple[int, RepeatKind, str, int, bool]]:
+def said(duplicates: Sequence[Duplicate]) -> set[tuple[int, DuplicateKind, str, int, bool]]:
     """Return repeats as (line, kind, earlier run, earlier line, same run)."""
-    return {(r.payout.line, r.kind, r.earlier_run_id, r.earlier_line, r.same_run) for r in repeats}
+    return {(r.payout.line, r.kind, r.earlier_run_id, r.earlier_line, r.same_run) for r in duplicates}

@@ -10,7 +10,7 @@ import pytest
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
-from payout_engine.domain.model import Outcome, Query, Receipt, RunState, Sighting
+from payout_engine.domain.model import LookUpResult, Outcome, Query, Receipt, RunState
 from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal
 from payout_engine.testing.journal_lines import (
@@ -212,13 +212,13 @@ class PaymentSuite:
             await approved(journal, "run", chunk([1, 2, 3]))
             dispatch = await sent(journal, "run", Receipt(State.ACCEPTED))
             seen = [
-                Sighting(dispatch.keys[0], Receipt(State.PAID, provider_reference="T1"), 1001, "70000001"),
-                Sighting(dispatch.keys[1], Receipt(State.FAILED, "closed", "Closed."), None, "+226 70 00 00 02"),
-                Sighting(dispatch.keys[2], Receipt(State.ACCEPTED, provider_reference="T3")),
-                Sighting("somebody-else-1", Receipt(State.PAID)),
-                Sighting(dispatch.keys[0].replace("-0", "-9"), Receipt(State.PAID)),
+                LookUpResult(dispatch.keys[0], Receipt(State.PAID, provider_reference="T1"), 1001, "70000001"),
+                LookUpResult(dispatch.keys[1], Receipt(State.FAILED, "closed", "Closed."), None, "+226 70 00 00 02"),
+                LookUpResult(dispatch.keys[2], Receipt(State.ACCEPTED, provider_reference="T3")),
+                LookUpResult("somebody-else-1", Receipt(State.PAID)),
+                LookUpResult(dispatch.keys[0].replace("-0", "-9"), Receipt(State.PAID)),
             ]
-            applied = await journal.apply(seen)
+            applied = await journal.reconcile(seen)
             assert [(o.line, o.status, o.provider_reference) for o in applied.outcomes] == [
                 (1, State.PAID, "T1"),
                 (2, State.FAILED, ""),
@@ -226,9 +226,9 @@ class PaymentSuite:
             ]
             assert (await replay(journal, "run"))[-3:] == list(applied.outcomes)
             assert list(applied.conflicts) == []
-            again = await journal.apply(seen)
+            again = await journal.reconcile(seen)
             assert (list(again.outcomes), list(again.conflicts)) == ([], [])
-            await journal.apply([Sighting(dispatch.keys[2], Receipt(State.PAID))])
+            await journal.reconcile([LookUpResult(dispatch.keys[2], Receipt(State.PAID))])
             assert (await entry(journal, "run", 3)).receipt.provider_reference == "T3"
             assert (await replay(journal, "run"))[-1].status is State.PAID
 
@@ -286,9 +286,9 @@ class PaymentSuite:
             token = keys[0].split("-")[0]
             another = ("b" if token[0] == "a" else "a") + token[1:]
             foreign = [f"{another}-1-0", f"{token}-99-0", f"{token}-1-1", f"{token}-1-x", f"{token}-1", token, "-"]
-            paid = [Sighting(key, Receipt(State.PAID)) for key in [*foreign, keys[0], keys[2]]]
-            wrong = [Sighting(key, Receipt(State.PAID), 1) for key in (keys[1], keys[3])]
-            applied = await journal.apply([paid[-2], wrong[0], paid[-1], wrong[1], *paid[:-2]])
+            paid = [LookUpResult(key, Receipt(State.PAID)) for key in [*foreign, keys[0], keys[2]]]
+            wrong = [LookUpResult(key, Receipt(State.PAID), 1) for key in (keys[1], keys[3])]
+            applied = await journal.reconcile([paid[-2], wrong[0], paid[-1], wrong[1], *paid[:-2]])
             assert sorted((found.line, found.status) for found in applied.outcomes) == [
                 (1, State.PAID),
                 (2, State.HELD),
@@ -302,7 +302,7 @@ class PaymentSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             dispatch = await dispatched(journal, "run")
-            applied = await journal.apply([Sighting(dispatch.keys[0], Receipt(State.PAID))])
+            applied = await journal.reconcile([LookUpResult(dispatch.keys[0], Receipt(State.PAID))])
             assert (list(applied.outcomes), list(applied.conflicts)) == ([], [])
             assert await states(journal, "run") == {1: State.SENDING}
 
@@ -316,19 +316,19 @@ class PaymentSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]))
             dispatch = await sent(journal, "run", Receipt(state, provider_reference="T1"))
-            sighting = Sighting(
+            result = LookUpResult(
                 dispatch.keys[0],
                 Receipt(State.PAID, provider_reference="T2" if wrong == "reference" else "T1"),
                 999 if wrong == "amount" else 1001,
                 "22679999999" if wrong == "recipient" else "22670000001",
                 "the provider shows it as a test" if wrong == "mode" else "",
             )
-            applied = await journal.apply([sighting])
+            applied = await journal.reconcile([result])
             assert [(o.status, o.reason) for o in applied.outcomes] == [(State.HELD, "contradiction")]
             assert len(applied.conflicts) == 1
             assert "22679999999" not in applied.conflicts[0] + applied.outcomes[0].message
             assert [text for _, kind, text in await journal.notes("run") if kind == "conflict"] == applied.conflicts
-            again = await journal.apply([sighting])
+            again = await journal.reconcile([result])
             assert (list(again.outcomes), list(again.conflicts)) == ([], [])
             assert await states(journal, "run") == {1: State.HELD, 2: state}
 
@@ -337,7 +337,7 @@ class PaymentSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]))
             keys = (await journal.ready("run", ORANGE, 0, 1))[0].keys
-            applied = await journal.apply([Sighting(keys[0], Receipt(State.FAILED), 1001)])
+            applied = await journal.reconcile([LookUpResult(keys[0], Receipt(State.FAILED), 1001)])
             assert [(o.line, o.status) for o in applied.outcomes] == [(1, State.HELD)]
             assert len(applied.conflicts) == 1
             assert list((await journal.ready("run", ORANGE, 0, 1))[0].indexes) == [1]
@@ -353,29 +353,29 @@ class PaymentSuite:
     async def test_what_is_paid_stays_and_the_dispute_is_told(
         self, journal_factory: JournalFactory, known: State, seen: State, reference: str
     ) -> None:
-        """A sighting that disputes a payment changes nothing and is reported once."""
+        """A look-up result that disputes a payment changes nothing and is reported once."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             dispatch = await sent(journal, "run", Receipt(known, provider_reference="T1"))
-            sighting = Sighting(dispatch.keys[0], Receipt(seen, provider_reference=reference))
-            applied = await journal.apply([sighting])
+            result = LookUpResult(dispatch.keys[0], Receipt(seen, provider_reference=reference))
+            applied = await journal.reconcile([result])
             assert (list(applied.outcomes), len(applied.conflicts)) == ([], 1)
-            assert list((await journal.apply([sighting])).conflicts) == []
+            assert list((await journal.reconcile([result])).conflicts) == []
             assert await states(journal, "run") == {1: known}
 
     @pytest.mark.parametrize(("seen", "reference"), [(State.PAID, "T1"), (State.ACCEPTED, "T1"), (State.FAILED, "T2")])
     async def test_what_failed_is_held_when_the_provider_shows_otherwise(
         self, journal_factory: JournalFactory, seen: State, reference: str
     ) -> None:
-        """A failed payout counts as safe to pay again, so a sighting that disputes it takes that away."""
+        """A failed payout counts as safe to pay again, so a look-up result that disputes it takes that away."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             dispatch = await sent(journal, "run", Receipt(State.FAILED, provider_reference="T1"))
-            sighting = Sighting(dispatch.keys[0], Receipt(seen, provider_reference=reference))
-            applied = await journal.apply([sighting])
+            result = LookUpResult(dispatch.keys[0], Receipt(seen, provider_reference=reference))
+            applied = await journal.reconcile([result])
             assert [outcome.status for outcome in applied.outcomes] == [State.HELD]
             assert len(applied.conflicts) == 1
-            assert list((await journal.apply([sighting])).conflicts) == []
+            assert list((await journal.reconcile([result])).conflicts) == []
             assert await states(journal, "run") == {1: State.HELD}
 
     @pytest.mark.parametrize("known", [State.ACCEPTED, State.UNKNOWN, State.PAID])
@@ -384,8 +384,8 @@ class PaymentSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]))
             dispatch = await sent(journal, "run", Receipt(known))
-            seen = [Sighting(key, Receipt(State.REVERSED, "expired")) for key in dispatch.keys]
-            applied = await journal.apply([*seen, *seen])
+            seen = [LookUpResult(key, Receipt(State.REVERSED, "expired")) for key in dispatch.keys]
+            applied = await journal.reconcile([*seen, *seen])
             told = [State.REVERSED] if known is State.PAID else [State.PAID, State.REVERSED]
             for line in (1, 2):
                 assert [found.status for found in applied.outcomes if found.line == line] == told
@@ -401,7 +401,7 @@ class PaymentSuite:
             before = [State.UNKNOWN, State.ACCEPTED, State.FAILED, State.PAID]
             await journal.record(dispatch, [Receipt(state) for state in before])
             absent = Receipt(State.READY, "absent")
-            applied = await journal.apply([Sighting(key, absent) for key in dispatch.keys])
+            applied = await journal.reconcile([LookUpResult(key, absent) for key in dispatch.keys])
             assert list((await states(journal, "run")).values()) == [
                 State.READY,
                 State.HELD,
@@ -417,11 +417,11 @@ class PaymentSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             dispatch = await sent(journal, "run", Receipt(State.ACCEPTED))
-            odd = Sighting(dispatch.keys[0], Receipt(State.UNKNOWN, "odd", provider_reference="T1"))
-            applied = await journal.apply([odd])
+            odd = LookUpResult(dispatch.keys[0], Receipt(State.UNKNOWN, "odd", provider_reference="T1"))
+            applied = await journal.reconcile([odd])
             assert [outcome.status for outcome in applied.outcomes] == [State.ACCEPTED]
             other = msgspec.structs.replace(odd, receipt=Receipt(State.UNKNOWN, "queer", provider_reference="T1"))
-            assert list((await journal.apply([other])).outcomes) == []  # New words of what is known are no news.
+            assert list((await journal.reconcile([other])).outcomes) == []  # New words of what is known are no news.
             found = await entry(journal, "run", 1)
             assert found.receipt.reason == "queer"
             assert (found.receipt.state, found.receipt.provider_reference) == (State.ACCEPTED, "T1")

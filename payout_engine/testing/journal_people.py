@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from payout_engine.domain.errors import DecisionError, JournalError
-from payout_engine.domain.model import Choice, Decision, Problem, Receipt, Request, RequestKind, RunState, Sighting
+from payout_engine.domain.model import (
+    Choice,
+    ControlKind,
+    ControlRequest,
+    Decision,
+    LookUpResult,
+    Problem,
+    Receipt,
+    RunState,
+)
 from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal
 from payout_engine.testing.journal_lines import (
@@ -31,8 +40,8 @@ async def one_of_each(journal: Journal) -> dict[State, str]:
     """Bring a run to where each payout stands differently; return their provider keys by state."""
     await journal.begin(run("run"))
     await journal.add("run", [chunk([1, 2, 3, 4]), chunk([5, 6], MOOV, reference="SAME"), refused([7])])
-    repeats = await every(journal.duplicates("run"))
-    await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
+    duplicates = await every(journal.duplicates("run"))
+    await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in duplicates})
     await journal.seal("run")
     await journal.approve("run")
     ends = [State.PAID, State.UNKNOWN, State.ACCEPTED, State.FAILED]
@@ -161,7 +170,7 @@ class PeopleSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             key = (await entry(journal, "run", 1)).key
-            assert (await journal.apply([Sighting(key, Receipt(State.PAID))])).conflicts
+            assert (await journal.reconcile([LookUpResult(key, Receipt(State.PAID))])).conflicts
             with pytest.raises(DecisionError, match="cannot be withdrawn"):
                 await journal.decide("run", [word(key, Choice.CANCEL)])
 
@@ -182,8 +191,8 @@ class PeopleSuite:
             again = await dispatched(journal, "run")
             assert list(again.keys) == [key]
             await journal.record(again, [Receipt(State.PAID, provider_reference="T2")])
-            late = Sighting(key, Receipt(State.PAID, provider_reference="T1"))
-            assert len((await journal.apply([late])).conflicts) == 1
+            late = LookUpResult(key, Receipt(State.PAID, provider_reference="T1"))
+            assert len((await journal.reconcile([late])).conflicts) == 1
             assert (await journal.verify("run")).proven
 
     async def test_the_provider_may_contradict_a_person(self, journal_factory: JournalFactory) -> None:
@@ -191,7 +200,7 @@ class PeopleSuite:
         async with journal_factory() as journal:
             key = (await one_of_each(journal))[State.UNKNOWN]
             await journal.decide("run", [word(key, Choice.FAILED)])
-            assert len((await journal.apply([Sighting(key, Receipt(State.PAID))])).conflicts) == 1
+            assert len((await journal.reconcile([LookUpResult(key, Receipt(State.PAID))])).conflicts) == 1
             assert (await entry(journal, "run", 2)).receipt.state is State.HELD
             with pytest.raises(DecisionError, match="cannot be withdrawn"):
                 await journal.decide("run", [word(key, Choice.CANCEL)])
@@ -204,7 +213,7 @@ class PeopleSuite:
             await approved(journal, "run", chunk([1, 2]))
             dispatch = await dispatched(journal, "run")
             await journal.recover("run")
-            await journal.apply([Sighting(dispatch.keys[1], Receipt(State.READY, "absent"))])
+            await journal.reconcile([LookUpResult(dispatch.keys[1], Receipt(State.READY, "absent"))])
             again = await dispatched(journal, "run")
             await journal.record(again, [Receipt(State.FAILED, "closed")])
             told = await journal.trace("run", set(dispatch.keys))
@@ -253,7 +262,7 @@ class PeopleSuite:
         async with journal_factory() as journal:
             await journal.begin(run("run"))
             await journal.note("run", "remark", "Early.")
-            await journal.ask("run", Request(RequestKind.PAUSE, "awa"))
+            await journal.request("run", ControlRequest(ControlKind.PAUSE, "awa"))
             await journal.add("run", [chunk([1])])
             assert await journal.digest("run") == ""
             with pytest.raises(JournalError, match="never judged"):

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 import msgspec
 
 from payout_engine.domain import clock
-from payout_engine.domain.limits import REPEAT_WINDOW_SECONDS
+from payout_engine.domain.limits import DUPLICATE_WINDOW_SECONDS
 from payout_engine.domain.model import (
     Choice,
     Chunk,
+    ControlKind,
+    ControlRequest,
     Decision,
+    DuplicateKind,
+    LookUpResult,
     Problem,
     Receipt,
-    RepeatKind,
-    Request,
-    RequestKind,
-    Sighting,
 )
 from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal
@@ -58,8 +58,8 @@ def later_by(seconds: float, *, wall_seconds: float | None = None, boot: str = "
 
 async def kinds_after(
     journal: Journal, seconds: float, *, wall_seconds: float | None = None, boot: str = "", line: int = 1
-) -> set[RepeatKind]:
-    """Return in what a line repeats an earlier run when it is judged again so much later."""
+) -> set[DuplicateKind]:
+    """Return in what a line repeats an earlier run when it is validated again so much later."""
     with later_by(seconds, wall_seconds=wall_seconds, boot=boot):
         await journal.begin(run("new"))
         await journal.add("new", [chunk([line])])
@@ -80,8 +80,8 @@ class RepeatsSuite:
             )
             found = await every(journal.duplicates("run"))
             assert said(found) == {
-                (5, RepeatKind.REFERENCE, "run", 2, True),
-                (9, RepeatKind.REFERENCE, "run", 2, True),
+                (5, DuplicateKind.REFERENCE, "run", 2, True),
+                (9, DuplicateKind.REFERENCE, "run", 2, True),
             }
             assert {repeat.earlier_at for repeat in found} == {0.0}
 
@@ -101,7 +101,7 @@ class RepeatsSuite:
                 for line, change in enumerate(changes, start=1)
             ]
             await journal.add("run", [Chunk(ORANGE, payouts, [["", ""]] * 4)])
-            assert said(await every(journal.duplicates("run"))) == {(2, RepeatKind.PAYEE_AMOUNT, "run", 1, True)}
+            assert said(await every(journal.duplicates("run"))) == {(2, DuplicateKind.PAYEE_AMOUNT, "run", 1, True)}
 
     async def test_earlier_approved_runs_count(self, journal_factory: JournalFactory) -> None:
         """A payout of an approved run is found with its run, line, state and time; of an unapproved one it is not."""
@@ -117,7 +117,7 @@ class RepeatsSuite:
             await journal.begin(run("new"))
             await journal.add("new", [chunk([2, 3])])
             found = await every(journal.duplicates("new"))
-            assert said(found) == {(2, kind, "earlier", 2, False) for kind in RepeatKind}
+            assert said(found) == {(2, kind, "earlier", 2, False) for kind in DuplicateKind}
             earlier = await journal.find("earlier")
             assert earlier is not None
             assert {(repeat.earlier_state, repeat.earlier_at) for repeat in found} == {
@@ -133,7 +133,7 @@ class RepeatsSuite:
             await journal.begin(run("new"))
             await journal.add("new", [chunk([1, 2])])
             found = said(await every(journal.duplicates("new")))
-            assert found == {(2, kind, "earlier", 2, False) for kind in RepeatKind}
+            assert found == {(2, kind, "earlier", 2, False) for kind in DuplicateKind}
 
     async def test_derived_references_are_not_compared(self, journal_factory: JournalFactory) -> None:
         """A run without references of its own is compared by payee and amount alone."""
@@ -142,42 +142,44 @@ class RepeatsSuite:
             await journal.begin(run("new", has_references=False))
             await journal.add("new", [chunk([1], phone="22671000000"), chunk([2], reference="other")])
             found = said(await every(journal.duplicates("new")))
-            assert found == {(2, RepeatKind.PAYEE_AMOUNT, "earlier", 2, False)}
+            assert found == {(2, DuplicateKind.PAYEE_AMOUNT, "earlier", 2, False)}
 
     async def test_payee_and_amount_age(self, journal_factory: JournalFactory) -> None:
         """A window after the money went, an equal payee and amount is next month's salary; a reference never ages."""
         async with journal_factory() as journal:
             await approved(journal, "earlier", chunk([1]))
             await sent(journal, "earlier", Receipt(State.PAID))
-            assert await kinds_after(journal, REPEAT_WINDOW_SECONDS - 60) == set(RepeatKind)
-            assert await kinds_after(journal, REPEAT_WINDOW_SECONDS + 60) == set(RepeatKind) - {RepeatKind.PAYEE_AMOUNT}
+            assert await kinds_after(journal, DUPLICATE_WINDOW_SECONDS - 60) == set(DuplicateKind)
+            assert await kinds_after(journal, DUPLICATE_WINDOW_SECONDS + 60) == set(DuplicateKind) - {
+                DuplicateKind.PAYEE_AMOUNT
+            }
 
     async def test_the_window_counts_from_the_money(self, journal_factory: JournalFactory) -> None:
         """However long ago a run was approved: what was sent today counts, and so does what may still be sent."""
         async with journal_factory() as journal:
             await approved(journal, "earlier", chunk([1]))
-            with later_by(REPEAT_WINDOW_SECONDS + 3_600):
+            with later_by(DUPLICATE_WINDOW_SECONDS + 3_600):
                 await sent(journal, "earlier", Receipt(State.PAID))
-            assert RepeatKind.PAYEE_AMOUNT in await kinds_after(journal, REPEAT_WINDOW_SECONDS + 7_200)
+            assert DuplicateKind.PAYEE_AMOUNT in await kinds_after(journal, DUPLICATE_WINDOW_SECONDS + 7_200)
             for number, known in enumerate((None, State.UNKNOWN, State.ACCEPTED, State.READY), start=2):
                 await approved(journal, f"earlier {number}", chunk([number]))
                 if known is not None:
                     await sent(journal, f"earlier {number}", Receipt(known))
-                kinds = await kinds_after(journal, 4 * REPEAT_WINDOW_SECONDS, line=number)
-                assert RepeatKind.PAYEE_AMOUNT in kinds, known
+                kinds = await kinds_after(journal, 4 * DUPLICATE_WINDOW_SECONDS, line=number)
+                assert DuplicateKind.PAYEE_AMOUNT in kinds, known
 
     async def test_a_clock_set_forward_does_not_end_the_window(self, journal_factory: JournalFactory) -> None:
         """Ages go by the uptime of the machine; after a restart by the wall clock, as far as it was not set forward."""
         async with journal_factory() as journal:
             await approved(journal, "earlier", chunk([1]), chunk([2]))
             await sent(journal, "earlier", Receipt(State.PAID))
-            window = REPEAT_WINDOW_SECONDS
-            assert RepeatKind.PAYEE_AMOUNT in await kinds_after(journal, 60, wall_seconds=window + 60)
-            assert RepeatKind.PAYEE_AMOUNT in await kinds_after(journal, 60, wall_seconds=-window)
-            assert RepeatKind.PAYEE_AMOUNT not in await kinds_after(journal, 60, wall_seconds=window + 60, boot="b")
+            window = DUPLICATE_WINDOW_SECONDS
+            assert DuplicateKind.PAYEE_AMOUNT in await kinds_after(journal, 60, wall_seconds=window + 60)
+            assert DuplicateKind.PAYEE_AMOUNT in await kinds_after(journal, 60, wall_seconds=-window)
+            assert DuplicateKind.PAYEE_AMOUNT not in await kinds_after(journal, 60, wall_seconds=window + 60, boot="b")
             with later_by(3_600, wall_seconds=3_600, boot="b"):
                 await sent(journal, "earlier", Receipt(State.PAID))
-            assert RepeatKind.PAYEE_AMOUNT in await kinds_after(journal, 7_200, wall_seconds=window + 60, boot="b")
+            assert DuplicateKind.PAYEE_AMOUNT in await kinds_after(journal, 7_200, wall_seconds=window + 60, boot="b")
 
     async def test_a_file_saved_again_is_the_same_file(self, journal_factory: JournalFactory) -> None:
         """References that only a program writes otherwise repeat each other, with the same payee and amount."""
@@ -200,7 +202,7 @@ class RepeatsSuite:
                 other = chunk([number + 50], reference=theirs)
                 await journal.add(new, [again, other])
                 found = said(await every(journal.duplicates(new)))
-                assert (number, RepeatKind.REFERENCE_ALIKE, earlier, number, False) in found, (ours, theirs)
+                assert (number, DuplicateKind.REFERENCE_ALIKE, earlier, number, False) in found, (ours, theirs)
                 assert not [one for one in found if one[0] == number + 50 and not one[4]], "another payee or amount"
                 await journal.discard(new)
 
@@ -216,9 +218,9 @@ class RepeatsSuite:
                 same = payout(9, reference="Awa", phone="22670999999")
                 cells = [["1001", "AWA E\u0301", "17", "70000001"], ["1001", "Awa É", "18", "70000001"]]
                 await journal.add(new, [Chunk(ORANGE, [same, payout(10, reference="x")], cells)])
-                with later_by(3 * REPEAT_WINDOW_SECONDS):
+                with later_by(3 * DUPLICATE_WINDOW_SECONDS):
                     found = said(await every(journal.duplicates(new)))
-                assert found == {(9, RepeatKind.CELLS, "earlier", 1, False)}
+                assert found == {(9, DuplicateKind.CELLS, "earlier", 1, False)}
                 await journal.discard(new)
 
     async def test_what_our_results_add_is_no_cell_of_the_line(self, journal_factory: JournalFactory) -> None:
@@ -233,7 +235,7 @@ class RepeatsSuite:
             await journal.begin(msgspec.structs.replace(run("new"), columns=(*columns, "payout_line", "payout_status")))
             fed_back = Chunk(ORANGE, [payout(1, reference="?")], [["SAL-00001", "22670000001", "1", "unknown"]])
             await journal.add("new", [fed_back])
-            assert (1, RepeatKind.CELLS, "earlier", 1, False) in said(await every(journal.duplicates("new")))
+            assert (1, DuplicateKind.CELLS, "earlier", 1, False) in said(await every(journal.duplicates("new")))
 
     async def test_a_run_that_was_approved_is_compared_again_with_what_came_to_light(
         self, journal_factory: JournalFactory
@@ -244,9 +246,9 @@ class RepeatsSuite:
             dispatch = await sent(journal, "earlier", Receipt(State.FAILED))
             await approved(journal, "again", chunk([1, 2, 3]), chunk([4]))
             assert await every(journal.duplicates("again")) == []
-            assert await journal.formerly("again") == []
-            paid = [Sighting(key, Receipt(State.PAID, provider_reference=f"T{key}")) for key in dispatch.keys[:2]]
-            await journal.apply(paid)
+            assert await journal.former_accounts("again") == []
+            paid = [LookUpResult(key, Receipt(State.PAID, provider_reference=f"T{key}")) for key in dispatch.keys[:2]]
+            await journal.reconcile(paid)
             found = await every(journal.duplicates("again"))
             assert {repeat.payout.line for repeat in found} == {1, 2}
             await journal.hold("again", {repeat.position: Problem("repeated", "Again.") for repeat in found})
@@ -266,17 +268,17 @@ class RepeatsSuite:
         async with journal_factory() as journal:
             await approved(journal, "earlier", chunk([1, 2, 3]), chunk([4, 5], IVORY))
             dispatch = await sent(journal, "earlier", Receipt(State.FAILED))
-            await journal.cancel("earlier", Request(RequestKind.CANCEL, "awa"), 0, 9)
+            await journal.cancel("earlier", ControlRequest(ControlKind.CANCEL, "awa"), 0, 9)
             await judged(journal, "again", chunk([2, 3]), chunk([4], IVORY), chunk([9]))
             assert await every(journal.duplicates("again")) == []
             other = Chunk(ORANGE, [payout(1, reference="another")], [["another"]])
             await judged(journal, "another", other)
             assert await every(journal.duplicates("another")) == []
-            assert await journal.formerly("another") == [], "people are paid the same every day"
+            assert await journal.former_accounts("another") == [], "people are paid the same every day"
             await judged(journal, "bare", other, has_references=False)
             assert await every(journal.duplicates("bare")) == []
-            assert await journal.formerly("bare") == ["bf"]
-            assert await journal.formerly("again") == ["bf", "ci"]
+            assert await journal.former_accounts("bare") == ["bf"]
+            assert await journal.former_accounts("again") == ["bf", "ci"]
             first, after = await journal.former_queries("again", "bf", 1)
             second, end = await journal.former_queries("again", "bf", 1, after)
             assert [query.key for query in (*first, *second)] == list(dispatch.keys[1:])
@@ -297,9 +299,9 @@ class RepeatsSuite:
             await journal.begin(run("new"))
             await journal.add("new", [chunk([20, 21], reference="SAL-00002")])
             assert said(await every(journal.duplicates("new"))) == {
-                (20, RepeatKind.REFERENCE, "two", 7, False),
-                (21, RepeatKind.REFERENCE, "two", 7, False),
-                (21, RepeatKind.REFERENCE, "new", 20, True),
+                (20, DuplicateKind.REFERENCE, "two", 7, False),
+                (21, DuplicateKind.REFERENCE, "two", 7, False),
+                (21, DuplicateKind.REFERENCE, "new", 20, True),
             }
 
     async def test_a_run_judged_before_another_was_approved_is_compared_again(
@@ -313,9 +315,11 @@ class RepeatsSuite:
             assert await journal.approve("one")
             assert not await journal.approve("two")
             assert not await journal.approve("two")
-            repeats = await every(journal.duplicates("two"))
-            assert {repeat.payout.line for repeat in repeats} == {2}
-            await journal.hold("two", {repeat.position: Problem("reference_repeated", "Again.") for repeat in repeats})
+            duplicates = await every(journal.duplicates("two"))
+            assert {repeat.payout.line for repeat in duplicates} == {2}
+            await journal.hold(
+                "two", {repeat.position: Problem("reference_repeated", "Again.") for repeat in duplicates}
+            )
             assert await journal.approve("two")
             assert await states(journal, "two") == {2: State.HELD, 3: State.READY}
             assert (await journal.ready("two", ORANGE, 0, 10))[0].payouts == [payout(3)]

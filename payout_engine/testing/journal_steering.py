@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from payout_engine.domain.errors import DecisionError, IllegalMoveError
-from payout_engine.domain.model import Choice, Decision, Problem, Receipt, Request, RequestKind, Sighting
+from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Decision, LookUpResult, Problem, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal.requests import ONCE_SENT
 from payout_engine.testing.journal_lines import (
@@ -26,7 +26,7 @@ from payout_engine.testing.journal_lines import (
     states,
 )
 
-CANCEL = Request(RequestKind.CANCEL, "awa", "wrong month")
+CANCEL = ControlRequest(ControlKind.CANCEL, "awa", "wrong month")
 DOUBT = Problem("payee_amount_repeated", "Again.")
 
 
@@ -39,15 +39,15 @@ class SteeringSuite:
             await approved(journal, "run", chunk([1]))
             await approved(journal, "other", chunk([2]))
             assert await journal.requests("run") == []
-            await journal.ask("run", CANCEL)
-            await journal.ask("run", Request(RequestKind.PAUSE, "issa"))
-            await journal.answer("run", RequestKind.PAUSE, False)
+            await journal.request("run", CANCEL)
+            await journal.request("run", ControlRequest(ControlKind.PAUSE, "issa"))
+            await journal.acknowledge("run", ControlKind.PAUSE, False)
             cancel, pause = await journal.requests("run")
-            assert (cancel.who, cancel.why, cancel.heard, cancel.at > 0) == ("awa", "wrong month", False, True)
-            assert (pause.who, pause.why, pause.heard) == ("issa", "", True)
-            await journal.ask("run", Request(RequestKind.PAUSE, "awa"))
-            assert [(asked.who, asked.heard) for asked in await journal.requests("run")][1:] == [("awa", False)]
-            await journal.answer("run", RequestKind.PAUSE, True)
+            assert (cancel.who, cancel.why, cancel.acknowledged, cancel.at > 0) == ("awa", "wrong month", False, True)
+            assert (pause.who, pause.why, pause.acknowledged) == ("issa", "", True)
+            await journal.request("run", ControlRequest(ControlKind.PAUSE, "awa"))
+            assert [(asked.who, asked.acknowledged) for asked in await journal.requests("run")][1:] == [("awa", False)]
+            await journal.acknowledge("run", ControlKind.PAUSE, True)
             assert await journal.requests("run") == [cancel]
             assert await journal.requests("other") == []
 
@@ -58,10 +58,10 @@ class SteeringSuite:
                 await approved(journal, name, chunk(lines))
                 dispatch = await sent(journal, name, Receipt(State.UNKNOWN))
                 if name == "run":
-                    await journal.ask(name, CANCEL)
+                    await journal.request(name, CANCEL)
                     await journal.cancel(name, CANCEL, 0, 9)
-                    await journal.answer(name, RequestKind.CANCEL, True)
-                applied = await journal.apply([Sighting(dispatch.keys[0], Receipt(State.READY, "absent"))])
+                    await journal.acknowledge(name, ControlKind.CANCEL, True)
+                applied = await journal.reconcile([LookUpResult(dispatch.keys[0], Receipt(State.READY, "absent"))])
                 assert applied.outcomes[0].status is State.READY
             assert await states(journal, "run") == {1: State.HELD, 2: State.UNKNOWN}
             assert await states(journal, "other") == {3: State.READY}
@@ -75,8 +75,8 @@ class SteeringSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             await judged(journal, "judged", chunk([2]))
-            for kind in RequestKind:
-                await journal.ask("judged", Request(kind, "awa"))
+            for kind in ControlKind:
+                await journal.request("judged", ControlRequest(kind, "awa"))
             await journal.discard("judged")
             assert (await journal.verify("run")).proven
 
@@ -85,12 +85,12 @@ class SteeringSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             dispatch = await sent(journal, "run", Receipt(State.UNKNOWN))
-            await journal.ask("run", CANCEL)
-            await journal.ask("run", Request(RequestKind.CANCEL, "issa", "wrong: month"))
-            applied = await journal.apply([Sighting(dispatch.keys[0], Receipt(State.READY, "absent"))])
+            await journal.request("run", CANCEL)
+            await journal.request("run", ControlRequest(ControlKind.CANCEL, "issa", "wrong: month"))
+            applied = await journal.reconcile([LookUpResult(dispatch.keys[0], Receipt(State.READY, "absent"))])
             assert [found.status for found in applied.outcomes] == [State.READY, State.HELD]
             assert applied.outcomes[-1].message.endswith("Cancelled by issa: wrong: month.")
-            again = await journal.apply([Sighting(dispatch.keys[0], Receipt(State.PAID))])
+            again = await journal.reconcile([LookUpResult(dispatch.keys[0], Receipt(State.PAID))])
             assert len(again.conflicts) == 1
 
     async def test_what_a_person_has_settled_is_not_withdrawn(self, journal_factory: JournalFactory) -> None:
@@ -109,8 +109,8 @@ class SteeringSuite:
         """A request that is done is still told among the remarks."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
-            await journal.ask("run", CANCEL)
-            await journal.answer("run", RequestKind.CANCEL, True)
+            await journal.request("run", CANCEL)
+            await journal.acknowledge("run", ControlKind.CANCEL, True)
             assert [note[1:] for note in await journal.notes("run")] == [("asked_cancel", "awa: wrong month")]
 
     async def test_what_was_never_sent_is_withdrawn_and_nothing_else(self, journal_factory: JournalFactory) -> None:
@@ -175,7 +175,7 @@ class SteeringSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]))
             key = (await entry(journal, "run", 1)).key
-            await journal.apply([Sighting(key, Receipt(State.PAID, provider_reference="T1"))])
+            await journal.reconcile([LookUpResult(key, Receipt(State.PAID, provider_reference="T1"))])
             outcomes, _ = await journal.cancel("run", CANCEL, 0, 9)
             assert [outcome.line for outcome in outcomes] == [2]
             assert (await states(journal, "run"))[1] is State.HELD
@@ -195,7 +195,7 @@ class SteeringSuite:
             await approved(journal, "run", chunk([1]))
             await journal.cancel("run", CANCEL, 0, 9)
             key = (await entry(journal, "run", 1)).key
-            applied = await journal.apply([Sighting(key, Receipt(State.PAID, provider_reference="T1"))])
+            applied = await journal.reconcile([LookUpResult(key, Receipt(State.PAID, provider_reference="T1"))])
             assert len(applied.conflicts) == 1
             assert await states(journal, "run") == {1: State.HELD}
 
@@ -218,7 +218,7 @@ class SteeringSuite:
         """A chunk of which nothing can be withdrawn is passed once, and the next page begins behind it."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]), chunk([2]))
-            await journal.apply([Sighting((await entry(journal, "run", 1)).key, Receipt(State.PAID))])
+            await journal.reconcile([LookUpResult((await entry(journal, "run", 1)).key, Receipt(State.PAID))])
             outcomes, after = await journal.cancel("run", CANCEL, 0, 1)
             assert list(outcomes) == []
             outcomes, _ = await journal.cancel("run", CANCEL, after, 1)
@@ -228,7 +228,7 @@ class SteeringSuite:
         """When a person asked is not when it is written down."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
-            await journal.ask("run", Request(RequestKind.PAUSE, "awa", at=5.0))
+            await journal.request("run", ControlRequest(ControlKind.PAUSE, "awa", at=5.0))
             assert [asked.at for asked in await journal.requests("run")] == [5.0]
 
     async def test_nothing_is_withdrawn_before_approval(self, journal_factory: JournalFactory) -> None:
@@ -255,8 +255,8 @@ class SteeringSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             key = (await entry(journal, "run", 1)).key
-            await journal.cancel("run", Request(RequestKind.CANCEL, "awa"), 0, 9)
-            assert len((await journal.apply([Sighting(key, Receipt(State.PAID))])).conflicts) == 1
+            await journal.cancel("run", ControlRequest(ControlKind.CANCEL, "awa"), 0, 9)
+            assert len((await journal.reconcile([LookUpResult(key, Receipt(State.PAID))])).conflicts) == 1
             assert await states(journal, "run") == {1: State.HELD}
             assert (await journal.verify("run")).findings == []
 
@@ -267,7 +267,7 @@ class SteeringSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
             dispatch = await sent(journal, "run", Receipt(State.UNKNOWN))
-            await journal.ask("run", Request(RequestKind.CANCEL, "awa"))
-            shown = [Sighting(dispatch.keys[0], Receipt(state)) for state in (State.READY, State.PAID)]
-            assert len((await journal.apply(shown)).conflicts) == 1
+            await journal.request("run", ControlRequest(ControlKind.CANCEL, "awa"))
+            shown = [LookUpResult(dispatch.keys[0], Receipt(state)) for state in (State.READY, State.PAID)]
+            assert len((await journal.reconcile(shown)).conflicts) == 1
             assert await states(journal, "run") == {1: State.HELD}

@@ -19,7 +19,7 @@ from payout_engine.domain import clock
 from payout_engine.domain.countries import COUNTRIES
 from payout_engine.domain.errors import AmbiguousError, NotSentError, ProviderError, RefusedError
 from payout_engine.domain.limits import QUERIES_BATCH
-from payout_engine.domain.model import Dispatch, Lane, Payout, Query, Receipt, Sighting
+from payout_engine.domain.model import Dispatch, Lane, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import LookUpKind, Provider, Wallet
 from payout_engine.ports.registration import Account, Registration, SandboxServer
@@ -267,7 +267,7 @@ def is_doubt(said: Said) -> bool:
     return {receipt.state for receipt in said} <= {State.UNKNOWN, State.ACCEPTED}
 
 
-async def ask(provider: Provider, sent: Dispatch, said: Said = ()) -> dict[str, Sighting]:
+async def ask(provider: Provider, sent: Dispatch, said: Said = ()) -> dict[str, LookUpResult]:
     """Look a dispatch up, and return what is shown of its keys.
 
     Raises:
@@ -279,16 +279,18 @@ async def ask(provider: Provider, sent: Dispatch, said: Said = ()) -> dict[str, 
         Query(key, references.get(key, ""), State.UNKNOWN, clock.moment(), payout)
         for key, payout in zip(sent.keys, sent.payouts, strict=True)
     ]
-    found: dict[str, Sighting] = {}
+    found: dict[str, LookUpResult] = {}
     for start in range(0, len(queries), QUERIES_BATCH):
         async for batch in provider.look_up(queries[start : start + QUERIES_BATCH]):
             found |= {seen.key: seen for seen in batch if seen.key in sent.keys}
     return found
 
 
-async def ask_until_paid(provider: Provider, sent: Dispatch, said: Said, keys: Sequence[str]) -> dict[str, Sighting]:
+async def ask_until_paid(
+    provider: Provider, sent: Dispatch, said: Said, keys: Sequence[str]
+) -> dict[str, LookUpResult]:
     """Look a dispatch up until these keys are shown as paid, and return what was shown at last."""
-    found: dict[str, Sighting] = {}
+    found: dict[str, LookUpResult] = {}
     if provider.traits.look_up is LookUpKind.NONE:
         return found
     with anyio.move_on_after(SETTLING_SECONDS_MAX):
@@ -300,8 +302,8 @@ async def ask_until_paid(provider: Provider, sent: Dispatch, said: Said, keys: S
     return found
 
 
-def agrees(seen: Sighting, payout: Payout) -> bool:
-    """Return whether a sighting is of this payout, by the rule of `model.Sighting`."""
+def agrees(seen: LookUpResult, payout: Payout) -> bool:
+    """Return whether a look-up result is of this payout, by the rule of `model.Look-up result`."""
     if seen.amount_minor not in (None, payout.amount_minor):
         return False
     if seen.recipient is None:

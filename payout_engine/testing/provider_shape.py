@@ -91,7 +91,7 @@ class ShapeSuite(ProviderTests):
         """The batch limit is ours to keep."""
         async with playing(payer) as scene:
             limit = scene.provider.traits.batch_limit
-            assert isinstance(await attempt(scene.provider, _repeated(scene.dispatch(1), limit + 1)), NotSentError)
+            assert isinstance(await attempt(scene.provider, _duplicated(scene.dispatch(1), limit + 1)), NotSentError)
             assert not scene.server.calls
 
     async def test_what_must_never_come_this_far_never_leaves(self, payer: Registration) -> None:
@@ -110,7 +110,7 @@ class ShapeSuite(ProviderTests):
                 replace(good, payouts=[replace(good.payouts[0], phone="", email="", account_number="")]),
             ]
             if scene.provider.traits.batch_limit > 1:
-                twice = _repeated(good, 2)
+                twice = _duplicated(good, 2)
                 wrong.append(replace(twice, keys=[good.keys[0]] * 2))
             for dispatch in wrong:
                 assert isinstance(await attempt(scene.provider, dispatch), NotSentError), dispatch
@@ -141,7 +141,7 @@ class ShapeSuite(ProviderTests):
             assert not scene.server.calls
 
 
-def _repeated(one: Dispatch, count: int) -> Dispatch:
+def _duplicated(one: Dispatch, count: int) -> Dispatch:
     """A dispatch of one payout many times, each under a key of its own."""
     keys = [f"{one.keys[0]}{place:04d}" for place in range(count)]
     return msgspec.structs.replace(one, payouts=list(one.payouts) * count, keys=keys, indexes=list(range(count)))

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from payout_engine.domain.errors import ProviderError
-from payout_engine.domain.model import Dispatch, Sighting
+from payout_engine.domain.model import Dispatch, LookUpResult
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances, LookUpKind
 from payout_engine.ports.registration import Registration
@@ -121,7 +121,7 @@ class TruthSuite(ProviderTests):
                 genuine = await ask(scene.provider, sent, said)
                 harmless = {*UNDECIDED, *(seen.receipt.state for seen in genuine.values())}
                 for seen in await _asked_again(scene, sent, answers.warps):
-                    assert {sighting.receipt.state for sighting in seen.values()} <= harmless, (ending, seen)
+                    assert {result.receipt.state for result in seen.values()} <= harmless, (ending, seen)
 
     async def test_another_amount_is_never_taken_for_ours(self, payer: Registration) -> None:
         """A look-up that states another amount does not agree with our payout."""
@@ -261,7 +261,7 @@ def _renamed(sent: Dispatch, number: int) -> Dispatch:
     return Dispatch(sent.dispatch_id, sent.chunk_id, sent.lane, sent.indexes, sent.payouts, keys)
 
 
-async def _asked(scene: Scene, sent: Dispatch, said: Said = ()) -> dict[str, Sighting]:
+async def _asked(scene: Scene, sent: Dispatch, said: Said = ()) -> dict[str, LookUpResult]:
     """Look up through the relay; an answer that is refused shows nothing."""
     try:
         return await ask(scene.relayed, sent, said)
@@ -271,7 +271,7 @@ async def _asked(scene: Scene, sent: Dispatch, said: Said = ()) -> dict[str, Sig
 
 async def _asked_again(
     scene: Scene, sent: Dispatch, changed: Callable[[bytes], Iterator[bytes]]
-) -> Sequence[Mapping[str, Sighting]]:
+) -> Sequence[Mapping[str, LookUpResult]]:
     """Look one payout up genuinely, then once for each changed copy of that answer; return what those showed."""
     scene.relay.answer(lambda _: None)
     await _asked(scene, sent)
@@ -283,5 +283,5 @@ async def _asked_again(
     return shown
 
 
-def _shown(found: Mapping[str, Sighting]) -> dict[str, State]:
+def _shown(found: Mapping[str, LookUpResult]) -> dict[str, State]:
     return {key: seen.receipt.state for key, seen in found.items()}

@@ -21,7 +21,7 @@ import anyio.abc
 import msgspec
 
 from payout_engine.domain.errors import AmbiguousError, Brake, NotSentError, ProviderError, RefusedError
-from payout_engine.domain.model import Balance, Dispatch, Payout, Query, Receipt, Sighting
+from payout_engine.domain.model import Balance, Dispatch, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 
@@ -139,7 +139,7 @@ class Bank:
         traits: Traits,
         faults: Mapping[Fault, float],
         tasks: anyio.abc.TaskGroup,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         """Open a bank.
 
@@ -164,7 +164,7 @@ class Bank:
         self._chance = chance
         self._faults = dict(faults)
         self._tasks = tasks
-        self._tell = tell
+        self._notify = notify
         self._locked_until = 0.0
 
     def calm(self) -> None:
@@ -184,10 +184,10 @@ class Bank:
         """Draw one of several."""
         return self._chance.choice(options)
 
-    def shuffled(self, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Return sightings out of order, some of them twice."""
-        again = [sighting for sighting in sightings if self.happens(Fault.REPEATED)]
-        mixed = [*sightings, *again]
+    def shuffled(self, results: Sequence[LookUpResult]) -> list[LookUpResult]:
+        """Return look-up results out of order, some of them twice."""
+        again = [result for result in results if self.happens(Fault.REPEATED)]
+        mixed = [*results, *again]
         self._chance.shuffle(mixed)
         return mixed
 
@@ -249,13 +249,13 @@ class Bank:
         """One request's way, whatever its sender does."""
         await anyio.sleep(self.between(*TRAVEL_SECONDS))
         if request.hung_up and not stubborn:
-            self._tell(f"the wire loses {request.told}")
+            self._notify(f"the wire loses {request.told}")
             return
         self.arrivals.append(anyio.current_time())
         await anyio.sleep(thinking_seconds)
         answer = request.execute()
         late = " after its sender had gone" if request.hung_up else ""
-        self._tell(f"the bank answers {request.told}{late}: {_words(answer)}{f' ({lost})' if lost else ''}")
+        self._notify(f"the bank answers {request.told}{late}: {_words(answer)}{f' ({lost})' if lost else ''}")
         if lost is Fault.SILENT:
             return
         await anyio.sleep(self.between(0.01, 0.05))
@@ -330,7 +330,7 @@ class Bank:
 
     # ------------------------------------------------------------------------------------------------------- look-ups
 
-    def shown(self, transfer: Transfer) -> Sighting | None:
+    def shown(self, transfer: Transfer) -> LookUpResult | None:
         """Return how a look-up shows a transfer now, or None while it is hidden."""
         at = anyio.current_time()
         if at < transfer.visible_at:
@@ -339,7 +339,7 @@ class Bank:
             at = max(transfer.taken_at, at - self.between(0.0, 5.0))
         state = State.UNKNOWN if self.happens(Fault.WORDS) else transfer.state_at(at)
         reason = "ody" if state is State.UNKNOWN else ""
-        return Sighting(
+        return LookUpResult(
             transfer.key,
             Receipt(state, reason, "", transfer.number),
             transfer.payout.amount_minor,
@@ -378,16 +378,16 @@ class SimulatedProvider:
             raise KeyError("a fault of the adapter")
         return await self._bank.speak(dispatch)
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Show what the bank shows; see `ports.Provider.look_up`."""
         assert self.traits.look_up is not LookUpKind.NONE, "a provider that cannot be asked is not asked"
         await anyio.sleep(self._bank.between(0.05, 0.5))
         self._see_through()
         found = self._swept() if self._sweeps(queries) else self._asked(queries)
-        sightings = self._bank.shuffled([*found, *self._absent(queries)])
-        size = 1 + len(sightings) // 3
-        for start in range(0, len(sightings), size):
-            yield sightings[start : start + size]
+        results = self._bank.shuffled([*found, *self._absent(queries)])
+        size = 1 + len(results) // 3
+        for start in range(0, len(results), size):
+            yield results[start : start + size]
             await anyio.sleep(self._bank.between(0.0, self._bank.page_seconds_max))
             self._see_through()
 
@@ -411,24 +411,24 @@ class SimulatedProvider:
         if problem is not None:
             raise problem
 
-    def _swept(self) -> list[Sighting]:
+    def _swept(self) -> list[LookUpResult]:
         """Return everything that is visible, ours and that of others."""
-        found = [sighting for transfer in self._bank.transfers if (sighting := self._bank.shown(transfer))]
+        found = [result for transfer in self._bank.transfers if (result := self._bank.shown(transfer))]
         if self._bank.happens(Fault.FOREIGN):
             found += [
-                Sighting("order-1", Receipt(State.PAID, provider_reference="F1"), 500, "70000000"),
-                Sighting("zzzzzzzzzzzz-1-0", Receipt(State.FAILED, "declined", provider_reference="F2"), 500),
-                Sighting("", Receipt(State.ACCEPTED)),
+                LookUpResult("order-1", Receipt(State.PAID, provider_reference="F1"), 500, "70000000"),
+                LookUpResult("zzzzzzzzzzzz-1-0", Receipt(State.FAILED, "declined", provider_reference="F2"), 500),
+                LookUpResult("", Receipt(State.ACCEPTED)),
             ]
         return found
 
-    def _asked(self, queries: Sequence[Query]) -> list[Sighting]:
+    def _asked(self, queries: Sequence[Query]) -> list[LookUpResult]:
         """Return what is visible of these payouts."""
         keys = {query.key for query in queries}
         transfers = [transfer for transfer in self._bank.transfers if transfer.key in keys]
-        return [sighting for transfer in transfers if (sighting := self._bank.shown(transfer))]
+        return [result for transfer in transfers if (result := self._bank.shown(transfer))]
 
-    def _absent(self, queries: Sequence[Query]) -> list[Sighting]:
+    def _absent(self, queries: Sequence[Query]) -> list[LookUpResult]:
         """Return which of these payouts the bank has provably never received."""
         final_seconds = self.traits.absence_final_seconds
         if final_seconds is None:
@@ -437,7 +437,7 @@ class SimulatedProvider:
         visible = {transfer.key for transfer in self._bank.transfers if transfer.visible_at <= at}
         absent = Receipt(State.READY, "absent", "The provider never received it.")
         return [
-            Sighting(query.key, absent)
+            LookUpResult(query.key, absent)
             for query in queries
             if query.key not in visible and query.age_seconds >= final_seconds
         ]

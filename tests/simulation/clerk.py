@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from payout_engine.app.engine import Engine
-from payout_engine.app.payment_stream import PaymentStream, alone
+from payout_engine.app.payment_stream import PaymentStream, unwrap_group
 from payout_engine.app.submission import Submission
 from payout_engine.domain.errors import ConfigError, JournalBusyError, UnansweredError
 from payout_engine.domain.model import Run
@@ -46,17 +46,17 @@ class Clerk:
         files: Sequence[RandomFile],
         origin: Callable[[JournalFile, Run], RandomFile],
         world: World,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         self._name = name
         self._file = file
         self._life = life
         self._fuse = fuse
         self._files = files
-        self._origin = origin
+        self._first_match = origin
         self._world = world
         self._witness = world.witness
-        self._tell = tell
+        self._notify = notify
 
     async def work(self, engine: Engine) -> None:
         """Give the usual commands, and give them again while another process is in the way."""
@@ -69,7 +69,7 @@ class Clerk:
             except JournalBusyError:
                 if alone_here:
                     raise
-                self._tell(f"{self._name}meets another process")
+                self._notify(f"{self._name}meets another process")
                 self._witness.happened["two processes met"] += 1
             if left:
                 await anyio.sleep(life.try_again_seconds)
@@ -91,7 +91,7 @@ class Clerk:
     async def _pay_or_follow(self, engine: Engine, run: Submission | Run) -> None:
         """Pay a run; if it is not let go on, see at least what became of it."""
         approved = (await engine.run(run.run_id)).approved_at is not None
-        file = self._origin(self._file, await engine.run(run.run_id))
+        file = self._first_match(self._file, await engine.run(run.run_id))
         try:
             await self.pay(engine, run)
             self._file.refused.discard(file.digest)
@@ -99,7 +99,7 @@ class Clerk:
             if not self._world.shelf.may_be_refused(self._file, file.digest):
                 raise
             self._file.refused.add(file.digest)
-            self._tell(f"{self._name}is not let go on with {file.name}")
+            self._notify(f"{self._name}is not let go on with {file.name}")
             self._witness.happened[_kind(error)] += 1
             if approved:
                 await self._listen(engine, run, send=False)
@@ -107,7 +107,7 @@ class Clerk:
     async def pay(self, engine: Engine, run: Submission | Run) -> None:
         """Pay a run as the commands do."""
         if self._life.lifts and (await engine.run(run.run_id)).approved_at is not None:
-            await engine.lift(run.run_id)
+            await engine.unpause(run.run_id)
         lost = self._life.says_lost and await self._may_say_lost(engine)
         try:
             await self._listen(engine, run, lost=lost)
@@ -117,7 +117,7 @@ class Clerk:
                 await (await engine.journal()).discard(run.run_id)
             if not isinstance(error, UnansweredError):
                 raise
-            self._tell("the provider cannot say what it already has")
+            self._notify("the provider cannot say what it already has")
             self._witness.happened["not answered"] += 1
 
     async def _listen(self, engine: Engine, run: Submission | Run, *, send: bool = True, lost: bool = False) -> None:
@@ -138,16 +138,16 @@ class Clerk:
                     await anyio.sleep(life.listener_seconds)
                 person.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise alone(group) from None
+            raise unwrap_group(group) from None
 
     async def _interrupt(self, stream: PaymentStream) -> None:
         if self._life.stop_at is not None:
             await anyio.sleep(self._life.stop_at)
-            self._tell("a person asks to stop")
+            self._notify("a person asks to stop")
             stream.stop()
         if self._life.cut_off_at is not None:
             await anyio.sleep(self._life.cut_off_at)
-            self._tell("a person cuts it off")
+            self._notify("a person cuts it off")
             stream.cut_off()
 
     async def _may_say_lost(self, engine: Engine) -> bool:

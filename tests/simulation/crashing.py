@@ -24,7 +24,7 @@ import anyio
 import apsw
 import msgspec
 
-from payout_engine.domain.model import Balance, Dispatch, Outcome, Query, Receipt, Request, Sighting
+from payout_engine.domain.model import Balance, ControlRequest, Dispatch, LookUpResult, Outcome, Query, Receipt
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.writer import Answer, Asked, InlineWriter, Need
 from payout_engine.ports.provider import HasBalances, Provider, Traits
@@ -34,12 +34,12 @@ READS = frozenset(
     {
         "ready",
         "ready_amounts",
-        "unanswered",
+        "resendable_chunks",
         "open_queries",
         "runs",
         "find",
         "find_digest",
-        "formerly",
+        "former_accounts",
         "former_queries",
         "tally",
         "mark",
@@ -91,7 +91,7 @@ class Fuse:
     """
 
     def __init__(
-        self, step: Step | None = None, tell: Callable[[str], None] = lambda text: None, journal: str = ""
+        self, step: Step | None = None, notify: Callable[[str], None] = lambda text: None, journal: str = ""
     ) -> None:
         """Prepare a fuse.
 
@@ -104,7 +104,7 @@ class Fuse:
         self.journal = journal
         self.at_death: dict[Callable[[], None], None] = {}
         self._step = step
-        self._tell = tell
+        self._notify = notify
         self._armed = False
         self._calls: Counter[str] = Counter()
 
@@ -112,7 +112,7 @@ class Fuse:
         """Kill the process."""
         if not self.dead:
             self.dead = True
-            self._tell(where)
+            self._notify(where)
             for end in list(self.at_death):
                 end()
         raise Crash(where)
@@ -273,7 +273,7 @@ class CrashingJournal:
         self._journal = journal
         self._fuse = fuse
         self._disk = disk
-        self._asked: dict[str, tuple[int, Sequence[Request]]] = {}
+        self._asked: dict[str, tuple[int, Sequence[ControlRequest]]] = {}
         self._nothing_new: dict[tuple[str, int], int] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -285,7 +285,7 @@ class CrashingJournal:
         setattr(self, name, step)
         return step
 
-    async def requests(self, run_id: str) -> Sequence[Request]:
+    async def requests(self, run_id: str) -> Sequence[ControlRequest]:
         """Ask what people want. It is no step: there are so many that they would leave few for anything else."""
         self._fuse.check()
         at, found = self._asked.get(run_id, (-1, ()))
@@ -374,12 +374,12 @@ class CrashingProvider:
                     self._fuse.leave("send", moment)
         return self._fuse.blow("inside send")
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Look up; die before the question, or after the first batch."""
         moment = self._fuse.enter("look_up")
-        async for sightings in self._provider.look_up(queries):
+        async for results in self._provider.look_up(queries):
             self._fuse.leave("look_up", moment)
-            yield sightings
+            yield results
         self._fuse.leave("look_up", moment)
 
     async def balances(self) -> Sequence[Balance]:

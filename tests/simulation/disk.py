@@ -30,11 +30,11 @@ class Disk:
         self.writes = 0
         self.refusals = 0
         self._fills_at: int | None = None
-        self._tell: Callable[[], None] = lambda: None
+        self._notify: Callable[[], None] = lambda: None
 
-    def fill(self, after: int, tell: Callable[[], None]) -> None:
+    def fill(self, after: int, notify: Callable[[], None]) -> None:
         """Be full after so many more writes, which may be in the middle of a commit, and tell it then."""
-        self._fills_at, self._tell = self.writes + after, tell
+        self._fills_at, self._notify = self.writes + after, notify
 
     def empty(self) -> None:
         """Have room for everything."""
@@ -48,7 +48,7 @@ class Disk:
         """
         if self.writes == self._fills_at and not self.full:
             self.full = True
-            self._tell()
+            self._notify()
         if self.full:
             self.refusals += 1
             raise apsw.FullError("the disk is full")

@@ -43,7 +43,7 @@ from simulation.crashing import Moment, Step
 from simulation.lives import FAST_FOLDER
 from simulation.small_world import PROMISES, Case, Fate, Following, Place, Promise, SmallWorld, live
 
-MONEY_STEPS = frozenset({"intend", "send", "record", "approve", "apply"})
+MONEY_STEPS = frozenset({"intend", "send", "record", "approve", "reconcile"})
 """Where the second life may die."""
 
 PAIRS = ("same", "deviations", "all")

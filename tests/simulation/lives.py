@@ -118,8 +118,8 @@ class Simulation:
             wired=self._plan.wired,
             banks={},
             disk=Disk(),
-            shelf=Shelf(folder, random.Random(self._chance.random()), self._tell),
-            witness=Witness(self._tell, self._violated, self._plan.keys),
+            shelf=Shelf(folder, random.Random(self._chance.random()), self._notify),
+            witness=Witness(self._notify, self._violated, self._plan.keys),
             commit_seconds=self._plan.commit_seconds,
         )
 
@@ -153,11 +153,11 @@ class Simulation:
             faults, key = self._plan.faults[account], self._plan.keys[account]
             if key not in by_key:
                 chance = random.Random(self._chance.random())
-                by_key[key] = Bank(chance, traits, faults, world, self._tell)
+                by_key[key] = Bank(chance, traits, faults, world, self._notify)
             self._world.banks[account] = by_key[key]
             named = ", ".join(f"{fault} {likely:.3g}" for fault, likely in faults.items()) or "no faults"
             over = " over a wire" if self._plan.wired else ""
-            self._tell(
+            self._notify(
                 f"account {account} with key {key}{over}: {traits.look_up}, {traits.key_promise}, "
                 f"{traits.batch_limit} a call; {named}"
             )
@@ -169,18 +169,18 @@ class Simulation:
                 total = sum(int(line.amount) for file in self._plan.files for line in file.lines)
                 bank.balances_minor[wallet.code] = int(total * share)
 
-    def _tell(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         self.report.trace.append(f"{anyio.current_time():10.3f}  {text}")
 
     def _violated(self, text: str) -> None:
-        self._tell(f"!! {text}")
+        self._notify(f"!! {text}")
         self.report.violations.append(text)
 
     # -- lives
 
     async def _live(self, life: Life) -> None:
         self.report.lives += 1
-        self._tell(f"life {self.report.lives}: {life}")
+        self._notify(f"life {self.report.lives}: {life}")
         self._clock_offset_seconds = life.clock_offset_seconds
         self._world.witness.clock_was_ahead |= life.clock_offset_seconds > 0
         if life.restarted:
@@ -200,7 +200,7 @@ class Simulation:
             if life.keep_at is not None:
                 everybody.start_soon(self._keep, life.keep_at)
         self._world.disk.empty()
-        self._tell(f"life {self.report.lives} ends")
+        self._notify(f"life {self.report.lives} ends")
         await anyio.sleep(life.downtime_seconds)
 
     def _perform(self, deed: Deed) -> None:
@@ -230,21 +230,21 @@ class Simulation:
         witness.marks.clear()
 
     def _filled(self, seconds: float) -> None:
-        self._tell("the disk is full")
+        self._notify("the disk is full")
         asyncio.get_running_loop().call_later(seconds, self._empty)
 
     def _empty(self) -> None:
         if self._world.disk.full:
-            self._tell("the disk has room again")
+            self._notify("the disk has room again")
             self._world.disk.empty()
 
     def _clerk(self, name: str, file: JournalFile, life: Life, fuse: Fuse) -> Clerk:
         files = self._plan.files
-        return Clerk(name, file, life, fuse, files, self._file_of, self._world, self._tell)
+        return Clerk(name, file, life, fuse, files, self._file_of, self._world, self._notify)
 
     async def _work(self, name: str, life: Life) -> None:
         """Live the life of a process that gives the usual commands."""
-        fuse = Fuse(life.step, lambda where: self._tell(f"{name}CRASH {where}"), life.journal)
+        fuse = Fuse(life.step, lambda where: self._notify(f"{name}CRASH {where}"), life.journal)
         await anyio.sleep(life.begins_at)
         file = self._world.shelf.file(life.journal)
         clerk = self._clerk(name, file, life, fuse)
@@ -252,14 +252,14 @@ class Simulation:
 
     async def _visit(self, name: str, visit: Visit, life: Life) -> None:
         """Live the life of a process in which a person steers."""
-        fuse = Fuse(visit.step, lambda where: self._tell(f"{name}CRASH {where}"), life.journal)
+        fuse = Fuse(visit.step, lambda where: self._notify(f"{name}CRASH {where}"), life.journal)
 
         async def come(engine: Engine) -> None:
-            self._tell(f"{name}comes to {visit.errand}")
+            self._notify(f"{name}comes to {visit.errand}")
             clerk = self._clerk(name, file, life, fuse)
             origin = partial(self._file_of, file)
             person = Person(engine, self._world.banks, self._world.witness, origin, clerk.pay, visit)
-            self._tell(f"{name}{await person.come()}")
+            self._notify(f"{name}{await person.come()}")
 
         await anyio.sleep(visit.at)
         file = self._world.shelf.file(life.journal)
@@ -289,7 +289,7 @@ class Simulation:
             if isinstance(error, KeyboardInterrupt | anyio.get_cancelled_exc_class()):
                 raise
             if _is_full(error):
-                self._tell(f"{name}the command fails: the disk is full")
+                self._notify(f"{name}the command fails: the disk is full")
             elif not fuse.dead:
                 self._violated(f"{name}the engine failed: {error!r}")
         self.report.crashes += fuse.dead
@@ -305,7 +305,7 @@ class Simulation:
         """Live without faults until nothing moves any more, with every journal that is there."""
         for bank in self._world.banks.values():
             bank.calm()
-        self._tell("CALM")
+        self._notify("CALM")
         await anyio.sleep(CALM_SECONDS)
         lives_left = CALM_LIVES_MAX
         waiting = self._world.shelf.names() or [HOME]
@@ -381,7 +381,7 @@ class Simulation:
         """Return the book of every run. A file whose lines all failed is a new attempt, and so a new run.
 
         Runs that nobody approved are left out where that is how a process that dies may leave them behind: a retry has
-        no content by which to find it again, and a file that was judged anew is known as its first run from then on
+        no content by which to find it again, and a file that was validated anew is known as its first run from then on
         when a person retries that one instead. Nothing of them may be sent; `over_all` would see it.
         """
         runs = await journal.runs()

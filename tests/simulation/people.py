@@ -125,7 +125,7 @@ class Person:
         return "is heard" if heard else "finds nobody paying"
 
     async def _resume(self, run: Run) -> str:
-        await self._engine.lift(run.run_id)
+        await self._engine.unpause(run.run_id)
         await self._pay(self._engine, run)
         return "has paid on"
 

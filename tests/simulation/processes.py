@@ -19,7 +19,7 @@ import msgspec
 from payout_engine.app.accounts import Accounts
 from payout_engine.app.engine import Engine
 from payout_engine.app.settings import Settings
-from payout_engine.domain.model import Dispatch, Query, Receipt, Sighting
+from payout_engine.domain.model import Dispatch, LookUpResult, Query, Receipt
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.provider import Provider, Traits, Wallet
@@ -93,11 +93,11 @@ class WatchedProvider(SimulatedProvider):
         with self._witness.sending(self._process, self._fuse, dispatch):
             return await super().send(dispatch)
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Show what the bank shows; see `ports.Provider.look_up`."""
         with self._witness.asking(self._fuse, self._account):
-            async for sightings in super().look_up(queries):
-                yield sightings
+            async for results in super().look_up(queries):
+                yield results
 
 
 class World(msgspec.Struct):

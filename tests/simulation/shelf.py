@@ -18,7 +18,7 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from payout_engine.domain.model import Choice, RequestKind
+from payout_engine.domain.model import Choice, ControlKind
 
 HOME = "payouts.db"
 OTHER = "other.db"
@@ -61,7 +61,7 @@ class JournalFile(msgspec.Struct, kw_only=True, eq=False):
     adopted: bool = False
     refused: set[str] = msgspec.field(default_factory=set)
     run_of: dict[int, str] = msgspec.field(default_factory=dict)
-    requests: dict[tuple[str, RequestKind], bool] = msgspec.field(default_factory=dict)
+    requests: dict[tuple[str, ControlKind], bool] = msgspec.field(default_factory=dict)
     decided: dict[str, Choice] = msgspec.field(default_factory=dict)
     withdrawn: set[str] = msgspec.field(default_factory=set)
     released: set[str] = msgspec.field(default_factory=set)
@@ -84,12 +84,12 @@ class Shelf:
         tell: told what is done.
     """
 
-    def __init__(self, folder: Path, chance: random.Random, tell: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, chance: random.Random, notify: Callable[[str], None]) -> None:
         self.copied: set[int] = set()
         self.forgotten = False
         self._folder = folder
         self._chance = chance
-        self._tell = tell
+        self._notify = notify
         self._files: dict[str, JournalFile] = {}
         self._kept: JournalFile | None = None
         self._numbers = 0
@@ -145,7 +145,7 @@ class Shelf:
             Deed.LEAVE: self._leave,
         }[deed](name, file if file is not None and file.path.exists() else None, in_use)
         if done:
-            self._tell(f"somebody {deed} ({name})")
+            self._notify(f"somebody {deed} ({name})")
 
     # -------------------------------------------------------------------------------------------------------- deeds
 

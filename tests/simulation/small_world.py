@@ -27,7 +27,7 @@ import msgspec
 from payout_engine.app.engine import Engine
 from payout_engine.app.remembered import FILE_NAME
 from payout_engine.domain.errors import Brake, ConfigError, ProviderError, RefusedError, UnansweredError
-from payout_engine.domain.model import Dispatch, Payout, Receipt, Sighting
+from payout_engine.domain.model import Dispatch, LookUpResult, Payout, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal.schema import connect
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
@@ -186,9 +186,9 @@ class ScriptedBank(Bank):
     """
 
     def __init__(
-        self, fates: tuple[Fate, Fate], traits: Traits, tasks: anyio.abc.TaskGroup, tell: Callable[[str], None]
+        self, fates: tuple[Fate, Fate], traits: Traits, tasks: anyio.abc.TaskGroup, notify: Callable[[str], None]
     ) -> None:
-        super().__init__(_NoChance(), traits, {}, tasks, tell)
+        super().__init__(_NoChance(), traits, {}, tasks, notify)
         self.calls = 0
         self._fates = dict(zip(CHUNK_LINES, fates, strict=True))
         self._met: dict[int, Fate] = {}
@@ -228,7 +228,7 @@ class ScriptedBank(Bank):
         self._playing = fate
         return receipt
 
-    def shown(self, transfer: Transfer) -> Sighting | None:
+    def shown(self, transfer: Transfer) -> LookUpResult | None:
         """Show a transfer as it is; see `Bank.shown`."""
         self._playing = Fate.PAID
         return super().shown(transfer)
@@ -269,8 +269,8 @@ class Recorder(Fuse):
         world: returns what would be left if the process died now.
     """
 
-    def __init__(self, step: Step | None, tell: Callable[[str], None], world: Callable[[], str]) -> None:
-        super().__init__(step, tell)
+    def __init__(self, step: Step | None, notify: Callable[[str], None], world: Callable[[], str]) -> None:
+        super().__init__(step, notify)
         self.places: list[Place] = []
         self._world = world
         self._begun: dict[tuple[object, str], tuple[int, str]] = {}
@@ -354,7 +354,7 @@ class SmallWorld(Simulation):
             await super()._calm_down()
 
     def _open_banks(self, world: anyio.abc.TaskGroup) -> None:
-        self._bank = ScriptedBank(self.case.fates, self._plan.traits[ACCOUNT], world, self._tell)
+        self._bank = ScriptedBank(self.case.fates, self._plan.traits[ACCOUNT], world, self._notify)
         self._world.banks[ACCOUNT] = self._bank
         self._top_up(1.0)
 
@@ -363,19 +363,19 @@ class SmallWorld(Simulation):
         self._bank.balances_minor = dict.fromkeys([wallet.code for wallet in WALLETS], 1_000_000)
 
     async def _work(self, name: str, life: Life) -> None:
-        def tell(where: str) -> None:
-            self._tell(f"CRASH {where}")
+        def notify(where: str) -> None:
+            self._notify(f"CRASH {where}")
 
         if self.report.lives != self._recording:
-            fuse = Fuse(life.step, tell, life.journal)
+            fuse = Fuse(life.step, notify, life.journal)
         else:
-            fuse = recorder = Recorder(life.step, tell, self._looks)
+            fuse = recorder = Recorder(life.step, notify, self._looks)
             self.places = recorder.places
         file = self._world.shelf.file(life.journal)
         await self._process(name, file, fuse, self._clerk(name, file, life, fuse).work)
 
     def _clerk(self, name: str, file: JournalFile, life: Life, fuse: Fuse) -> Clerk:
-        common = (name, file, life, fuse, self._plan.files, self._file_of, self._world, self._tell)
+        common = (name, file, life, fuse, self._plan.files, self._file_of, self._world, self._notify)
         return Follower(self.case.following, *common) if self.report.lives == 2 else Clerk(*common)
 
     def _looks(self) -> str:
@@ -412,7 +412,7 @@ class Follower(Clerk):
             if not await self._follow_up(engine):
                 return
         except (ConfigError, UnansweredError) as error:
-            self._tell(f"is refused: {type(error).__name__}")
+            self._notify(f"is refused: {type(error).__name__}")
             return
         await super()._command(engine)
 
@@ -423,10 +423,10 @@ class Follower(Clerk):
             return self._following in (Following.FILE_AGAIN, Following.CANCEL)
         if self._following is Following.CANCEL:
             done = await engine.cancel(run.run_id, WHO, WHY)
-            self._tell(f"a person withdraws {done.cancelled}")
+            self._notify(f"a person withdraws {done.cancelled}")
             return True
         if self._following is Following.RESUME:
-            await engine.lift(run.run_id)
+            await engine.unpause(run.run_id)
             await self.pay(engine, run)
         else:
             await self.pay(engine, await engine.retry(run.run_id))

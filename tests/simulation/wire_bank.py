@@ -26,7 +26,7 @@ import orjson
 from yarl import URL
 
 from payout_engine.domain.errors import Brake, ProviderError, RefusedError
-from payout_engine.domain.model import Balance, Dispatch, Lane, Payout, Query, Receipt, Sighting
+from payout_engine.domain.model import Balance, Dispatch, Lane, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import Traits
 from payout_engine.ports.registration import Account
@@ -411,11 +411,11 @@ class WiredProvider:
         with self._witness.sending(self._process, self._fuse, dispatch):
             return await self._provider.send(dispatch)
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Show what the bank shows; see `ports.Provider.look_up`."""
         with self._witness.asking(self._fuse, self._account):
-            async for sightings in self._provider.look_up(queries):
-                yield sightings
+            async for results in self._provider.look_up(queries):
+                yield results
 
     async def balances(self) -> Sequence[Balance]:
         """Return what the bank's balances hold."""

@@ -15,12 +15,12 @@ import anyio
 import apsw
 import msgspec
 
-from payout_engine.domain.model import Choice, Decision, Dispatch, Lane, Receipt, Request, RequestKind
+from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Decision, Dispatch, Lane, Receipt
 from payout_engine.domain.states import OPEN, UNPAID, State
 from payout_engine.journal import log, reads
 from payout_engine.journal.snapshot import tallies
 from payout_engine.payment.stop_rules import CANARY_OVERRULED_NOTE, CANARY_PASSED_NOTE, CANARY_SIZE_NOTE
-from payout_engine.ports.journal import Applied, Mark, ReadyChunk
+from payout_engine.ports.journal import Mark, ReadyChunk, Reconciled
 from simulation.bank import LATE_SECONDS_MAX, TRAVEL_SECONDS
 from simulation.crashing import READS, Call, Fuse
 from simulation.shelf import JournalFile
@@ -65,13 +65,13 @@ class Witness:
     """
 
     def __init__(
-        self, tell: Callable[[str], None], violated: Callable[[str], None], keys: Mapping[str, str] | None = None
+        self, notify: Callable[[str], None], violated: Callable[[str], None], keys: Mapping[str, str] | None = None
     ) -> None:
         self.meant: dict[str, Meant] = {}
         self.marks: dict[str, Mark] = {}
         self.clock_was_ahead = False
         self.happened: Counter[str] = Counter()
-        self._tell = tell
+        self._notify = notify
         self._violated = violated
         self._keys = keys or {}
         self._intents: Counter[str] = Counter()
@@ -101,15 +101,15 @@ class Witness:
         if text is None:
             text = "" if call.name in READS else call.name
         if text:
-            self._tell(f"{process}journal: {text}")
+            self._notify(f"{process}journal: {text}")
 
     def _look(
         self, file: JournalFile, name: str, arguments: Sequence[Any], result: Any, db: apsw.Connection
     ) -> str | None:
         """Check what can be checked of a call; return what to tell of it, None for its name alone."""
-        if name in ("ready", "unanswered"):
+        if name in ("ready", "resendable_chunks"):
             file.run_of |= {chunk.chunk_id: arguments[0] for chunk in result}
-        elif name in ("intend", "ask_again"):
+        elif name in ("intend", "intend_resend"):
             self._intended(file, arguments[0], result, db)
             if name == "intend":  # What is asked about again is out already.
                 self._keeps_to_canary(file.run_of[arguments[0].chunk_id], result.lane, db)
@@ -117,14 +117,14 @@ class Witness:
         elif name == "record":
             receipts: Sequence[Receipt] = arguments[1]
             return f"record lines {_lines(arguments[0])}: {' '.join(receipt.state for receipt in receipts)}"
-        elif name == "apply":
+        elif name == "reconcile":
             return _sighted(result)
         elif name == "approve" and result:
             self._begun(arguments[0], db)
         elif name == "decide":
             self._decided(file, arguments[1])
-        elif name in ("ask", "answer"):
-            return self._steered(file, name, arguments)
+        elif name in ("request", "acknowledge"):
+            return self._controlled(file, name, arguments)
         elif name == "cancel":
             self.happened["cancel"] += len(result[0])
             return f"cancel lines {', '.join(str(outcome.line) for outcome in result[0])}"
@@ -137,18 +137,18 @@ class Witness:
 
     def _intended(self, file: JournalFile, chunk: ReadyChunk, dispatch: Dispatch, db: apsw.Connection) -> None:
         run_id = file.run_of[chunk.chunk_id]
-        journal, digest = self._from_the_newest(dispatch, db), self._origin(run_id, db)
+        journal, digest = self._from_the_newest(dispatch, db), self._first_match(run_id, db)
         for key, payout in zip(dispatch.keys, dispatch.payouts, strict=True):
             self.meant[key] = Meant(journal, run_id, digest, payout.amount_minor, dispatch.lane.account)
-        if file.requests.get((run_id, RequestKind.PAUSE)):
+        if file.requests.get((run_id, ControlKind.PAUSE)):
             self._violated(f"lines {_lines(dispatch)} were meant to be sent after a pause was heard")
-        if file.requests.get((run_id, RequestKind.CANCEL)):
+        if file.requests.get((run_id, ControlKind.CANCEL)):
             self._violated(f"lines {_lines(dispatch)} were meant to be sent after a cancellation was heard")
         if run_id in file.withdrawn and any(key not in file.released for key in dispatch.keys):
             self._violated(f"lines {_lines(dispatch)} were meant to be sent in a cancelled run")
         self._intents.update(dispatch.keys)
 
-    def _origin(self, run_id: str, db: apsw.Connection) -> str:
+    def _first_match(self, run_id: str, db: apsw.Connection) -> str:
         """Return the content of a run, also of a retry."""
         if run_id not in self._origins:
             run = reads.find(db, run_id)
@@ -204,10 +204,10 @@ class Witness:
             if begun and {tally.state for tally in tallies(db, other.run_id)} - UNPAID:
                 self._violated("a file was begun again while its first run may still pay")
 
-    def _steered(self, file: JournalFile, name: str, arguments: Sequence[Any]) -> str:
+    def _controlled(self, file: JournalFile, name: str, arguments: Sequence[Any]) -> str:
         run_id = arguments[0]
-        if name == "ask":
-            request: Request = arguments[1]
+        if name == "request":
+            request: ControlRequest = arguments[1]
             file.requests[run_id, request.kind] = False
             self.happened[f"asked {request.kind}"] += 1
             return f"ask {request.kind}"
@@ -216,9 +216,9 @@ class Witness:
         if standing is not None and not done:
             file.requests[run_id, kind] = True
             self.happened[f"heard {kind}"] += 1
-        if standing is not None and done and kind is RequestKind.CANCEL:
+        if standing is not None and done and kind is ControlKind.CANCEL:
             file.withdrawn.add(run_id)
-        if standing is not None and done and kind is RequestKind.PAUSE:
+        if standing is not None and done and kind is ControlKind.PAUSE:
             self.happened["lift"] += 1
         return f"answer {kind} {'done' if done else 'heard'}"
 
@@ -236,7 +236,7 @@ class Witness:
         """Watch one paying call, from before its first byte leaves until its sender is done with it."""
         self._sends.update(dispatch.keys)
         self._sent_at |= dict.fromkeys(dispatch.keys, anyio.current_time())
-        self._tell(f"{process}send lines {_lines(dispatch)}")
+        self._notify(f"{process}send lines {_lines(dispatch)}")
         if any(self._sends[key] > self._intents[key] for key in dispatch.keys):
             self._violated(f"lines {_lines(dispatch)} were sent without an intent of their own in the journal")
         account = dispatch.lane.account
@@ -271,7 +271,7 @@ def _lines(dispatch: Dispatch) -> str:
     return ", ".join(str(payout.line) for payout in dispatch.payouts)
 
 
-def _sighted(applied: Applied) -> str:
+def _sighted(applied: Reconciled) -> str:
     moved = ", ".join(f"{outcome.line} {outcome.status}" for outcome in applied.outcomes)
     # A run's id is random, and would make two traces of one seed differ.
     conflicts = " ".join(conflict.partition(", ")[2] for conflict in applied.conflicts)

@@ -16,7 +16,7 @@ import msgspec
 
 from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, NotSentError, ProviderError
 from payout_engine.domain.limits import CHUNK_SIZE, RECEIPTS_BATCH
-from payout_engine.domain.model import Balance, Dispatch, Query, Receipt, Sighting
+from payout_engine.domain.model import Balance, Dispatch, LookUpResult, Query, Receipt
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits, Wallet
 from payout_engine.ports.registration import Account
 from payout_engine.providers._http import OpenSession, connections
@@ -191,7 +191,7 @@ class SenfenicoProvider:
             # A fault of ours after the bytes may have left. Its text could show anything, so only its kind is told.
             raise AmbiguousError("fault_after_sending", f"unexpected {type(error).__name__}") from None
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[Sighting]]:
+    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Fetch a few by reference, or sweep the whole list. See `ports.Provider.look_up`.
 
         Where the provider shows one of the payouts that were asked about in the mode that the key does not have, the
@@ -203,7 +203,7 @@ class SenfenicoProvider:
         async for transfers in self._fetched(queries) if few else self._client.transfers():
             strange |= any(wire.other_mode(one, self._live) and one.ext_id in asked for one in transfers)
             for start in range(0, len(transfers), RECEIPTS_BATCH):
-                found = wire.sightings(transfers[start : start + RECEIPTS_BATCH], self._live)
+                found = wire.results(transfers[start : start + RECEIPTS_BATCH], self._live)
                 if found:
                     yield found
         if strange:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from payout_engine.domain.errors import AmbiguousError
-from payout_engine.domain.model import Receipt, Sighting, mask
+from payout_engine.domain.model import LookUpResult, Receipt, mask
 from payout_engine.domain.states import State
 from payout_engine.providers._http import Answer
 from payout_engine.providers.senfenico.envelope import (
@@ -287,7 +287,7 @@ def other_mode(transfer: Transfer, live: bool | None) -> bool:
     return None not in (live, transfer.live_mode) and transfer.live_mode is not live
 
 
-def sightings(transfers: Sequence[Transfer], live: bool | None = None) -> list[Sighting]:
+def results(transfers: Sequence[Transfer], live: bool | None = None) -> list[LookUpResult]:
     """Return what a look-up shows of the transfers that carry an ext_id; the others cannot be ours.
 
     Args:
@@ -295,7 +295,7 @@ def sightings(transfers: Sequence[Transfer], live: bool | None = None) -> list[S
         live: what `live_key` says of the key that asked. A transfer of the other mode is a contradiction.
     """
     return [
-        Sighting(
+        LookUpResult(
             transfer.ext_id,
             _receipt(transfer),
             _stated_amount(transfer),
