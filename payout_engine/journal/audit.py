@@ -58,6 +58,9 @@ resent to ask stays `unknown`, and is validated by the promise that its entry na
 HARMLESS: Arrows = frozenset({(State.READY, State.HELD), (State.READY, State.CANCELLED)})
 """What any other kind of entry may do: take back what was never sent."""
 
+REMARKS = frozenset({log.NOTE, log.ANSWERED})
+"""The kinds of entries that a run may have before it is sealed."""
+
 FINDINGS_MAX = 100
 """Findings that are told; the others are only counted."""
 
@@ -144,12 +147,12 @@ class RunReplay:
 
     def hear(self, entry: LogRow) -> None:
         """Take in one entry of the run."""
-        first = not self.judged and entry.kind != log.NOTE
+        # People may remark on a run, or ask something of it, while its file is still being read.
+        first = not self.judged and entry.kind not in REMARKS
         self.judged = self.judged or first
         self.head_seq, self.head = entry.seq, entry.hash
         self._set_back = self._set_back or entry.at < self._latest_at - CLOCK_SLACK_SECONDS
         self._latest_at = max(self._latest_at, entry.at)
-        # People may remark on a run, or ask something of it, while its file is still being read.
         if first and entry.kind != log.SEAL:
             self.problems.append((entry.seq, "the run's log does not begin with its seal"))
         try:
