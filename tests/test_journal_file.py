@@ -22,7 +22,7 @@ from payout_engine.domain.errors import (
     JournalNewerError,
 )
 from payout_engine.domain.model import DuplicateKind, Problem, Receipt
-from payout_engine.domain.states import BIRTHS, LETTERS, MOVES, State
+from payout_engine.domain.states import INITIAL_STATES, LETTERS, MOVES, State
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.journal.ids import chunk_range, position_range
 from payout_engine.journal.schema import CHECKPOINT_PAGES, MIGRATIONS, connect
@@ -370,7 +370,7 @@ async def test_the_guard_has_the_lifecycles_own_table(path: Path) -> None:
     await opened(path)
     assert set(by_hand(path, "SELECT source, target FROM moves")) == {(LETTERS[a], LETTERS[b]) for a, b in MOVES}
     assert set(by_hand(path, "SELECT letter, word, birth FROM words")) == {
-        (letter, state.value, int(state in BIRTHS)) for state, letter in LETTERS.items()
+        (letter, state.value, int(state in INITIAL_STATES)) for state, letter in LETTERS.items()
     }
 
 

@@ -3,7 +3,7 @@
 It may move money, if the first call was never heard. So it is written down before it leaves, like a dispatch, and
 allowed only while it is certain that the provider still knows the key. `refusal`, `steady` and `askable` are the pure
 rule, obeyed by the journal and by the proof; the rest carries it out in the file, in the writer's thread inside a
-transaction. What comes back is a look-up result: see `look-up results.py`.
+transaction. What comes back is a look-up result: see `lookups.py`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 
 from payout_engine.domain.errors import JournalDamagedError, JournalError, JournalFullError, JournalNewerError
-from payout_engine.domain.states import BIRTHS, LETTERS, MOVES
+from payout_engine.domain.states import INITIAL_STATES, LETTERS, MOVES
 from payout_engine.journal.db import value
 from payout_engine.journal.runs import fingerprint
 from payout_engine.journal.sqlite_errors import fault
@@ -37,7 +37,7 @@ def _first(connection: apsw.Connection) -> None:
     connection.execute(_sql("schema.sql"))
     connection.executemany(
         "INSERT INTO words (letter, word, birth) VALUES (?, ?, ?)",
-        [(letter, state.value, state in BIRTHS) for state, letter in LETTERS.items()],
+        [(letter, state.value, state in INITIAL_STATES) for state, letter in LETTERS.items()],
     )
     connection.executemany(
         "INSERT INTO moves (source, target) VALUES (?, ?)",
