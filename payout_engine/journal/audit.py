@@ -1,4 +1,4 @@
-"""The proof: what must hold in the log, and between the log and the tables. Pure; `verifying.py` feeds it rows.
+"""The proof: what must hold in the log, and between the log and the tables. Pure; `verify.py` feeds it rows.
 
 `Chain` follows the whole log entry by entry; `Story` gathers what it says of one run. `ChunkReplay` replays what it
 says of one chunk: every payout begins where it was born, every entry is a move that its kind may make, every dispatch

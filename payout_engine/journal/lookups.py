@@ -1,6 +1,6 @@
 """Applying what look-ups show to the journal: found by key, judged one by one, written chunk by chunk.
 
-`verdict.py` says what a look-up result means; here is only where it goes. Run in the writer's thread inside a
+`rules.py` says what a look-up result means; here is only where it goes. Run in the writer's thread inside a
 transaction.
 """
 
