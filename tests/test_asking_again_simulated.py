@@ -177,12 +177,12 @@ def asks_after_the_life_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def takes_refusals_for_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Release what was refused."""
-    monkeypatch.setattr(run, "AskingAgain", TakesRefusalsForAbsence)
+    monkeypatch.setattr(run, "Resender", TakesRefusalsForAbsence)
 
 
 def takes_refusals_for_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail what was refused for good."""
-    monkeypatch.setattr(run, "AskingAgain", TakesRefusalsForFailures)
+    monkeypatch.setattr(run, "Resender", TakesRefusalsForFailures)
 
 
 @pytest.mark.usefixtures("doubtful")

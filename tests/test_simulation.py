@@ -90,7 +90,7 @@ def test_the_seeds_reach_everything() -> None:
     assert sum(report.lives for report in reports) > 300
     crashed_at = {line.split("CRASH ")[1] for report in reports for line in report.trace if "CRASH " in line}
     money = {f"{when} {step}" for step in ("intend", "send", "record") for when in ("before", "inside", "after")}
-    assert money | {"before approve", "after recover", "after apply", "before remember", "after keep"} <= crashed_at
+    assert money | {"before approve", "after recover", "after reconcile", "before remember", "after keep"} <= crashed_at
     assert any(where.endswith(" seal") for where in crashed_at)
     assert any(where.startswith("between requests") for where in crashed_at)
     happened = {what for report in reports for what, count in report.happened.items() if count}
@@ -254,7 +254,7 @@ def test_a_planted_fault_is_found(planted: type, draw: Draw, monkeypatch: pytest
         (journal_steering, "cancel", withdraw_what_is_unknown, with_cancels, "is cancelled, and the bank paid it"),
         (mortal, "_mortally_locked", lock_nothing, with_twins, "two processes send for account .* at once"),
         (run.Payment, "_send_canary", send_no_canary, draw_plan, "are out, and its canary of . was not well yet"),
-        (controls, "lift", say_it_passed, draw_plan, "was told to have passed, and it had not"),
+        (controls, "unpause", say_it_passed, draw_plan, "was told to have passed, and it had not"),
         (run.Payment, "_heed", heed_nobody, draw_plan, NOT_HEEDED),
         (
             retry,
