@@ -254,7 +254,7 @@ def test_a_planted_fault_is_found(planted: type, draw: Draw, monkeypatch: pytest
         (journal_steering, "cancel", withdraw_what_is_unknown, with_cancels, "is cancelled, and the bank paid it"),
         (mortal, "_mortally_locked", lock_nothing, with_twins, "two processes send for account .* at once"),
         (run.Payment, "_send_canary", send_no_canary, draw_plan, "are out, and its canary of . was not well yet"),
-        (controls, "lift", say_it_passed, draw_plan, "was told to have passed, and it had not"),
+        (controls, "unpause", say_it_passed, draw_plan, "was told to have passed, and it had not"),
         (run.Payment, "_heed", heed_nobody, draw_plan, NOT_HEEDED),
         (
             retry,
