@@ -32,7 +32,7 @@ from payout_engine.payment.run import Payment
 from payout_engine.payment.stop_rules import CANARY_SIZE_NOTE
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.observer import Observer
-from payout_engine.results.deliver import writing_events
+from payout_engine.results.event_log import writing_events
 
 SANDBOX_POLICY = FollowPolicy(first_seconds=0.4, longest_seconds=5.0, unknown_patience_seconds=10.0)
 """The sandbox settles within a second or two, so it is asked more often."""
