@@ -14,7 +14,7 @@ import typer
 
 from payout_engine.app.engine import Engine
 from payout_engine.app.payment_stream import PaymentStream, unwrap_group
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Submission
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, hurry, leave, plain, room, say, settle
 from payout_engine.cli.options import asker

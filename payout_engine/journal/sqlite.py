@@ -43,7 +43,7 @@ from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import State
 from payout_engine.journal import dispatches, duplicates, log, lookups, reads, requests, resends, runs
 from payout_engine.journal.decisions import decide
-from payout_engine.journal.lease import lease
+from payout_engine.journal.file_locks import lease
 from payout_engine.journal.schema import connect
 from payout_engine.journal.transitions import run_no
 from payout_engine.journal.verify import digest_file, verify_file
