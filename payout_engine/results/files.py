@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -254,9 +253,6 @@ class _ResultWriter:
 
 # ------------------------------------------------------------------------------------------------------------- cells
 
-_settled_at = lru_cache(maxsize=1024)(clock.text)
-"""Receipts of one answer share their time, so the same text is asked for again and again."""
-
 
 def _result_line(entry: Entry) -> Sequence[str]:
     payout, receipt = entry.payout, entry.receipt
@@ -269,7 +265,7 @@ def _result_line(entry: Entry) -> Sequence[str]:
         receipt.message,
         entry.lane.account,
         receipt.provider_reference,
-        _settled_at(receipt.at) if receipt.state in HAS_SETTLED_AT and receipt.at else "",
+        clock.text(receipt.at) if receipt.state in HAS_SETTLED_AT and receipt.at else "",
     )
 
 
