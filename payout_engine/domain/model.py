@@ -266,7 +266,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     seq: int = 0
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A payout with all that is known of it, for results and for people."""
 
     payout: Payout

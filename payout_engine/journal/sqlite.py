@@ -8,6 +8,7 @@ an account's lease sends for it.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -230,9 +231,7 @@ class SqliteJournal:
             # Sorting keeps the order of equal lines; chunks arrive in the order of their first lines.
             waiting.sort(key=_line)
             cursor, going_on = page.cursor, page.before is not None
-            done = len(waiting)
-            if page.before is not None:
-                done = next((place for place, entry in enumerate(waiting) if _line(entry) >= page.before), done)
+            done = len(waiting) if page.before is None else bisect_left(waiting, page.before, key=_line)
             for start in range(0, done, BLOCK_ROWS):
                 yield waiting[start : min(start + BLOCK_ROWS, done)]
             del waiting[:done]
