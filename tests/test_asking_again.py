@@ -28,7 +28,7 @@ from payout_engine.journal.db import every
 from payout_engine.journal.snapshot import snapshot
 from payout_engine.payment.poll import FollowPolicy
 from payout_engine.payment.rate_limiter import Pace
-from payout_engine.payment.run import Payer, Payment
+from payout_engine.payment.run import Payer, Payment, Terms
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 from payout_engine.testing.journal_lines import MOOV, approved, chunk, inline, sent, states
 
@@ -106,9 +106,8 @@ class Scene:
         """Pay the run once, or go on with it."""
         options: dict[str, Any] = {"follow_for_seconds": 3600.0, "send": True, **changes}
         payers = {"bf": Payer("bf", self.provider, Pace(self.provider.traits.calls_per_second))}
-        self.payment = Payment(
-            self.journal, "run", payers, policy, publish=self._listen, notify=self.told.append, **options
-        )
+        terms = Terms(policy=policy, **options)
+        self.payment = Payment(self.journal, "run", payers, terms, self._listen, self.told.append)
         ending = await self.payment.run()
         assert (await self.journal.verify("run")).findings == []
         return ending

@@ -22,7 +22,7 @@ import anyio.to_thread
 import msgspec
 
 from payout_engine.app.accounts import Accounts
-from payout_engine.app.clearing import Clearing, accounts_to_send
+from payout_engine.app.clearing import Clearing, Looking, accounts_to_send
 from payout_engine.app.controls import over_limits, refuse
 from payout_engine.app.locks import PaymentLocks, holder, leases, payment_locks, require_same_keys, wait_for_lock
 from payout_engine.app.other_journals import may_begin, notice_move, remember_begun
@@ -37,10 +37,10 @@ from payout_engine.domain.states import ATTENTION, State
 from payout_engine.intake.duplicates import hold_duplicates
 from payout_engine.intake.forecast import Forecast
 from payout_engine.journal import SqliteJournal, verify_file
-from payout_engine.payment.dispatch import Publish
+from payout_engine.payment.context import Publish
 from payout_engine.payment.first_look import seconds_allowed
 from payout_engine.payment.poll import FollowPolicy
-from payout_engine.payment.run import Payment
+from payout_engine.payment.run import Payment, Terms
 from payout_engine.payment.stop_rules import CANARY_SIZE_NOTE
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal
@@ -220,10 +220,7 @@ class Engine(Judging):
                 run,
                 granted.leased,
                 held,
-                publish,
-                terms.notify,
-                seconds=seconds_allowed(terms.follow_for_seconds),
-                halted=halted,
+                Looking(publish, terms.notify, seconds_allowed(terms.follow_for_seconds), halted),
             )
             stream.when_stopped(halted.set)
             if resumed:
@@ -238,19 +235,15 @@ class Engine(Judging):
             await self._tell_late(journal, run, clearing.late, publish)
             if terms.events is not None:
                 await held.enter_async_context(writing_events(journal, run, terms.events, terms.notify))
-            return Payment(
-                journal,
-                run.run_id,
-                payers,
-                self._policy(),
+            paying = Terms(
+                policy=self._policy(),
                 follow_for_seconds=terms.follow_for_seconds,
                 send=terms.send,
                 uncleared=clearing.uncleared(granted.accounts),
-                publish=publish,
-                notify=terms.notify,
                 max_failure_share=self.settings.max_failure_share,
                 canary=await self._canary(run.run_id),
             )
+            return Payment(journal, run.run_id, payers, paying, publish, terms.notify)
 
         await stream.drive(begin)
 
