@@ -37,7 +37,7 @@ from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import ATTENTION, State
 from payout_engine.intake.forecast import Forecast
 from payout_engine.journal import SqliteJournal, verify_file
-from payout_engine.payment.dispatch import Publish
+from payout_engine.payment.context import Publish
 from payout_engine.ports.files import Source
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.observer import Observer, safe

@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from payout_engine.app.clearing import Clearing, accounts_to_send
+from payout_engine.app.clearing import Clearing, Looking, accounts_to_send
 from payout_engine.app.locks import PaymentLocks, payment_locks, require_same_keys, wait_for_lock
 from payout_engine.app.money_limits import over_limits, refuse
 from payout_engine.app.other_journals import may_begin, remember_begun
@@ -25,10 +25,10 @@ from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Run, RunState
 from payout_engine.domain.states import State
 from payout_engine.intake.duplicates import hold_duplicates
-from payout_engine.payment.dispatch import Publish
+from payout_engine.payment.context import Publish
 from payout_engine.payment.first_look import seconds_allowed
 from payout_engine.payment.poll import FollowPolicy
-from payout_engine.payment.run import Payment
+from payout_engine.payment.run import Payment, Terms
 from payout_engine.payment.stop_rules import CANARY_SIZE_NOTE
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.observer import Observer
@@ -80,10 +80,7 @@ async def _begin(
         run,
         granted.leased,
         held,
-        publish,
-        terms.notify,
-        seconds=seconds_allowed(terms.follow_for_seconds),
-        halted=halted,
+        Looking(publish, terms.notify, seconds_allowed(terms.follow_for_seconds), halted),
     )
     stream.when_stopped(halted.set)
     if resumed:
@@ -98,19 +95,15 @@ async def _begin(
     await _tell_late(journal, run, clearing.late, publish)
     if terms.events is not None:
         await held.enter_async_context(writing_events(journal, run, terms.events, terms.notify))
-    return Payment(
-        journal,
-        run.run_id,
-        payers,
-        follow_policy(workspace),
+    paying = Terms(
+        policy=follow_policy(workspace),
         follow_for_seconds=terms.follow_for_seconds,
         send=terms.send,
         uncleared=clearing.uncleared(granted.accounts),
-        publish=publish,
-        notify=terms.notify,
         max_failure_share=workspace.settings.max_failure_share,
         canary=await _canary(journal, run.run_id),
     )
+    return Payment(journal, run.run_id, payers, paying, publish, terms.notify)
 
 
 def follow_policy(workspace: Workspace) -> FollowPolicy:
