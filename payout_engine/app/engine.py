@@ -31,6 +31,7 @@ from payout_engine.app.settings import SANDBOX_JOURNAL, Settings, load_settings
 from payout_engine.app.submission import Submission
 from payout_engine.app.submit import Judging
 from payout_engine.domain.errors import ConfigError
+from payout_engine.domain.facts import CanarySize
 from payout_engine.domain.model import Decision, Entry, Outcome, Payout, Run, RunState, Step, Tally
 from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import ATTENTION, State
@@ -41,7 +42,6 @@ from payout_engine.payment.dispatch import Publish
 from payout_engine.payment.first_look import seconds_allowed
 from payout_engine.payment.poll import FollowPolicy
 from payout_engine.payment.run import Payment
-from payout_engine.payment.stop_rules import CANARY_SIZE_NOTE
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal
 from payout_engine.results.deliver import writing_events
@@ -343,10 +343,10 @@ class Engine(Judging):
         return journal, await self.run(run_id)
 
     async def _begin_canary(self, run: Run, canary: int | None) -> None:
-        """Note the size of a run's canary once, before it is approved."""
+        """Record the size of a run's canary once, before it is approved."""
         size = canary if canary is not None else self.settings.canary
         if size and not await self._canary(run.run_id):
-            await (await self.journal()).note(run.run_id, CANARY_SIZE_NOTE, str(size))
+            await (await self.journal()).add_fact(run.run_id, CanarySize(size))
 
     async def _tell_late(self, journal: Journal, run: Run, late: set[int], publish: Publish) -> None:
         """Tell the caller of lines that are held because of what happened since the run was validated."""
@@ -356,8 +356,7 @@ class Engine(Judging):
 
     async def _canary(self, run_id: str) -> int:
         """Return the size of a run's canary as it was when the run was approved, or 0."""
-        sizes = [text for _, kind, text in await (await self.journal()).notes(run_id) if kind == CANARY_SIZE_NOTE]
-        return int(sizes[-1]) if sizes else 0
+        return (await (await self.journal()).facts(run_id)).canary_size
 
     async def _used_before(self) -> bool:
         """Whether calls made moments ago, for this run or another, may still count against the rate."""
