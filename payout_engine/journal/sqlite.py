@@ -21,6 +21,7 @@ import apsw
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import Holder, JournalError
+from payout_engine.domain.facts import Fact, RunFacts
 from payout_engine.domain.limits import BLOCK_ROWS
 from payout_engine.domain.model import (
     Chunk,
@@ -42,7 +43,7 @@ from payout_engine.domain.model import (
 )
 from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import State
-from payout_engine.journal import dispatches, duplicates, log, lookups, reads, requests, resends, runs
+from payout_engine.journal import dispatches, duplicates, facts, log, lookups, reads, requests, resends, runs
 from payout_engine.journal.decisions import decide
 from payout_engine.journal.file_locks import lease
 from payout_engine.journal.schema import connect
@@ -273,6 +274,12 @@ class SqliteJournal:
 
     async def note(self, run_id: str, kind: str, text: str) -> None:
         await self._writer.run(lambda db: log.note(db, clock.now(), run_no(db, run_id), kind, text), Need.DURABLE)
+
+    async def add_fact(self, run_id: str, fact: Fact) -> None:
+        await self._writer.run(lambda db: facts.add(db, run_id, fact), Need.DURABLE)
+
+    async def facts(self, run_id: str) -> RunFacts:
+        return await self._read(lambda db: facts.facts(db, run_id))
 
     async def notes(self, run_id: str) -> Sequence[tuple[float, str, str]]:
         return await self._read(lambda db: reads.notes(db, run_id))
