@@ -20,6 +20,7 @@ from payout_engine.domain.model import (
     Problem,
     Receipt,
 )
+from payout_engine.domain.references import derived_start
 from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal
 from payout_engine.testing.journal_lines import (
@@ -191,6 +192,7 @@ class RepeatsSuite:
             "'4x": "4x",
             "R-5": "r-5",
             "6": "6.0",
+            "8": "8,00",
             "\u00a07\u2019y": "7y",
         }
         async with journal_factory() as journal:
@@ -278,6 +280,10 @@ class RepeatsSuite:
             await judged(journal, "bare", other, has_references=False)
             assert await every(journal.duplicates("bare")) == []
             assert await journal.former_accounts("bare") == ["bf"]
+            ours = Chunk(ORANGE, [payout(1, reference=f"{derived_start('0' * 64)}1")], [["filled in"]])
+            await judged(journal, "filled in", ours)
+            assert await every(journal.duplicates("filled in")) == []
+            assert await journal.former_accounts("filled in") == ["bf"], "a reference of ours is none of the payer's"
             assert await journal.former_accounts("again") == ["bf", "ci"]
             first, after = await journal.former_queries("again", "bf", 1)
             second, end = await journal.former_queries("again", "bf", 1, after)
@@ -328,6 +334,7 @@ class RepeatsSuite:
         """However many runs were approved before a run was validated: one more since then is compared with, too."""
         async with journal_factory() as journal:
             await approved(journal, "zero", chunk([50]))
+            await approved(journal, "another", chunk([51]))
             for run_id in ("one", "two"):
                 await judged(journal, run_id, chunk([1, 2]))
                 assert await every(journal.duplicates(run_id)) == []

@@ -18,7 +18,9 @@ from payout_engine.domain.errors import JournalBusyError
 from payout_engine.domain.model import Receipt
 from payout_engine.domain.states import State
 from payout_engine.testing.journal_asking import AskingSuite
+from payout_engine.testing.journal_going_on import GoingOnSuite
 from payout_engine.testing.journal_intake import IntakeSuite
+from payout_engine.testing.journal_lately import LatelySuite
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, JournalFactory, approved, chunk, replay
 from payout_engine.testing.journal_payment import PaymentSuite
 from payout_engine.testing.journal_people import PeopleSuite
@@ -26,7 +28,9 @@ from payout_engine.testing.journal_repeats import RepeatsSuite
 from payout_engine.testing.journal_steering import SteeringSuite
 
 
-class JournalSuite(IntakeSuite, RepeatsSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite):
+class JournalSuite(
+    IntakeSuite, RepeatsSuite, LatelySuite, GoingOnSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite
+):
     """The promises of `ports.Journal`."""
 
     # ------------------------------------------------------------------------------------------------------- people
