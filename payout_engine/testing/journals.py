@@ -30,7 +30,9 @@ from payout_engine.domain.facts import (
 from payout_engine.domain.model import Lane, Receipt
 from payout_engine.domain.states import State
 from payout_engine.testing.journal_asking import AskingSuite
+from payout_engine.testing.journal_going_on import GoingOnSuite
 from payout_engine.testing.journal_intake import IntakeSuite
+from payout_engine.testing.journal_lately import LatelySuite
 from payout_engine.testing.journal_lines import MOOV, ORANGE, SOMEBODY, JournalFactory, approved, chunk, replay
 from payout_engine.testing.journal_payment import PaymentSuite
 from payout_engine.testing.journal_people import PeopleSuite
@@ -40,7 +42,9 @@ from payout_engine.testing.journal_steering import SteeringSuite
 ALL_THE_SAME = "the rest may be sent although the canary did not pass"
 
 
-class JournalSuite(IntakeSuite, RepeatsSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite):
+class JournalSuite(
+    IntakeSuite, RepeatsSuite, LatelySuite, GoingOnSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite
+):
     """The promises of `ports.Journal`."""
 
     # ------------------------------------------------------------------------------------------------------- people
