@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import orjson
 import pytest
 from processes import ENVIRONMENT, Bank, call, command, rows, salaries, wait_for_payments
 
+from payout_engine.cli import COLLECT_AFTER
 from payout_engine.providers.senfenico.ledger import Ledger
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "salaries-bf.csv"
@@ -278,3 +281,18 @@ def test_kill_9_loses_nothing_and_pays_nobody_twice(tmp_path: Path, bank: Bank, 
     assert set(bank.paid().values()) == {1}
     statuses = Counter(row["payout_status"] for row in rows(tmp_path / "salaries.csv-results" / "results.csv"))
     assert statuses == {"paid": 2000}
+
+
+def test_only_the_command_line_decides_how_garbage_is_collected() -> None:
+    """Who uses the library keeps the collector as it was; a command lets it look rarely."""
+    told = "import gc; print(gc.get_threshold()[0], gc.get_freeze_count() > 1000)"
+    commands = (
+        f"import payout_engine.cli; {told}",
+        f"from payout_engine.cli import main\ntry: main()\nexcept SystemExit: {told}",
+    )
+    library, program = (
+        subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, check=True).stdout.splitlines()
+        for code in commands
+    )
+    assert library == [f"{gc.get_threshold()[0]} False".encode()]
+    assert program[-1] == f"{COLLECT_AFTER} True".encode()

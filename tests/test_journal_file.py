@@ -41,7 +41,7 @@ from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import CHUNK_PAYOUTS_MAX, chunk_range, position_range
 from payout_engine.journal.log import Asked, Moved, Person
 from payout_engine.journal.runs import chained_payouts
-from payout_engine.journal.schema import CHECKPOINT_PAGES, MIGRATIONS, connect
+from payout_engine.journal.schema import CHECKPOINT_PAGES, PAGE_CACHE_KIBIBYTES, VERSION, connect
 from payout_engine.testing.journal_lines import (
     MOOV,
     ORANGE,
@@ -149,7 +149,7 @@ async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
     await opened(path)
     with apsw.Connection(str(path)) as db:
         assert db.execute("SELECT name FROM sqlite_schema ORDER BY name").fetchall() == complete
-        assert db.pragma("user_version") == len(MIGRATIONS)
+        assert db.pragma("user_version") == VERSION
 
 
 async def test_what_older_remarks_say_is_carried_over_once(path: Path) -> None:
@@ -241,6 +241,8 @@ async def test_the_settings_of_a_connection_hold(tmp_path: Path) -> None:
         db = connect(tmp_path / name, sandbox=False, scratch=name == "plan.db", earlier=None)
         found = db.pragma("journal_mode"), db.pragma("synchronous"), db.pragma("wal_autocheckpoint")
         assert found == (mode, synchronous, pages)
+        caches = [db.execute(f"PRAGMA {schema}.cache_size").fetchall() for schema in ("main", "temp")]
+        assert caches == [[(-PAGE_CACHE_KIBIBYTES,)]] * 2
         db.close()
 
 

@@ -7,7 +7,7 @@ between. Runs in the writer's thread; `SqliteJournal.open` is the only caller.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -27,15 +27,18 @@ APPLICATION_ID = 0x50614F75
 BUSY_TIMEOUT_MILLISECONDS = 15_000
 """How long to wait for another process that is writing."""
 
-PAGE_CACHE_KIBIBYTES = 12_288
+PAGE_CACHE_KIBIBYTES = 4_096
 """Bounds the memory of the journal and, apart, of its temporary tables."""
 
 CHECKPOINT_PAGES = 4_000
 """About 16 MB of write-ahead log: fewer checkpoints than the default, in a file that is still quickly read again."""
 
 
-def _first(connection: apsw.Connection) -> None:
-    connection.execute(_sql("schema.sql"))
+VERSION = 4
+"""What a journal of this version of the package is. `migrations/n.sql` brings one from version n - 1 to n."""
+
+
+def _fill_in_lifecycle(connection: apsw.Connection) -> None:
     connection.executemany(
         "INSERT INTO words (letter, word, birth) VALUES (?, ?, ?)",
         [(letter, state.value, state in INITIAL_STATES) for state, letter in LETTERS.items()],
@@ -44,41 +47,15 @@ def _first(connection: apsw.Connection) -> None:
         "INSERT INTO moves (source, target) VALUES (?, ?)",
         [(LETTERS[source], LETTERS[target]) for source, target in sorted(MOVES)],
     )
-    connection.execute(_sql("views.sql"))
 
 
-def _second(connection: apsw.Connection) -> None:
-    """Find what was resent to ask without reading the whole log; know ages by a clock that nobody sets."""
-    connection.execute("CREATE INDEX log_asked_again ON log (chunk_id) WHERE kind = 'asked_again'")
-    connection.execute(
-        "ALTER TABLE dispatches ADD COLUMN boot TEXT NOT NULL DEFAULT '';"
-        "ALTER TABLE dispatches ADD COLUMN up_seconds REAL NOT NULL DEFAULT 0"
-    )
-
-
-def _third(connection: apsw.Connection) -> None:
-    """Find repeats as people mean them, counting from the money; know which calls never left this machine."""
-    connection.execute(
-        "ALTER TABLE dispatches ADD COLUMN on_wire INTEGER NOT NULL DEFAULT 1;"
-        "CREATE INDEX progress_held ON progress (chunk_id) WHERE instr(states, 'h') > 0;"
-        "CREATE INDEX log_decisions ON log (run_no) WHERE kind = 'decision'"
-    )
-    fingerprint(connection)
-
-
-def _fourth(connection: apsw.Connection) -> None:
-    """Keep what the engine decides by in entries with fields of their own, and remarks for people alone."""
-    connection.execute("CREATE INDEX log_facts ON log (run_no) WHERE kind IN ('fact', 'carried')")
-    carry_over(connection)
-
-
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_first, _second, _third, _fourth)
-"""`MIGRATIONS[n]` brings a journal from version n to n + 1. They are added to and never edited."""
+AFTERWARDS: Mapping[int, Callable[[apsw.Connection], None]] = {1: _fill_in_lifecycle, 3: fingerprint, 4: carry_over}
+"""What a migration does beyond its statements. Migrations are added to and never edited."""
 
 
 @cache
 def _sql(name: str) -> str:
-    return files("payout_engine.journal").joinpath("sql", name).read_text(encoding="utf-8")
+    return files("payout_engine.journal").joinpath(name).read_text(encoding="utf-8")
 
 
 def connect(path: Path, *, sandbox: bool, scratch: bool, earlier: Path | None) -> apsw.Connection:
@@ -147,7 +124,7 @@ def _reader(path: Path, mode: str) -> apsw.Connection:
         # Who only reads has nothing to tidy up, even if nobody else has the file open any more.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.execute(f"PRAGMA temp_store = FILE; PRAGMA cache_size = -{PAGE_CACHE_KIBIBYTES}")
-        if _recognise(connection, "main", path) != len(MIGRATIONS):
+        if _recognise(connection, "main", path) != VERSION:
             raise JournalError(f"{path} is empty, or of an older version: open it once with `payout-engine runs`.")
     except BaseException:
         connection.close()
@@ -217,10 +194,10 @@ def _recognise(connection: apsw.Connection, schema: str, path: Path) -> int:
             f"{path} is a database of another program, not a journal of payout_engine. Name another file with "
             "--journal."
         )
-    if version > len(MIGRATIONS):
+    if version > VERSION:
         raise JournalNewerError(
             f"The journal {path} was written by a newer version of payout_engine (format {version}; this one knows "
-            f"{len(MIGRATIONS)}). Install that version and run the same command again."
+            f"{VERSION}). Install that version and run the same command again."
         )
     return version
 
@@ -230,17 +207,19 @@ def _number(connection: apsw.Connection, pragma: str) -> int:
 
 
 def _bring_up_to_date(connection: apsw.Connection, *, sandbox: bool) -> None:
-    if _number(connection, "main.user_version") == len(MIGRATIONS):
+    if _number(connection, "main.user_version") == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Asked again inside the transaction: another process may have done it in the meantime.
         version = _number(connection, "main.user_version")
-        for migration in MIGRATIONS[version:]:
-            migration(connection)
+        for number in range(version + 1, VERSION + 1):
+            connection.execute(_sql(f"migrations/{number}.sql"))
+            if number in AFTERWARDS:
+                AFTERWARDS[number](connection)
         if version == 0:
             connection.execute("INSERT INTO meta (name, value) VALUES ('sandbox', ?)", (str(int(sandbox)),))
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -273,7 +252,7 @@ def _attach(connection: apsw.Connection, earlier: Path, *, sandbox: bool) -> Non
         if version == 0:
             connection.execute("DETACH earlier")
             return
-        if version < len(MIGRATIONS):
+        if version < VERSION:
             raise JournalError(
                 f"The journal {earlier} was written by an older version of payout_engine. Bring it up to date with: "
                 "payout-engine runs"

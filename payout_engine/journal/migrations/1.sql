@@ -1,12 +1,12 @@
 -- The journal, version 1. A chunk is the unit: its payouts are one JSON array in one row, and what is known of them is
--- one short row beside it. The views in views.sql unfold both into one row per payout, for people.
+-- one short row beside it. The views at the end unfold both into one row per payout, for people.
 
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The states, from lifecycle.py: the letter stored in `progress.states`, the word shown to people, and whether a line
+-- The states, from domain/states.py: the letter stored in `progress.states`, the word shown to people, and whether a line
 -- may begin in it.
 CREATE TABLE words (
     letter TEXT PRIMARY KEY,
@@ -14,7 +14,7 @@ CREATE TABLE words (
     birth INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The arrows between the states, from lifecycle.py.
+-- The arrows between the states, from domain/states.py.
 CREATE TABLE moves (
     source TEXT NOT NULL,
     target TEXT NOT NULL,
@@ -65,7 +65,7 @@ CREATE TABLE progress (
 CREATE INDEX progress_ready ON progress (chunk_id) WHERE instr(states, 'r') > 0;
 CREATE INDEX progress_open ON progress (chunk_id) WHERE instr(states, 'a') > 0 OR instr(states, 'u') > 0;
 
--- Where the references and payees of approved runs are: fresh.py says what is hashed. Equal hashes are only candidates.
+-- Where the references and payees of approved runs are: fingerprints.py says what is hashed. Equal hashes are only candidates.
 CREATE TABLE keys (
     hash INTEGER NOT NULL,
     position INTEGER NOT NULL,        -- chunk_id << 10 | index
@@ -199,3 +199,58 @@ CREATE TRIGGER log_never_shrinks BEFORE DELETE ON log
 BEGIN
     SELECT RAISE(ABORT, 'lifecycle: the log is only added to');
 END;
+
+-- --------------------------------------------------------------------------------------------------------- for people
+
+-- The journal for people: select * from payouts where state = 'unknown';
+
+-- One row for each payout. The amount is in minor units of its currency; times are UTC.
+CREATE VIEW payouts AS
+SELECT
+    runs.run_id,
+    payout.value ->> 9 AS line,
+    payout.value ->> 0 AS reference,
+    words.word AS state,
+    payout.value ->> 1 AS amount_minor,
+    payout.value ->> 2 AS currency,
+    payout.value ->> 3 AS phone,
+    payout.value ->> 4 AS email,
+    payout.value ->> 5 AS account_number,
+    payout.value ->> 8 AS name,
+    coalesce(nullif(payout.value ->> 7, ''), chunks.lane) AS wallet,
+    chunks.account,
+    coalesce(receipt.value ->> 1, '') AS reason,
+    coalesce(receipt.value ->> 2, '') AS message,
+    coalesce(receipt.value ->> 3, '') AS provider_reference,
+    strftime('%Y-%m-%dT%H:%M:%fZ', nullif(receipt.value ->> 4, 0.0), 'unixepoch') AS at,
+    runs.token || '-' || (chunks.chunk_id & 16777215) || '-' || payout.key AS key
+FROM chunks
+JOIN runs USING (run_no)
+JOIN progress USING (chunk_id)
+JOIN json_each(chunks.payouts) AS payout
+JOIN words ON words.letter = substr(progress.states, payout.key + 1, 1)
+LEFT JOIN json_each(progress.receipts) AS receipt
+    ON receipt.key = CASE json_array_length(progress.receipts) WHEN 1 THEN 0 ELSE payout.key END
+        AND receipt.type = 'array';
+
+-- One row for each run and state.
+CREATE VIEW runs_summary AS
+SELECT
+    runs.run_id,
+    runs.name,
+    runs.state AS run_state,
+    payouts.account,
+    payouts.wallet,
+    payouts.state,
+    payouts.currency,
+    count(*) AS count,
+    sum(payouts.amount_minor) AS amount_minor,
+    strftime('%Y-%m-%dT%H:%M:%SZ', runs.created_at, 'unixepoch') AS created_at,
+    strftime('%Y-%m-%dT%H:%M:%SZ', runs.approved_at, 'unixepoch') AS approved_at
+FROM runs
+JOIN payouts USING (run_id)
+GROUP BY runs.run_no, payouts.account, payouts.wallet, payouts.currency, payouts.state;
+
+-- What waits for a person.
+CREATE VIEW attention AS
+SELECT * FROM payouts WHERE state IN ('held', 'unknown');
