@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from payout_engine.domain import clock
+
 BATCH_LIMIT = 100
 WINDOW_SECONDS = 1.0
 
@@ -93,6 +95,7 @@ class Ledger:
         self._amount = 0
         self._arrivals = array("d")
         self._created = array("Q")
+        self._taken_at = array("d")
         self._over_limit = 0
 
     def arrive(self, at: float) -> bool:
@@ -118,6 +121,7 @@ class Ledger:
         for order in orders:
             self._amount += order.amount
         self._bodies.append(body)
+        self._taken_at.append(clock.now())
         self._counts.append(len(orders))
         self._created[-1] += len(orders)
         return len(orders)
@@ -147,11 +151,12 @@ class Ledger:
             orders = _ORDERS.decode(self._bodies[index]).transfers
             number -= len(orders)
             if orders:
-                yield (b", " if index < bodies - 1 else b"") + _shown(orders, number)
+                yield (b", " if index < bodies - 1 else b"") + _shown(orders, number, self._taken_at[index])
 
 
-def _shown(orders: Sequence[Order], first: int) -> bytes:
+def _shown(orders: Sequence[Order], first: int, taken_at: float) -> bytes:
     """Encode the transfers of one call, newest first; `first` is the number of its first one."""
+    created_at = clock.text(taken_at)
     shown = [
         Transfer(
             reference=f"tr_{first + index:032x}",
@@ -164,7 +169,7 @@ def _shown(orders: Sequence[Order], first: int) -> bytes:
             recipient_wallet=order.recipient_wallet,
             recipient_phone=order.recipient_phone,
             ext_id=order.ext_id,
-            created_at="2026-11-20T12:00:00.000000Z",
+            created_at=created_at,
         )
         for index, order in enumerate(orders)
     ]
