@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from burkina import traits as burkina_traits
 from simulation import virtual_time
-from simulation.lives import STARTED_AT
+from simulation.bank import STARTED_AT
 
 from payout_engine.domain import clock
 from payout_engine.domain.ending import Ending

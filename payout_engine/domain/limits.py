@@ -49,6 +49,22 @@ LIST_BYTES_MAX = 4 * 1024 * 1024 * 1024
 """A list that a look-up reads as a stream: about twelve million transfers. Without a bound, a provider that never stops
 sending would hold a look-up, and whatever waits for it, for ever."""
 
+LOOK_BACK_MARGIN_SECONDS = 60.0
+"""How much further back than the oldest open call a look-up reads, for clocks that disagree. Where they disagree by
+more, the whole list is read now and then."""
+
+FIRST_LOOK_MARGIN_SECONDS = 2 * 24 * 3600.0
+"""The same for a first look, which must not miss anything: more than a clock that is wrong by a date or a time zone."""
+
+LIST_WHOLE_SECONDS = 1_800.0
+"""What has been open for so long is looked for in the whole list, and as rarely."""
+
+LISTED_IN_VAIN_FREE = 200_000
+"""Transfers that look-ups may be shown without news before they are rationed: about 60 MB."""
+
+LISTED_IN_VAIN_PER_MINUTE = 30_000
+"""Transfers that they may be shown without news beyond that: about 8 MB, of bytes that somebody pays for."""
+
 LIST_SECONDS_MAX = 3_600.0
 """How long one such list may take in all, down to its last byte: `LIST_BYTES_MAX` at a little over 1 MB per second. The
 time between two pieces has a bound of its own, which a provider that sends a byte now and then never meets."""

@@ -32,13 +32,15 @@ def apply(db: apsw.Connection, results: Sequence[LookUpResult]) -> Reconciled:
     at = clock.now()
     outcomes: list[Outcome] = []
     conflicts: list[str] = []
+    open_shown = 0
     for (run_id, chunk_id), sighted in _by_chunk(db, results).items():
         page = _open(db, run_id, chunk_id, at)
         if page is not None:
             page.apply([(index, result) for index, result in sighted if index < page.count])
             outcomes += page.outcomes
             conflicts += page.conflicts
-    return Reconciled(outcomes, conflicts)
+            open_shown += page.open_shown
+    return Reconciled(outcomes, conflicts, open_shown)
 
 
 def _by_chunk(db: apsw.Connection, results: Sequence[LookUpResult]) -> dict[tuple[str, int], list[Reported]]:
@@ -73,6 +75,7 @@ class _ChunkLookUps:
         self.outcomes: list[Outcome] = []
         self.conflicts: list[str] = []
         self.count = len(states)
+        self.open_shown = 0
         self._db = db
         self._run_id = run_id
         self._chunk_id = chunk_id
@@ -88,6 +91,7 @@ class _ChunkLookUps:
 
     def apply(self, sighted: Sequence[Reported]) -> None:
         """Judge each look-up result by what is known after the one before."""
+        self.open_shown = sum(self._states[index] in _OPEN for index, _ in sighted)
         if all(self._states[index] == _SENDING for index, _ in sighted):
             return
         self._load()
@@ -161,6 +165,7 @@ class _ChunkLookUps:
 
 
 _SENDING = LETTERS[State.SENDING]
+_OPEN = (LETTERS[State.ACCEPTED], LETTERS[State.UNKNOWN])
 
 
 def _open(db: apsw.Connection, run_id: str, chunk_id: int, at: float) -> _ChunkLookUps | None:

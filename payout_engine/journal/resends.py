@@ -125,7 +125,7 @@ def intend_resend(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dis
     reasons = [why for i in chunk.indexes if (why := refusal(promise, lifetime_seconds, sent.get(i), at))]
     if reasons:
         raise IllegalMoveError(f"a payout may not be sent again to ask: {reasons[0]}")
-    if lifetime_seconds is not None and at < _latest_logged(db, number) - CLOCK_SLACK_SECONDS:
+    if lifetime_seconds is not None and at < latest_logged(db, number) - CLOCK_SLACK_SECONDS:
         raise IllegalMoveError(SET_BACK)
     indexes = None if len(chunk.indexes) == len(states) else list(chunk.indexes)
     moment = clock.moment()
@@ -152,16 +152,16 @@ def _first_sent(db: apsw.Connection, chunk_id: int, count: int) -> Mapping[int, 
     return first
 
 
-def _latest_logged(db: apsw.Connection, number: int) -> float:
+def latest_logged(db: apsw.Connection, number: int) -> float:
     """Return `latest_of` everything that was logged since a run was sealed, of all runs.
 
     The log is read once: how far it was read, and what came of it, is kept for as long as the journal is open.
     """
     seq, latest = row(db, "SELECT seq, latest FROM clock_read WHERE run_no = ?", (number,)) or (
-        value(db, "SELECT min(seq) - 1 FROM log WHERE run_no = ?", (number,)),
+        value(db, "SELECT min(seq) - 1 FROM log WHERE run_no = ?", (number,)) or 0,
         float("-inf"),
     )
-    until = value(db, "SELECT max(seq) FROM log")
+    until = value(db, "SELECT max(seq) FROM log") or 0
     times = every(db, "SELECT at FROM log WHERE seq > ? AND seq <= ? ORDER BY seq", (seq, until))
     latest = latest_of((at for (at,) in times), latest)
     db.execute("INSERT OR REPLACE INTO clock_read (run_no, seq, latest) VALUES (?, ?, ?)", (number, until, latest))

@@ -202,6 +202,12 @@ class SqliteJournal:
     ) -> tuple[Sequence[Query], int]:
         return await self._read(lambda db: dispatches.open_queries(db, run_id, account, limit, after, ready=ready))
 
+    async def open_since(self, run_id: str, account: str) -> float | None:
+        return await self._read(lambda db: dispatches.open_since(db, run_id, account))
+
+    async def may_be_sent_since(self, run_id: str) -> float | None:
+        return await self._read(lambda db: dispatches.may_be_sent_since(db, run_id))
+
     async def finish(self, run_id: str) -> None:
         await self._writer.run(lambda db: dispatches.finish(db, run_id), Need.DURABLE)
 

@@ -1,10 +1,12 @@
 """The first look: before anything is sent that may have been sent before, the provider is asked what it already has.
 
 A journal that was restored from a copy does not know what was sent since; a line that counts as failed may come to
-light. Where the provider lists its transfers the whole list is read, since only that shows a transfer under any key;
-where it is asked one by one, each key is asked about that these lines were sent under, or are about to be. What it
-shows moves payouts as any look-up does: a transfer for what was never sent here, or counts as unpaid, waits for a
-person. Nothing is sent until the look came to its end; `Engine` sees to that.
+light. Where the provider lists its transfers, the list is read back to before any of these lines can have been sent, by
+this run, a copy of this journal, or an earlier run that counts them as unpaid, since only that shows a transfer under
+any key; where that moment is not known, the list is read whole. Where the provider is asked one by one, each key is
+asked about that these lines were sent under, or are about to be. What it shows moves payouts as any look-up does: a
+transfer for what was never sent here, or counts as unpaid, waits for a person. Nothing is sent until the look came to
+its end; `Engine` sees to that.
 """
 
 from __future__ import annotations
@@ -16,7 +18,12 @@ import anyio
 import msgspec
 
 from payout_engine.domain.errors import Brake, JournalError, ProviderError, RefusedError
-from payout_engine.domain.limits import FIRST_LOOK_SECONDS_MAX, FIRST_LOOK_SECONDS_MIN, QUERIES_BATCH
+from payout_engine.domain.limits import (
+    FIRST_LOOK_MARGIN_SECONDS,
+    FIRST_LOOK_SECONDS_MAX,
+    FIRST_LOOK_SECONDS_MIN,
+    QUERIES_BATCH,
+)
 from payout_engine.domain.model import LookUpResult, Query
 from payout_engine.domain.states import State
 from payout_engine.payment.context import Context
@@ -87,7 +94,6 @@ class _FirstLook:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._provider = context.provider
 
     async def look(self) -> Looked:
         """Look until it came to its end once, or was tried often enough."""
@@ -120,12 +126,14 @@ class _FirstLook:
         return Looked(), 0.0
 
     async def _look_up_results(self) -> AsyncIterator[Sequence[LookUpResult]]:
-        if self._provider.traits.look_up is LookUpKind.SWEEP:
-            async for results in self._provider.look_up(()):
+        if self._context.provider.traits.look_up is LookUpKind.SWEEP:
+            since = await self._context.journal.may_be_sent_since(self._context.run_id)
+            since = None if since is None else since - FIRST_LOOK_MARGIN_SECONDS
+            async for results in self._context.look_up((), since):
                 yield results
             return
         async for queries in self._queries():
-            async for results in self._provider.look_up(queries):
+            async for results in self._context.look_up(queries):
                 yield results
 
     async def _queries(self) -> AsyncIterator[Sequence[Query]]:

@@ -292,7 +292,14 @@ class RepeatsSuite:
             assert await journal.former_queries("again", "bf", 1, end) == ([], 0)
             (ivory,), _ = await journal.former_queries("again", "ci", 9)
             assert ivory.payout.line == 4
+            begun = {one.run_id: one.created_at for one in await journal.runs()}
+            assert await journal.may_be_sent_since("again") == begun["earlier"] < begun["another"]
+            assert await journal.may_be_sent_since("another") == begun["another"]
+            assert await journal.may_be_sent_since("bare") == begun["earlier"]
             assert await journal.approve("again")
+            assert await journal.may_be_sent_since("again") is None, "who comes later knows only that something was"
+            with clock.replaced(lambda: begun["earlier"] - 60.0):
+                assert await journal.may_be_sent_since("another") is None, "the clock was set back"
             queries, _ = await journal.open_queries("again", "bf", 9, ready=True)
             assert [query.payout.line for query in queries] == [2, 3, 9]
             assert await journal.open_queries("again", "bf", 9) == ([], 0)

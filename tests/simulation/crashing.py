@@ -27,7 +27,7 @@ import msgspec
 from payout_engine.domain.model import Balance, ControlRequest, Dispatch, LookUpResult, Outcome, Query, Receipt
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.writer import Answer, Asked, InlineWriter, Need
-from payout_engine.ports.provider import HasBalances, Provider, Traits
+from payout_engine.ports.provider import HasBalances, ListsBack, Provider, Traits
 from simulation.disk import Disk
 
 READS = frozenset(
@@ -375,10 +375,21 @@ class CrashingProvider:
                     self._fuse.leave("send", moment)
         return self._fuse.blow("inside send")
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+    def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Look up; die before the question, or after the first batch."""
+        return self._shown(lambda: self._provider.look_up(queries))
+
+    def look_up_since(self, queries: Sequence[Query], since: float) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Do the same."""
+        assert isinstance(self._provider, ListsBack)
+        listing = self._provider.look_up_since
+        return self._shown(lambda: listing(queries, since))
+
+    async def _shown(
+        self, look: Callable[[], AsyncIterator[Sequence[LookUpResult]]]
+    ) -> AsyncIterator[Sequence[LookUpResult]]:
         moment = self._fuse.enter("look_up")
-        async for results in self._provider.look_up(queries):
+        async for results in look():
             self._fuse.leave("look_up", moment)
             yield results
         self._fuse.leave("look_up", moment)

@@ -98,6 +98,12 @@ class WatchedProvider(SimulatedProvider):
             async for results in super().look_up(queries):
                 yield results
 
+    async def look_up_since(self, queries: Sequence[Query], since: float) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Show what the bank shows; see `ports.ListsBack`."""
+        with self._witness.asking(self._fuse, self._account):
+            async for results in super().look_up_since(queries, since):
+                yield results
+
 
 class World(msgspec.Struct):
     """What all processes of a simulation share.
