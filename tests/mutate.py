@@ -285,8 +285,7 @@ class Session:
         survived = forked(work, _patience_seconds(self.reached, tests)) == 0
         if killer.exists():
             self._deadliest[killer.read_text()] += 1
-        for left in own.iterdir():
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
         return SURVIVED if survived else KILLED
 
 
