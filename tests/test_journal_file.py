@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -51,6 +52,7 @@ from payout_engine.testing.journal_lines import (
     dispatched,
     entry,
     every,
+    inline,
     judged,
     payout,
     refused,
@@ -606,6 +608,26 @@ async def test_what_was_known_for_judging_a_run_is_let_go_of(path: Path, end: st
         assert await known() == {name: count // 2 for name, count in both.items()}
         await journal.discard("other")
         assert set((await known()).values()) == {0}
+
+
+async def test_a_search_that_was_broken_off_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far it had come, the next search finds what it would have found, and all of it."""
+    monkeypatch.setattr("payout_engine.journal.duplicates.SUSPECTS_STEP", 2)
+    async with inline(path) as journal:
+        await approved(journal, "first", chunk(range(1, 9)))
+        for run_id in ("one", "two"):
+            await judged(journal, run_id, chunk(range(1, 9)))
+        whole = await every(journal.duplicates("two"))
+        assert {found.payout.line for found in whole} == set(range(1, 9))
+        broken_off = 0
+        for turns in range(1, 40, 3):
+            search = asyncio.ensure_future(every(journal.duplicates("one")))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            broken_off += search.cancel()
+            await asyncio.wait([search])
+            assert await every(journal.duplicates("two")) == whole
+        assert broken_off > 3
 
 
 async def test_a_run_has_as_many_chunks_as_can_be_numbered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
