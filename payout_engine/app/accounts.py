@@ -30,6 +30,11 @@ SANDBOX_BALANCE_MINOR = 1_000_000_000
 """What each wallet of an embedded sandbox holds at first: enough for a demonstration, and visible when spent."""
 
 
+def known_providers() -> Mapping[str, Registration]:
+    """Return the registrations of all providers that this installation knows, by name."""
+    return providers.discover()
+
+
 class Balances(msgspec.Struct, frozen=True):
     """Balances by lane, and what kept others from being read, by account, in words."""
 

@@ -11,15 +11,13 @@ import msgspec
 from rich.table import Table
 
 from payout_engine.app.engine import Engine
-from payout_engine.app.submit import Submission
+from payout_engine.app.submit import Forecast, IntakeFindings, Kind, LaneForecast, Submission
 from payout_engine.cli.console import data, emit, messages, plain
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import Brake
 from payout_engine.domain.model import DATA_LINES, Run, masked
 from payout_engine.domain.money import format_amount
 from payout_engine.domain.states import State
-from payout_engine.intake.forecast import Forecast, LaneForecast
-from payout_engine.intake.intake import IntakeFindings, Kind
 from payout_engine.results.summary import Summary
 
 EXAMPLES_SHOWN = 3
@@ -222,17 +220,33 @@ def _lines_of_file(run: Run, found: Summary) -> list[str]:
     return [f"{lines}: {counted(others, 'line')} {are} to cells that span several lines."]
 
 
-def next_steps(
-    run: Run,
-    found: Summary,
-    ending: Ending,
-    forecast: Forecast | None,
-    conflicts: Sequence[str],
-    out: Path | None,
-    options: str = "",
-) -> Sequence[str]:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of a run when paying it has ended.
+
+    Attributes:
+        run: the run.
+        summary: what became of its lines.
+        ending: how paying ended.
+        forecast: what the lines that were not sent will need; None without any.
+        conflicts: what the provider says against the journal.
+        out: the results folder; None if it could not be written.
+        given: the options that find the run again, to be repeated in the commands that we propose.
+    """
+
+    run: Run
+    summary: Summary
+    ending: Ending
+    forecast: Forecast | None
+    conflicts: Sequence[str]
+    out: Path | None
+    given: str
+
+
+def next_steps(report: Report) -> Sequence[str]:
     """Return what a person should know or do now, in the order of urgency, and where the results are."""
-    again = f"[bold]payout-engine resume {run.run_id}{plain(options)}[/]"
+    run, found, ending, forecast = report.run, report.summary, report.ending, report.forecast
+    conflicts, out, given = report.conflicts, report.out, report.given
+    again = f"[bold]payout-engine resume {run.run_id}{plain(given)}[/]"
     steps = _lines_of_file(run, found)
     steps += [f"[red]Stopped:[/] {plain(stop.message)}" for stop in ending.stops]
     if forecast is not None and any(stop.brake is Brake.FUNDS for stop in ending.stops):
@@ -241,7 +255,7 @@ def next_steps(
         steps.append(f"[bold red]The provider contradicts the journal:[/] {plain(masked(conflict))}")
     if len(conflicts) > EXAMPLES_SHOWN:
         more = f"and {len(conflicts) - EXAMPLES_SHOWN:,} more; see: payout-engine show {run.run_id}"
-        steps.append(more + plain(options))
+        steps.append(more + plain(given))
     if found.count(State.READY):
         when = "To go on" if ending.interrupted else "When the cause is gone"
         steps.append(f"{counted(found.count(State.READY), 'payout')} not sent. {when}: {again}")
@@ -252,10 +266,10 @@ def next_steps(
         steps.append(
             f"[bold red]Unknown money: {money(found.amounts_minor(State.UNKNOWN))}[/] in {counted(unknown, 'payout')}. "
             "Ask the provider about each before anyone pays it again; they are in attention.csv, and what is known of "
-            f"them is shown by: [bold]payout-engine resolve {run.run_id}{plain(options)}[/]"
+            f"them is shown by: [bold]payout-engine resolve {run.run_id}{plain(given)}[/]"
         )
     if found.count(State.HELD):
-        decide = f"[bold]payout-engine resolve {run.run_id}{plain(options)}[/]"
+        decide = f"[bold]payout-engine resolve {run.run_id}{plain(given)}[/]"
         held = counted(found.count(State.HELD), "payout")
         steps.append(f"{held} held for a person; why is in attention.csv. Release or withdraw with: {decide}")
     if found.count(State.ACCEPTED, State.SENDING):
@@ -263,7 +277,7 @@ def next_steps(
     if found.count(State.REJECTED):
         steps.append("Refused lines are in rejected.csv with what to mend; mend a copy of that file and run it.")
     if found.count(State.FAILED):
-        retry = f"[bold]payout-engine retry {run.run_id}{plain(options)}[/]"
+        retry = f"[bold]payout-engine retry {run.run_id}{plain(given)}[/]"
         steps.append(f"Lines that were provably not paid are in failed.csv. Pay them again with: {retry}")
     if out is not None:
         steps.append(f"Results: [bold]{plain(str(out))}[/]")
