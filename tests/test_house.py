@@ -116,6 +116,17 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert not tree.body or ast.get_docstring(tree)
 
 
+@pytest.mark.parametrize("room", sorted(set(LAYER_OF) - {"__init__", "__main__"}))
+def test_every_room_has_a_map(room: str) -> None:
+    """The docstring of a room names each module in it, in fifteen lines at the most; what is private may go unnamed."""
+    text = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    assert len(text.splitlines()) <= 15
+    modules = [path.stem for path in (ROOT / room).glob("*.py")]
+    modules += [path.parent.name for path in (ROOT / room).glob("*/__init__.py")]
+    for name in modules:
+        assert name.startswith("_") or f"`{name}`" in text, f"the map of {room} lacks {name}"
+
+
 def test_every_provider_has_its_five_files() -> None:
     """A provider folder looks like every other."""
     for folder in (ROOT / "providers").iterdir():
