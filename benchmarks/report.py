@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.cases import LIMIT_RATE, Row
 
-LIBRARIES = ("aiohttp", "aiolimiter", "anyio", "apsw", "httpx", "msgspec", "orjson", "requests", "uvloop")
+LIBRARIES = ("aiohttp", "aiolimiter", "anyio", "apsw", "httpx", "msgspec", "requests", "uvloop")
 MEGABYTE = 1_000_000
 
 ENGINE_SHARE_TARGET = 0.5
