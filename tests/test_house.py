@@ -150,6 +150,19 @@ def test_no_float_touches_money() -> None:
             assert not re.search(r"_minor\s*[:=].*\bfloat\b", line), f"{path.name}:{number}"
 
 
+def test_no_name_means_two_things() -> None:
+    """No two modules of the package define a public class or constant of one name."""
+    found: dict[str, str] = {}
+    for path in (path for path in MODULES if room_of(path) != "testing"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = [target.id for target in targets if isinstance(target, ast.Name) and not target.id.islower()]
+            for name in [node.name] if isinstance(node, ast.ClassDef) else names:
+                if not name.startswith("_") and len(name) > 1:  # A single letter stands for any type.
+                    assert name not in found, f"{path.name} and {found[name]} both have {name}"
+                    found[name] = path.name
+
+
 def test_public_names_are_complete_and_sorted() -> None:
     """`__all__` lists what the package offers, in order."""
     assert list(payout_engine.__all__) == sorted(payout_engine.__all__)

@@ -49,7 +49,7 @@ from payout_engine.journal import requests as journal_steering
 from payout_engine.journal.db import every, value
 from payout_engine.journal.ids import chunk_range
 from payout_engine.journal.transitions import run_no
-from payout_engine.journal.writer import Asked, Writer
+from payout_engine.journal.writer import Job, Writer
 from payout_engine.payment import run
 from payout_engine.payment.dispatch import Dispatcher
 from payout_engine.payment.poll import Follower, FollowPolicy, Found
@@ -279,10 +279,10 @@ def test_a_planted_breach_of_a_persons_will_is_found(
 def answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tell whoever waits that it is done when it is only about to be."""
 
-    def carry_out(writer: Writer, connection: apsw.Connection, group: list[Asked]) -> None:
-        need = max(asked.need for asked in group)
+    def carry_out(writer: Writer, connection: apsw.Connection, group: list[Job]) -> None:
+        need = max(job.need for job in group)
         writer._begin(connection, need)
-        writer._answer([writer._attempt(connection, asked) for asked in group])
+        writer._answer([writer._attempt(connection, job) for job in group])
         connection.execute("COMMIT")
 
     monkeypatch.setattr(Writer, "_carry_out", carry_out)

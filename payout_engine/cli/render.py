@@ -23,7 +23,7 @@ from payout_engine.results.summary import Summary
 EXAMPLES_SHOWN = 3
 """Lines shown for each kind of problem; the result files hold all of them."""
 
-MEANINGS: Mapping[State, tuple[str, str]] = {
+STATE_WORDS: Mapping[State, tuple[str, str]] = {
     State.PAID: ("green", "the money arrived"),
     State.ACCEPTED: ("cyan", "the provider took the order; no final answer yet"),
     State.SENDING: ("cyan", "being sent"),
@@ -201,8 +201,8 @@ def plan_json(submission: Submission) -> None:
 def summary(found: Summary) -> Table:
     """Return a table of what became of a run's lines."""
     rows = table("", "lines", "amount", "meaning", numbers=["lines", "amount"])
-    for total in sorted(found.totals, key=lambda total: list(MEANINGS).index(total.state)):
-        colour, meaning = MEANINGS[total.state]
+    for total in sorted(found.totals, key=lambda total: list(STATE_WORDS).index(total.state)):
+        colour, meaning = STATE_WORDS[total.state]
         amount = "-" if total.state is State.REJECTED else money(total.amounts_minor)
         rows.add_row(f"[{colour}]{total.state}[/]", f"{total.count:,}", amount, meaning)
     rows.add_row("[bold]all lines[/]", f"[bold]{found.lines:,}[/]", "", "")
