@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from payout_engine.app.locks import whereabouts
 from payout_engine.app.remembered import BegunContent, Known, Remembered
-from payout_engine.domain.clock import text
+from payout_engine.domain.clock import minute, text
 from payout_engine.domain.errors import ConfigError, JournalError
 from payout_engine.domain.model import Run
 from payout_engine.domain.states import UNPAID
@@ -112,7 +112,7 @@ async def remember_begun(
 
 
 async def _note_lost(journal: Journal, run: Run, known: Known) -> None:
-    what = f"{known.path}, which had come to entry {known.mark.seq} of {_time(known.mark)}"
+    what = f"{known.path}, which had come to entry {known.mark.seq} of {minute(known.mark.at)}"
     await journal.note(run.run_id, LOST_NOTE, f"{user_name()} says that this journal is lost: {what}")
 
 
@@ -203,7 +203,7 @@ async def _older(journal: Journal, path: Path, newer: Known) -> str:
     end = await _end(journal)
     apart = end.seq >= newer.mark.seq
     which = "has gone on apart from the one that paid last" if apart else "is an older copy"
-    here, there = f"entry {end.seq} of {_time(end)}", f"entry {newer.mark.seq} of {_time(newer.mark)}"
+    here, there = f"entry {end.seq} of {minute(end.at)}", f"entry {newer.mark.seq} of {minute(newer.mark.at)}"
     if str(newer.path) == whereabouts(path):
         use = "The newer one was in this same place: put it back, with all files beside it"
     elif await _is_there(newer):
@@ -214,7 +214,3 @@ async def _older(journal: Journal, path: Path, newer: Known) -> str:
         f"Nothing was sent: the journal {path} {which}. Its log ends with {here}; the newer one had come to {there}, "
         f"and this one does not know what was sent since. {use}. If it is lost for good, {_SAY_SO}."
     )
-
-
-def _time(mark: Mark) -> str:
-    return f"{text(mark.at)[:16].replace('T', ' ')} UTC"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -13,6 +12,7 @@ from rich.table import Table
 from payout_engine.app.engine import Engine
 from payout_engine.app.submit import Forecast, IntakeFindings, Kind, LaneForecast, Submission
 from payout_engine.cli.console import data, emit, messages, plain
+from payout_engine.domain.clock import minute
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import Brake
 from payout_engine.domain.model import DATA_LINES, Run, masked
@@ -44,7 +44,7 @@ def money(amounts_minor: Mapping[str, int]) -> str:
 
 def moment(at: float | None) -> str:
     """Return a time as a person in UTC reads it, or a dash."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else "-"
+    return minute(at) if at else "-"
 
 
 def span(seconds: float) -> str:
@@ -224,9 +224,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What is told of a run when paying it has ended.
 
     Attributes:
-        run: the run.
-        summary: what became of its lines.
-        ending: how paying ended.
         forecast: what the lines that were not sent will need; None without any.
         conflicts: what the provider says against the journal.
         out: the results folder; None if it could not be written.
