@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.cases import LIMIT_RATE, LIMIT_SHARES, Row
 from benchmarks.measure import Phase
 
-LIBRARIES = ("aiohttp", "aiolimiter", "anyio", "apsw", "httpx", "msgspec", "orjson", "requests", "uvloop")
+LIBRARIES = ("aiohttp", "aiolimiter", "anyio", "apsw", "httpx", "msgspec", "requests", "uvloop")
 MEGABYTE = 1_000_000
 
 JOURNEY_RATE_TARGET = 75_000

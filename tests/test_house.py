@@ -28,8 +28,11 @@ LAYERS = (
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 STAGES = {"intake", "payment", "results"}
 PAYING = [*sorted((ROOT / "payment").glob("*.py")), ROOT / "app" / "clearing.py"]
-KNOWN_BY_STAGES = {"domain", "ports", "sinks.atomic_file"}
-"""What a stage may import beside itself: it knows the ports, never a provider or a journal."""
+KNOWN_BY = {
+    **{stage: {"domain", "ports", "sinks.atomic_file"} for stage in STAGES},  # the ports, never a provider or a journal
+    "cli": {"app", "domain", "ports", "results", "sinks"},  # the facade; of sinks only which formats there are
+}
+"""What some rooms may import beside themselves, where that is less than all below them."""
 
 
 def room_of(path: Path) -> str:
@@ -63,8 +66,8 @@ def test_imports_run_downwards(path: Path) -> None:
         if there == here or there not in LAYER_OF:
             continue
         assert LAYER_OF[there] < LAYER_OF[here], f"{here} must not import {name}"
-        if here in STAGES:
-            assert name in KNOWN_BY_STAGES or there in KNOWN_BY_STAGES, f"{here} must not know {name}"
+        if here in KNOWN_BY:
+            assert KNOWN_BY[here] & {name, there}, f"{here} must not know {name}"
 
 
 def test_there_are_at_most_eight_layers_and_every_folder_has_one() -> None:
@@ -101,6 +104,17 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
     """Every module that holds code begins with a docstring."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not tree.body or ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("room", sorted(set(LAYER_OF) - {"__init__", "__main__"}))
+def test_every_room_has_a_map(room: str) -> None:
+    """The docstring of a room names each module in it, in fifteen lines at the most; what is private may go unnamed."""
+    text = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    assert len(text.splitlines()) <= 15
+    modules = [path.stem for path in (ROOT / room).glob("*.py")]
+    modules += [path.parent.name for path in (ROOT / room).glob("*/__init__.py")]
+    for name in modules:
+        assert name.startswith("_") or f"`{name}`" in text, f"the map of {room} lacks {name}"
 
 
 def test_every_provider_has_its_five_files() -> None:
@@ -154,6 +168,19 @@ def test_no_float_touches_money() -> None:
     for path in MODULES:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not re.search(r"_minor\s*[:=].*\bfloat\b", line), f"{path.name}:{number}"
+
+
+def test_no_name_means_two_things() -> None:
+    """No two modules of the package define a public class or constant of one name."""
+    found: dict[str, str] = {}
+    for path in (path for path in MODULES if room_of(path) != "testing"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = [target.id for target in targets if isinstance(target, ast.Name) and not target.id.islower()]
+            for name in [node.name] if isinstance(node, ast.ClassDef) else names:
+                if not name.startswith("_") and len(name) > 1:  # A single letter stands for any type.
+                    assert name not in found, f"{path.name} and {found[name]} both have {name}"
+                    found[name] = path.name
 
 
 def test_public_names_are_complete_and_sorted() -> None:

@@ -51,7 +51,7 @@ from payout_engine.journal import requests as journal_steering
 from payout_engine.journal.db import every, value
 from payout_engine.journal.ids import chunk_range
 from payout_engine.journal.transitions import run_no
-from payout_engine.journal.writer import Asked, Writer
+from payout_engine.journal.writer import Job, Writer
 from payout_engine.payment import dispatch, first_send, run
 from payout_engine.payment.context import Context
 from payout_engine.payment.dispatch import Answer, SendStrategy, send_durably
@@ -296,10 +296,10 @@ def test_a_planted_breach_of_a_persons_will_is_found(
 def answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tell whoever waits that it is done when it is only about to be."""
 
-    def carry_out(writer: Writer, connection: apsw.Connection, group: list[Asked]) -> None:
-        need = max(asked.need for asked in group)
+    def carry_out(writer: Writer, connection: apsw.Connection, group: list[Job]) -> None:
+        need = max(job.need for job in group)
         writer._begin(connection, need)
-        writer._answer([writer._attempt(connection, asked) for asked in group])
+        writer._answer([writer._attempt(connection, job) for job in group])
         connection.execute("COMMIT")
 
     monkeypatch.setattr(Writer, "_carry_out", carry_out)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from payout_engine.domain.ending import Stop
+from payout_engine.domain.errors import Brake
+from payout_engine.domain.facts import Braked, CanaryOverruled, CanaryPassed, remark, summed_up
 from payout_engine.domain.model import Lane, Outcome, Payout, Tally
 from payout_engine.domain.states import State
 from payout_engine.payment.stop_rules import (
-    CANARY_OVERRULED_NOTE,
-    CANARY_PASSED_NOTE,
     FAILURES_SAMPLE_MIN,
     Canary,
     Failures,
     Quota,
     canary_of,
     first_of,
-    may_go_on,
-    overruling,
 )
 from payout_engine.ports.journal import ReadyChunk
 
@@ -75,16 +74,19 @@ def test_what_the_counts_of_a_lane_say_of_its_canary(counts: dict[State, int], e
 
 
 def test_lanes_go_on_that_passed_or_that_a_person_let_go() -> None:
-    """Whoever that was; other remarks that name a lane say nothing."""
-    notes = [
-        (1.0, CANARY_PASSED_NOTE, "bf/orange_bf"),
-        (2.0, CANARY_OVERRULED_NOTE, overruling("bf/moov_bf", "Awa: the owner")),
-        (3.0, CANARY_OVERRULED_NOTE, overruling("ci/orange_ci", "")),
-        (4.0, "told", "ml/orange_ml"),
+    """Whoever that was, and whatever the account is called; other facts that name a lane say nothing."""
+    elsewhere = Lane("ml: main", "orange_ml", "XOF")
+    facts = [
+        CanaryPassed(ORANGE),
+        CanaryOverruled(MOOV, "Awa: the owner"),
+        CanaryOverruled(elsewhere, ""),
+        Braked(Stop("bf2", OTHER, Brake.CANARY, "one failed")),
     ]
-    assert may_go_on(notes) == {"bf/orange_bf", "bf/moov_bf", "ci/orange_ci"}
-    assert "Awa: the owner" in notes[1][2]
-    assert "a person" in notes[2][2]
+    known = summed_up(facts)
+    assert known.canary_done == {ORANGE, MOOV, elsewhere}
+    assert known.canary_stopped == {OTHER}
+    assert "Awa: the owner" in remark(facts[1])[1]
+    assert "a person" in remark(facts[2])[1]
 
 
 def test_no_more_is_taken_than_is_left_of_a_lane() -> None:

@@ -27,9 +27,10 @@ from processes import ENVIRONMENT, Bank, call, command, rows, wait_for_payments
 
 from payout_engine import Engine, Payout, Settings
 from payout_engine.app.accounts import key_of
-from payout_engine.app.settings import AccountSettings, RouteSettings
+from payout_engine.app.settings import AccountSettings
 from payout_engine.domain.errors import ConfigError, JournalBusyError
 from payout_engine.domain.states import State
+from payout_engine.intake.route import Route
 from payout_engine.ports.registration import Account
 from payout_engine.providers import senfenico
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
@@ -333,7 +334,7 @@ BankMaker = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]
 def two_names(server: SenfenicoSandbox, journal: Path) -> Settings:
     """Two accounts of one key, one for each wallet."""
     account = AccountSettings("senfenico", {"api_key": "sk_test_tests", "base_url": server.base_url})
-    routes = [RouteSettings("orange", wallet="orange_bf"), RouteSettings("rest")]
+    routes = [Route("orange", wallet="orange_bf"), Route("rest")]
     return Settings(journal=journal, accounts={"orange": account, "rest": account}, routes=routes)
 
 

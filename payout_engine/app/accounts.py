@@ -20,7 +20,7 @@ from payout_engine import providers
 from payout_engine.app.settings import AccountSettings, Settings, lock_folder, resolve_account
 from payout_engine.domain.errors import ConfigError, ProviderError
 from payout_engine.domain.model import Balance, Lane
-from payout_engine.intake.route import AccountWallets, Route, Router
+from payout_engine.intake.route import AccountWallets, Router
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer
 from payout_engine.ports.provider import HasBalances, Provider, Traits, Wallet
@@ -28,6 +28,11 @@ from payout_engine.ports.registration import Account, Registration, SandboxServe
 
 SANDBOX_BALANCE_MINOR = 1_000_000_000
 """What each wallet of an embedded sandbox holds at first: enough for a demonstration, and visible when spent."""
+
+
+def known_providers() -> Mapping[str, Registration]:
+    """Return the registrations of all providers that this installation knows, by name."""
+    return providers.discover()
 
 
 class Balances(msgspec.Struct, frozen=True):
@@ -73,7 +78,7 @@ class Accounts:
         if not self._settings:
             raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
         served = [AccountWallets(name, self.traits(name), self.wallets(name)) for name in self._settings]
-        return Router(served, [Route(**msgspec.structs.asdict(route)) for route in self._routes])
+        return Router(served, self._routes)
 
     @property
     def names(self) -> Sequence[str]:

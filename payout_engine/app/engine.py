@@ -37,7 +37,6 @@ from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import ATTENTION, State
 from payout_engine.intake.forecast import Forecast
 from payout_engine.journal import SqliteJournal, verify_file
-from payout_engine.payment.context import Publish
 from payout_engine.ports.files import Source
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.observer import Observer, safe
@@ -270,21 +269,14 @@ class Engine:
         """
         await paying.check_accounts(self._workspace, run_id, journal_lost=journal_lost)
 
-    async def approved(
-        self, run_id: str, *, canary: int | None = None, publish: Publish | None = None
-    ) -> tuple[Journal, Run]:
-        """Return a run that may be paid, approving it if it was only validated; nobody is asked anything yet.
-
-        Args:
-            run_id: the run.
-            canary: as for `pay`.
-            publish: told of lines that are held because of what happened since the run was validated.
+    async def approved(self, run_id: str) -> tuple[Journal, Run]:
+        """Return a run that may be paid, approving it if it was only validated; no provider is asked anything yet.
 
         Raises:
             ConfigError: there is no such run, or its file was not read to the end.
             LimitError: the money limits forbid it by now.
         """
-        return await paying.approved(self._workspace, run_id, canary, publish)
+        return await paying.approved(self._workspace, run_id)
 
     # --------------------------------------------------------------------------------------------------------- control
 

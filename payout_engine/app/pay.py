@@ -179,21 +179,15 @@ async def _approve(workspace: Workspace, run: Run, clear: Callable[[], Awaitable
         again = True  # Another run was approved since the comparison.
 
 
-async def approved(
-    workspace: Workspace, run_id: str, canary: int | None, publish: Publish | None
-) -> tuple[Journal, Run]:
+async def approved(workspace: Workspace, run_id: str) -> tuple[Journal, Run]:
     """Return a run that may be paid, approving it if it was only validated; see `Engine.approved`."""
     journal, run = await workspace.journal(), await workspace.run(run_id)
-    if run.state in (RunState.PAYING, RunState.FINISHED):
-        return journal, run
-    late: set[int] = set()
+    if run.state not in (RunState.PAYING, RunState.FINISHED):
 
-    async def compare() -> None:
-        late.update(line for line, _ in (await hold_duplicates(journal, run)).held)
+        async def compare() -> None:
+            await hold_duplicates(journal, run)
 
-    await _approve(workspace, run, compare, canary)
-    if publish is not None:
-        await _tell_late(journal, run, late, publish)
+        await _approve(workspace, run, compare, None)
     return journal, await workspace.run(run_id)
 
 

@@ -21,8 +21,8 @@ from payout_engine.app.workspace import Workspace, right_to_begin, right_to_retr
 from payout_engine.domain.errors import ConfigError, InputError, LimitError
 from payout_engine.domain.model import Payout, Run, RunState
 from payout_engine.domain.states import UNPAID, State
-from payout_engine.intake.forecast import Forecast, forecast
-from payout_engine.intake.intake import IntakeFindings, intake, prepare
+from payout_engine.intake.forecast import Forecast, LaneForecast, forecast
+from payout_engine.intake.intake import IntakeFindings, Kind, intake, prepare
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports.files import Source
 from payout_engine.ports.journal import Journal
@@ -32,6 +32,20 @@ from payout_engine.sinks import open_sink
 from payout_engine.sources import open_source, payouts_source
 
 Payouts = Iterable[Payout] | AsyncIterable[Payout]
+
+__all__ = [
+    "Forecast",
+    "IntakeFindings",
+    "Kind",
+    "LaneForecast",
+    "Payouts",
+    "Submission",
+    "forecast_of",
+    "open_payouts",
+    "plan",
+    "retry",
+    "submit",
+]
 
 
 class Submission(msgspec.Struct, frozen=True):

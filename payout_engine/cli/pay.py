@@ -324,6 +324,15 @@ async def _report(engine: Engine, run: Run, ending: Ending, out: Path, wishes: P
     else:
         coming = await engine.forecast(run.run_id) if summary.count(State.READY) else None
         data.print(render.summary(summary))
-        for line in render.next_steps(run, summary, ending, coming, conflicts, written, wishes.options):
+        report = render.Report(
+            run=run,
+            summary=summary,
+            ending=ending,
+            forecast=coming,
+            conflicts=conflicts,
+            out=written,
+            given=wishes.options,
+        )
+        for line in render.next_steps(report):
             say(line)
     return summary.exit_code if written is not None else summary.exit_code or Exit.UNUSABLE

@@ -97,3 +97,8 @@ def replaced(read: Callable[[], float], up: Callable[[], tuple[str, float]] | No
 def text(at: float) -> str:
     """Return `at` as RFC 3339 UTC with milliseconds, such as `2026-11-20T22:53:00.125Z`."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def minute(at: float) -> str:
+    """Return `at` as people read it, such as `2026-11-20 22:53 UTC`."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

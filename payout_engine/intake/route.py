@@ -34,7 +34,7 @@ class AccountWallets(msgspec.Struct, frozen=True):
     wallets: Sequence[Wallet]
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One routing rule: payouts that agree with every given field go to `account`. The first match wins."""
 
     account: str

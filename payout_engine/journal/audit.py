@@ -277,7 +277,7 @@ class Register:
             yield "the run is gone from the table of runs", run_id
 
 
-class Stored(NamedTuple):
+class StoredChunk(NamedTuple):
     """One chunk as the tables hold it."""
 
     chunk_id: int
@@ -307,7 +307,7 @@ class ChunkReplay:
         approved_seq: the entry that approved the run; None if nobody did.
     """
 
-    def __init__(self, stored: Stored, approved_seq: int | None) -> None:
+    def __init__(self, stored: StoredChunk, approved_seq: int | None) -> None:
         born = State.REJECTED if stored.lane == REJECTED_LANE else State.READY
         self.states = [born] * len(stored.payouts)
         self._receipts: list[Receipt | None] = [None] * len(stored.payouts)

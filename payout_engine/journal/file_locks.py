@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from payout_engine.domain.clock import text
+from payout_engine.domain.clock import minute
 from payout_engine.domain.errors import ConfigError, Holder, JournalBusyError, JournalFullError
 
 CONTENT_BYTES_MAX = 64 * 1024
@@ -148,5 +148,4 @@ def describe(holder: Holder | None) -> str:
     run = f" run {holder.run_id}" if holder.run_id else ""
     name = f" ({holder.name})" if holder.name and run else f" {holder.name}" if holder.name else ""
     journal = f" with the journal {holder.journal}" if holder.journal else ""
-    since = text(holder.since)[:16].replace("T", " ")
-    return f"Process {holder.pid} is {holder.task}{run}{name}{journal}, since {since} UTC"
+    return f"Process {holder.pid} is {holder.task}{run}{name}{journal}, since {minute(holder.since)}"

@@ -26,7 +26,7 @@ import msgspec
 
 from payout_engine.domain.model import Balance, ControlRequest, Dispatch, LookUpResult, Outcome, Query, Receipt
 from payout_engine.journal import SqliteJournal
-from payout_engine.journal.writer import Answer, Asked, InlineWriter, Need
+from payout_engine.journal.writer import InlineWriter, Job, JobResult, Need
 from payout_engine.ports.provider import HasBalances, ListsBack, Provider, Traits
 from simulation.disk import Disk
 
@@ -202,33 +202,33 @@ class MortalWriter(InlineWriter):
         await super().aclose()
         self._fuse.at_death.pop(self._die, None)
 
-    def _put(self, asked: Asked) -> None:
+    def _put(self, job: Job) -> None:
         self._fuse.check()
-        self._calls[asked.future] = _calling.get()
-        super()._put(asked)
+        self._calls[job.future] = _calling.get()
+        super()._put(job)
 
     def _serve(self) -> None:
         with suppress(Crash):
             super()._serve()
 
-    def _carry_out(self, connection: apsw.Connection, group: list[Asked]) -> None:
+    def _carry_out(self, connection: apsw.Connection, group: list[Job]) -> None:
         self._written = ""
         super()._carry_out(connection, group)
 
-    def _attempt(self, connection: apsw.Connection, asked: Asked) -> Answer:
-        call = self._calls[asked.future]
-        if call is not None and asked.need is not Need.READ:
+    def _attempt(self, connection: apsw.Connection, job: Job) -> JobResult:
+        call = self._calls[job.future]
+        if call is not None and job.need is not Need.READ:
             if self._written:
                 self._fuse.between(self._written, call.name)
             self._written = call.name
-        answer = super()._attempt(connection, asked)
+        answer = super()._attempt(connection, job)
         if call is not None and call.moment is Moment.INSIDE:
             self._fuse.blow(f"inside {call.name}")
         return answer
 
-    def _answer(self, answers: list[Answer]) -> None:
+    def _answer(self, answers: list[JobResult]) -> None:
         super()._answer(answers)
-        calls = [(self._calls[answer.asked.future], answer) for answer in answers]
+        calls = [(self._calls[answer.job.future], answer) for answer in answers]
         for call, answer in calls:
             if call is not None and call.told and answer.error is None:
                 assert self._connection is not None
@@ -237,9 +237,9 @@ class MortalWriter(InlineWriter):
             if call is not None and call.moment is not None:
                 self._fuse.blow(f"after {call.name}")
 
-    def _resolve(self, answers: list[Answer]) -> None:
+    def _resolve(self, answers: list[JobResult]) -> None:
         for answer in answers:
-            self._calls.pop(answer.asked.future, None)
+            self._calls.pop(answer.job.future, None)
         super()._resolve(answers)
 
     def _die(self) -> None:

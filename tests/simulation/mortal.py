@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 
 from payout_engine.app import locks
-from payout_engine.app.remembered import Begun, Remembered
+from payout_engine.app.remembered import BegunContent, Remembered
 from payout_engine.domain.errors import Holder
 from payout_engine.domain.model import Run
 from payout_engine.journal import file_locks
@@ -91,7 +91,13 @@ class MortalRemembered(Remembered):
         fuse.at_death[self._die] = None
 
     def begin(
-        self, keys: Collection[str], mark: Mark, path: str, run: Run, digest: str, given_up: Collection[Begun] = ()
+        self,
+        keys: Collection[str],
+        mark: Mark,
+        path: str,
+        run: Run,
+        digest: str,
+        given_up: Collection[BegunContent] = (),
     ) -> None:
         """Remember that a run is begun; see `Remembered.begin`."""
         moment = self._fuse.enter("remember")
