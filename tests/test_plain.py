@@ -184,9 +184,11 @@ def test_every_countrys_numbers_are_read_alike(code: str, data: st.DataObject) -
 
 
 def test_one_odd_line_leaves_the_others_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the odd line is looked at closely: a block of two thousand must not become slow for it."""
+    """Only the odd line is looked at closely: a block of two thousand must not become slow for it. As people write
+    numbers and amounts is not odd.
+    """
     rows = [["70123456", "500"] for _ in range(100)]
-    rows[40] = ["+226 70 12 34 56", "1 000"]
+    rows[40], rows[60] = ["70123456", "1000.50"], ["70 12 34 56", "1 000"]
     careful = Validator(find_layout(("phone", "amount")), router(), default_country="BF", digest=DIGEST)
     seen: list[int] = []
     look = careful.judge_line
@@ -198,4 +200,4 @@ def test_one_odd_line_leaves_the_others_plain(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(careful, "judge_line", looking)
     judged = BlockValidator(careful).judge(Block(range(2, 102), rows))
     assert seen == [40]
-    assert [payout.line for payout in judged.accepted["bf/moov_bf"].payouts] == list(range(2, 102))
+    assert [payout.line for payout in judged.accepted["bf/moov_bf"].payouts] == [*range(2, 42), *range(43, 102)]

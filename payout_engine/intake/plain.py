@@ -1,9 +1,10 @@
 """Validating blocks by column: the plain lines of a block together, and one by one only the lines that are odd.
 
-A line is plain when nothing in it needs to be understood: a reference that can be printed, a phone of the default
-country in digits, an amount in digits within the wallet's bounds, and words for wallet, currency and country that go
-with them. Nearly every line of a real file is. Nothing is refused here: whatever is not plain goes through `Validator`,
-which is the truth, and a test holds both to the same answer for the same block. Made by `prepare` for each file.
+A line is plain when nothing speaks against paying it to a phone of the default country: a reference that can be
+printed, a number and an amount that can be read, within the wallet's bounds, and words for wallet, currency and country
+that go with them. Nearly every line of a real file is. Nothing is refused here: whatever is not plain goes through
+`Validator`, which is the truth, and a test holds both to the same answer for the same block. Made by `prepare` for each
+file.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from itertools import compress
 from operator import itemgetter
 from typing import NamedTuple
 
-from payout_engine.domain.countries import COUNTRIES, Country, find_country
+from payout_engine.domain.countries import COUNTRIES, Country, Phone, find_country, read_phone
 from payout_engine.domain.limits import REFERENCE_CHARS_MAX
 from payout_engine.domain.model import Block, Payout, Problem
-from payout_engine.domain.money import PLAIN_DIGITS_MAX, SCALES
+from payout_engine.domain.money import PLAIN_DIGITS_MAX, SCALES, parse_amount, parse_minor
 from payout_engine.intake.validate import Batch, Validated, Validator, email_beside, tidy_name
 
 _REMEMBERED_MAX = 20_000
@@ -75,7 +76,7 @@ class BlockValidator:
             judged.accepted[key] = batch
         return judged
 
-    # -- by column: "", `_ODD` or `_NOWHERE` stand where a line has to be looked at closely
+    # -- by column; "", `_ODD` or `_NOWHERE` stand where a line has to be looked at closely
 
     def _plain(self, block: Block, home: Country) -> tuple[list[Payout | None], list[str]]:
         """Return each line's payout and the key of its lane; None for a line that has to be looked at closely."""
@@ -89,11 +90,11 @@ class BlockValidator:
             emails = list(map(email_beside, emails))
         payouts = [
             Payout(reference, minor, currency, home.dial_code + national, email, "", home.code, wallet, name, line)
-            if reference and (minor := amount * scale) in amounts
+            if reference and minor in amounts
             else None
-            for reference, amount, (_, currency, wallet, amounts, scale), national, email, name, line in zip(
+            for reference, minor, (_, currency, wallet, amounts, _), national, email, name, line in zip(
                 self._references(block),
-                self._amounts(block),
+                self._amounts(block, targets),
                 targets,
                 nationals,
                 emails,
@@ -121,21 +122,27 @@ class BlockValidator:
             return references
         return [text if len(text) <= REFERENCE_CHARS_MAX and text.isprintable() else "" for text in references]
 
-    def _amounts(self, block: Block) -> list[int]:
-        """Return the amounts in the units of the file."""
+    def _amounts(self, block: Block, targets: Sequence[_Target]) -> list[int]:
+        """Return the amounts in minor units of what each line is paid in."""
         cells = self._cells(block, self._amount_at)
         together = "".join(cells)
         # `isdigit` alone would let digits of other scripts through.
         if together.isdigit() and together.isascii() and all(cells) and max(map(len, cells)) <= PLAIN_DIGITS_MAX:
-            return list(map(int, cells))
-        return [
-            int(cell) if cell.isdigit() and cell.isascii() and len(cell) <= PLAIN_DIGITS_MAX else _ODD for cell in cells
-        ]
+            return [int(cell) * target.scale for cell, target in zip(cells, targets, strict=True)]
+        return list(map(self._amount, cells, targets))
+
+    def _amount(self, cell: str, target: _Target) -> int:
+        if not target.key:
+            return _ODD
+        found = parse_amount(cell, target.currency) if self.careful.layout.amount >= 0 else parse_minor(cell.strip())
+        return _ODD if isinstance(found, Problem) else found
 
     def _nationals(self, block: Block, home: Country) -> list[str]:
         """Return the national numbers of the phones, empty for lines that the source could not read, too."""
         cells = self._cells(block, self.careful.layout.phone)
         nationals = [found[1] if found is not None else "" for found in map(home.read_plain, cells)]
+        if not all(nationals):
+            nationals = [text or _typed(cell, home) for text, cell in zip(nationals, cells, strict=True)]
         if self.careful.layout.country >= 0:
             words = self._words(block, self.careful.layout.country)
             abroad = {word for word in set(words) if word and find_country(word) is not home}
@@ -176,3 +183,9 @@ class BlockValidator:
         amounts = range(least, min(found.amounts.stop, self.careful.ceilings[currency] + 1), found.amounts.step)
         scale = SCALES[currency] if self.careful.layout.amount >= 0 else 1
         return _Target(found.key, currency, found.wallet.code, amounts, scale)
+
+
+def _typed(cell: str, home: Country) -> str:
+    """Return the national number of a phone as people write it; empty if it is none of this country, or a doubt."""
+    phone = read_phone(cell, home.code)
+    return phone.national if isinstance(phone, Phone) and phone.country == home.code else ""
