@@ -46,8 +46,8 @@ class Country(msgspec.Struct, frozen=True, kw_only=True):
         ports_numbers: True where a subscriber may have taken the number to another operator.
         operators: the national prefixes first given to each operator.
         pattern: matches exactly the national mobile numbers.
-        read_plain: matches a number of this country as plain digits, with or without its code or trunk prefix; the
-            national number is group 1.
+        read_plain: matches a number of this country as plain digits, with or without its code or trunk prefix, or with
+            `+` and its code; the national number is group 1.
         old_length: the length of numbers before a renumbering, or 0.
         old_prepend: what the renumbering put in front of every old number; empty when that is not known.
         operators_by_prefix: the same as `operators`, turned round.
@@ -138,7 +138,7 @@ def _country(code: str, facts: Mapping[str, Any], table: Mapping[str, Sequence[s
     renumbered = _correction("renumbered", code, corrections)
     operators = _operators(code, table, corrections)
     pattern = rf"(?=(?:{sizes})\Z)(?:{metadata.mobile.national_number_pattern})"
-    lead = "|".join(filter(None, (str(metadata.country_code), metadata.national_prefix)))
+    lead = "|".join(filter(None, (rf"\+?{metadata.country_code}", metadata.national_prefix)))
     by_prefix = {prefix: name for name, prefixes in operators.items() for prefix in prefixes}
     return Country(
         code=code,
@@ -214,7 +214,13 @@ def read_phone(text: str, default_country: str) -> Phone | Problem:
         plain = country.read_plain(text)
         if plain is not None:
             national = plain[1]
-            return Phone(country.dial_code + national, default_country, national, country.operator_of(national), False)
+            return Phone(
+                country.dial_code + national,
+                default_country,
+                national,
+                country.operator_of(national),
+                text.startswith("+"),
+            )
     return _read_typed(text, default_country)
 
 

@@ -22,6 +22,7 @@ from payout_engine.domain.model import DATA_LINES, Chunk, Problem, Run
 from payout_engine.intake.chunk import Packer
 from payout_engine.intake.columns import Layout, find_layout
 from payout_engine.intake.duplicates import hold_duplicates
+from payout_engine.intake.plain import BlockValidator
 from payout_engine.intake.route import Router
 from payout_engine.intake.validate import Validated, Validator
 from payout_engine.ports.files import CountsLines, Source
@@ -123,7 +124,7 @@ def prepare(
     country: str = "",
     max_payout_amount: int | None = None,
     sandbox: bool = False,
-) -> tuple[Run, Validator]:
+) -> tuple[Run, BlockValidator]:
     """Find the columns of a source and return the run and the judge for it. Nothing is read or recorded yet.
 
     Args:
@@ -139,14 +140,14 @@ def prepare(
         InputError: a needed column is missing, or two could be the same thing.
     """
     layout = find_layout(source.columns, columns, source.name)
-    judge = Validator(
+    careful = Validator(
         layout,
         router,
         default_country=_default_country(country, router),
         digest=source.digest,
         max_payout_amount=max_payout_amount,
     )
-    return new_run(source, layout, sandbox), judge
+    return new_run(source, layout, sandbox), BlockValidator(careful)
 
 
 def new_run(source: Source, layout: Layout, sandbox: bool) -> Run:
@@ -187,7 +188,7 @@ def _default_country(country: str, router: Router) -> str:
 
 
 async def intake(
-    source: Source, journal: Journal, run: Run, judge: Validator, *, on_progress: Observer | None = None
+    source: Source, journal: Journal, run: Run, judge: BlockValidator, *, on_progress: Observer | None = None
 ) -> IntakeFindings:
     """Read, judge and record a whole file; end with the run `judged`.
 
@@ -202,7 +203,7 @@ async def intake(
         InputError: the input cannot be used, or has no lines. Nothing was recorded.
         JournalError: the journal cannot be used. Nothing was recorded that could be paid.
     """
-    findings = IntakeFindings(run.run_id, judge.layout.has_references)
+    findings = IntakeFindings(run.run_id, judge.careful.layout.has_references)
     await journal.begin(run)
     try:
         await _record(source, journal, run, judge, findings, on_progress)
@@ -218,10 +219,15 @@ async def intake(
 
 
 async def _record(
-    source: Source, journal: Journal, run: Run, judge: Validator, findings: IntakeFindings, on_progress: Observer | None
+    source: Source,
+    journal: Journal,
+    run: Run,
+    judge: BlockValidator,
+    findings: IntakeFindings,
+    on_progress: Observer | None,
 ) -> None:
     """Judge block by block while the journal writes what came before."""
-    limits = {one.account: one.traits.batch_limit for one in judge.router.served.values()}
+    limits = {one.account: one.traits.batch_limit for one in judge.careful.router.served.values()}
     packer = Packer(limits)
     send, receive = anyio.create_memory_object_stream[Sequence[Chunk]](_WRITES_AHEAD)
     try:
