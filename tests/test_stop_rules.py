@@ -6,7 +6,7 @@ import pytest
 
 from payout_engine.domain.ending import Stop
 from payout_engine.domain.errors import Brake
-from payout_engine.domain.facts import Braked, CanaryOverruled, CanaryPassed, remark, summed_up
+from payout_engine.domain.facts import Braked, CanaryOverruled, CanaryPassed, Fact, remark, summed_up
 from payout_engine.domain.model import Lane, Outcome, Payout, Tally
 from payout_engine.domain.states import State
 from payout_engine.payment.stop_rules import (
@@ -76,7 +76,7 @@ def test_what_the_counts_of_a_lane_say_of_its_canary(counts: dict[State, int], e
 def test_lanes_go_on_that_passed_or_that_a_person_let_go() -> None:
     """Whoever that was, and whatever the account is called; other facts that name a lane say nothing."""
     elsewhere = Lane("ml: main", "orange_ml", "XOF")
-    facts = [
+    facts: list[Fact] = [
         CanaryPassed(ORANGE),
         CanaryOverruled(MOOV, "Awa: the owner"),
         CanaryOverruled(elsewhere, ""),
