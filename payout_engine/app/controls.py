@@ -11,16 +11,14 @@ import msgspec
 
 from payout_engine.app.locks import holder, leases
 from payout_engine.domain.errors import ConfigError, JournalBusyError
+from payout_engine.domain.facts import CanaryOverruled
 from payout_engine.domain.model import ControlKind, ControlRequest, Run, RunState
 from payout_engine.domain.states import UNPAID, State
 from payout_engine.payment.run import CANCEL_CHUNKS, REQUESTS_SECONDS
-from payout_engine.payment.stop_rules import CANARY_OVERRULED_NOTE, may_go_on, overruling
 from payout_engine.ports.journal import Journal
 
 HEARD_WITHIN_SECONDS = 10 * REQUESTS_SECONDS
 """Whoever pays the run has taken up a request by then; otherwise the account is busy with another run."""
-
-CANARY_BRAKE_NOTE = "brake_canary"
 
 
 class Withdrawal(msgspec.Struct, frozen=True):
@@ -79,10 +77,9 @@ async def cancel(journal: Journal, run: Run, who: str, why: str) -> Withdrawal:
 async def unpause(journal: Journal, run: Run, who: str = "") -> None:
     """Let a run go on that a person paused, or whose canary a person has looked at."""
     await journal.acknowledge(run.run_id, ControlKind.PAUSE, True)
-    notes = await journal.notes(run.run_id)
-    stopped = {text.partition(": ")[0] for _, kind, text in notes if kind == CANARY_BRAKE_NOTE}
-    for lane in sorted(stopped - may_go_on(notes)):
-        await journal.note(run.run_id, CANARY_OVERRULED_NOTE, overruling(lane, who))
+    facts = await journal.facts(run.run_id)
+    for lane in sorted(facts.canary_stopped - facts.canary_done):
+        await journal.add_fact(run.run_id, CanaryOverruled(lane, who))
 
 
 def _require_begun(run: Run) -> None:

@@ -15,21 +15,21 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from payout_engine.app.clearing import Clearing, accounts_to_send
+from payout_engine.app.clearing import Clearing, Looking, accounts_to_send
 from payout_engine.app.locks import PaymentLocks, payment_locks, require_same_keys, wait_for_lock
 from payout_engine.app.money_limits import over_limits, refuse
 from payout_engine.app.other_journals import may_begin, remember_begun
 from payout_engine.app.payment_stream import PaymentStream
 from payout_engine.app.workspace import Workspace, right_to_begin, right_to_retry
 from payout_engine.domain.errors import ConfigError
+from payout_engine.domain.facts import CanarySize
 from payout_engine.domain.model import Run, RunState
 from payout_engine.domain.states import State
 from payout_engine.intake.duplicates import hold_duplicates
-from payout_engine.payment.dispatch import Publish
+from payout_engine.payment.context import Publish
 from payout_engine.payment.first_look import seconds_allowed
 from payout_engine.payment.poll import FollowPolicy
-from payout_engine.payment.run import Payment
-from payout_engine.payment.stop_rules import CANARY_SIZE_NOTE
+from payout_engine.payment.run import Payment, Terms
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.observer import Observer
 from payout_engine.results.event_log import writing_events
@@ -80,10 +80,7 @@ async def _begin(
         run,
         granted.leased,
         held,
-        publish,
-        terms.notify,
-        seconds=seconds_allowed(terms.follow_for_seconds),
-        halted=halted,
+        Looking(publish, terms.notify, seconds_allowed(terms.follow_for_seconds), halted),
     )
     stream.when_stopped(halted.set)
     if resumed:
@@ -98,19 +95,15 @@ async def _begin(
     await _tell_late(journal, run, clearing.late, publish)
     if terms.events is not None:
         await held.enter_async_context(writing_events(journal, run, terms.events, terms.notify))
-    return Payment(
-        journal,
-        run.run_id,
-        payers,
-        follow_policy(workspace),
+    paying = Terms(
+        policy=follow_policy(workspace),
         follow_for_seconds=terms.follow_for_seconds,
         send=terms.send,
         uncleared=clearing.uncleared(granted.accounts),
-        publish=publish,
-        notify=terms.notify,
         max_failure_share=workspace.settings.max_failure_share,
         canary=await _canary(journal, run.run_id),
     )
+    return Payment(journal, run.run_id, payers, paying, publish, terms.notify)
 
 
 def follow_policy(workspace: Workspace) -> FollowPolicy:
@@ -199,17 +192,16 @@ async def approved(workspace: Workspace, run_id: str) -> tuple[Journal, Run]:
 
 
 async def _begin_canary(workspace: Workspace, run: Run, canary: int | None) -> None:
-    """Note the size of a run's canary once, before it is approved."""
+    """Record the size of a run's canary once, before it is approved."""
     journal = await workspace.journal()
     size = canary if canary is not None else workspace.settings.canary
     if size and not await _canary(journal, run.run_id):
-        await journal.note(run.run_id, CANARY_SIZE_NOTE, str(size))
+        await journal.add_fact(run.run_id, CanarySize(size))
 
 
 async def _canary(journal: Journal, run_id: str) -> int:
     """Return the size of a run's canary as it was when the run was approved, or 0."""
-    sizes = [text for _, kind, text in await journal.notes(run_id) if kind == CANARY_SIZE_NOTE]
-    return int(sizes[-1]) if sizes else 0
+    return (await journal.facts(run_id)).canary_size
 
 
 async def _tell_late(journal: Journal, run: Run, late: set[int], publish: Publish) -> None:

@@ -20,7 +20,7 @@ from payout_engine.cli.options import (
     AccountName,
     AnyRunId,
     Asker,
-    CanarySize,
+    CanaryCount,
     Config,
     Decisions,
     Digest,
@@ -122,7 +122,7 @@ def run(
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     no_follow: NoFollow = False,
     format: Format = "csv",
-    canary: CanarySize = None,
+    canary: CanaryCount = None,
     journal_lost: JournalLost = False,
 ) -> None:
     """Plan, ask, pay, follow, write results. Running the same file again finishes what was begun."""
@@ -212,7 +212,7 @@ def retry(
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     no_follow: NoFollow = False,
     format: Format = "csv",
-    canary: CanarySize = None,
+    canary: CanaryCount = None,
     key_renewed: KeyRenewed = False,
     journal_lost: JournalLost = False,
 ) -> None:

@@ -26,6 +26,7 @@ from payout_engine.domain import clock
 from payout_engine.domain.errors import SinkError
 from payout_engine.domain.limits import TEXT_LINE_BYTES_MAX
 from payout_engine.domain.model import Outcome, Run
+from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.observer import Observer, Waiting
 from payout_engine.sinks.atomic_file import told_as_sink_error
@@ -56,6 +57,44 @@ class _Mark(msgspec.Struct):
 
 
 _MARKS = msgspec.json.Decoder(_Mark)
+
+
+class _Event(msgspec.Struct, gc=False):
+    """A line, its fields in their order. `seq` stands first, by which the file is known as ours (`_OURS`)."""
+
+    seq: int
+    more: int
+    at: str
+    run_id: str
+    line: int
+    reference: str
+    status: State
+    amount_minor: int
+    currency: str
+    account: str
+    wallet: str
+    reason: str
+    message: str
+    provider_reference: str
+
+
+def _event(seq: int, more: int, outcome: Outcome) -> _Event:
+    return _Event(
+        seq,
+        more,
+        clock.text(outcome.at),
+        outcome.run_id,
+        outcome.line,
+        outcome.reference,
+        outcome.status,
+        outcome.amount_minor,
+        outcome.currency,
+        outcome.account,
+        outcome.wallet,
+        outcome.reason,
+        outcome.message,
+        outcome.provider_reference,
+    )
 
 
 class EventLog:
@@ -108,8 +147,8 @@ class EventLog:
         if not outcomes:
             return
         count = len(outcomes)
-        lines = [_line(seq, count - number, outcome) for number, outcome in enumerate(outcomes, start=1)]
-        data = _ENCODER.encode_lines(lines)
+        events = [_event(seq, count - number, outcome) for number, outcome in enumerate(outcomes, start=1)]
+        data = _ENCODER.encode_lines(events)
         with told_as_sink_error(self.path):
             size = os.fstat(self._descriptor).st_size
             try:
@@ -166,26 +205,6 @@ class EventLog:
                 if needle in line and (mark := _mark(line)) and mark.run_id == run_id:
                     return mark.seq
         return 0
-
-
-def _line(seq: int, more: int, outcome: Outcome) -> dict[str, object]:
-    """Return one event. `seq` stands first, by which the file is known as ours (`_OURS`)."""
-    return {
-        "seq": seq,
-        "more": more,
-        "at": clock.text(outcome.at),
-        "run_id": outcome.run_id,
-        "line": outcome.line,
-        "reference": outcome.reference,
-        "status": outcome.status,
-        "amount_minor": outcome.amount_minor,
-        "currency": outcome.currency,
-        "account": outcome.account,
-        "wallet": outcome.wallet,
-        "reason": outcome.reason,
-        "message": outcome.message,
-        "provider_reference": outcome.provider_reference,
-    }
 
 
 def _mark(line: bytes) -> _Mark | None:

@@ -17,7 +17,7 @@ import msgspec
 
 from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.senfenico.envelope import UNREADABLE, read_envelope
 from payout_engine.providers.senfenico.wire import Transfer
 
@@ -76,12 +76,12 @@ class TransferListReader:
             RefusedError, AmbiguousError: it did not, or it is not.
         """
         if self._head is None:
-            read_envelope(Answer(self._status, bytes(self._buffer)))
+            read_envelope(HttpAnswer(self._status, bytes(self._buffer)))
             raise _not_the_list()
         if not self._ended:
             raise AmbiguousError("answer_truncated", "Senfenico's list of transfers broke off")
         # What stood around the transfers must be an envelope that says success.
-        envelope = read_envelope(Answer(self._status, self._head + b"[]" + bytes(self._buffer)))
+        envelope = read_envelope(HttpAnswer(self._status, self._head + b"[]" + bytes(self._buffer)))
         if bytes(envelope.data) != b"[]":
             raise _not_the_list()
 
