@@ -27,12 +27,12 @@ LAYERS = (
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 STAGES = {"intake", "payment", "results"}
-PAYING = [*sorted((ROOT / "payment").glob("*.py")), ROOT / "app" / "clearing.py"]
 KNOWN_BY = {
     **{stage: {"domain", "ports", "sinks.atomic_file"} for stage in STAGES},  # the ports, never a provider or a journal
     "cli": {"app", "domain", "ports", "results", "sinks"},  # the facade; of sinks only which formats there are
 }
 """What some rooms may import beside themselves, where that is less than all below them."""
+PAYING = [*sorted((ROOT / "payment").glob("*.py")), ROOT / "app" / "clearing.py"]
 
 
 def room_of(path: Path) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX
-from payout_engine.providers._http import MEANINGS, Answer, HttpClient, Proof, Stream, classify, connections
+from payout_engine.providers._http import MEANINGS, HttpAnswer, HttpClient, Proof, Stream, classify, connections
 
 SECRET = "sk_live_very_secret"
 BODY = b'{"secret":"22670123456"}'
@@ -308,7 +308,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 async def drip(stream: anyio.abc.SocketStream, _: bytes) -> None:
-    """Answer a byte now and then, for ever."""
+    """HttpAnswer a byte now and then, for ever."""
     await stream.send(CHUNKED)
     while True:
         await stream.send(b"1\r\nx\r\n")
@@ -434,4 +434,4 @@ def test_no_secret_and_no_body_is_shown() -> None:
     http = HttpClient("https://a.example", {"X-API-KEY": SECRET}, timeout_seconds=1, loopback_only=False, concurrency=1)
 
     assert SECRET not in repr(http)
-    assert "70123456" not in repr(Answer(200, BODY))
+    assert "70123456" not in repr(HttpAnswer(200, BODY))

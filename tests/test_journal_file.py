@@ -40,7 +40,7 @@ from payout_engine.journal import SqliteJournal, log, verify_file
 from payout_engine.journal.db import value
 from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import CHUNK_PAYOUTS_MAX, chunk_range, position_range
-from payout_engine.journal.log import Asked, Moved, Person
+from payout_engine.journal.log import AskedRemark, Moved, Person
 from payout_engine.journal.runs import chained_payouts
 from payout_engine.journal.schema import CHECKPOINT_PAGES, PAGE_CACHE_KIBIBYTES, VERSION, connect
 from payout_engine.testing.journal_lines import (
@@ -169,7 +169,7 @@ async def test_what_older_remarks_say_is_carried_over_once(path: Path) -> None:
             await journal.note("run", kind, text)
         kept = await journal.digest("run")
     with apsw.Connection(str(path)) as db:
-        note = Asked("asked_cancel", "Awa: finance: wrong month", "Awa: finance", "wrong month")
+        note = AskedRemark("asked_cancel", "Awa: finance: wrong month", "Awa: finance", "wrong month")
         log.append(db, 1.0, 1, "note", msgspec.json.encode(note).decode())
         log.append(db, 2.0, 1, "answered", '{"kind":"cancel"}')
         db.execute("DROP INDEX log_facts; PRAGMA user_version = 3")

@@ -6,7 +6,7 @@ import pytest
 
 from payout_engine.domain.ending import Stop
 from payout_engine.domain.errors import Brake
-from payout_engine.domain.facts import Braked, CanaryOverruled, CanaryPassed, Fact, remark, summed_up
+from payout_engine.domain.facts import CanaryOverruled, CanaryPassed, Fact, Stopped, remark, summed_up
 from payout_engine.domain.model import Lane, Outcome, Payout, Tally
 from payout_engine.domain.states import State
 from payout_engine.payment.stop_rules import (
@@ -80,7 +80,7 @@ def test_lanes_go_on_that_passed_or_that_a_person_let_go() -> None:
         CanaryPassed(ORANGE),
         CanaryOverruled(MOOV, "Awa: the owner"),
         CanaryOverruled(elsewhere, ""),
-        Braked(Stop("bf2", OTHER, Brake.CANARY, "one failed")),
+        Stopped(Stop("bf2", OTHER, Brake.CANARY, "one failed")),
     ]
     known = summed_up(facts)
     assert known.canary_done == {ORANGE, MOOV, elsewhere}

@@ -415,7 +415,7 @@ async def test_one_content_is_judged_by_one(tmp_path: Path, bank: BankMaker) -> 
         settings = two_names(server, tmp_path / "payouts.db")
         async with Engine.open(settings) as one, Engine.open(settings) as two:
             run = await one.submit(path)
-            with pytest.raises(JournalBusyError, match="is judging salaries"):
+            with pytest.raises(JournalBusyError, match="is validating salaries"):
                 await two.submit(path)
             again = await one.submit(path)
             assert again.run_id != run.run_id, "its own earlier submission is replaced"

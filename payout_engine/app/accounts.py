@@ -46,7 +46,7 @@ class Accounts:
     """All accounts of one engine; their connections are closed with the engine's stack.
 
     Attributes:
-        keys: of each connected account, what tells the provider's view of who calls; secrets cannot be read from it.
+        keys: of each connected account, the fingerprint of its credentials.
 
     Args:
         settings: the configuration.
@@ -198,7 +198,7 @@ class Accounts:
 
 
 def key_of(registration: Registration, account: Account) -> str:
-    """Return what tells one company's view of who calls from another's, without telling the secrets themselves."""
+    """Return a fingerprint of an account's credentials and address; the secrets cannot be read from it."""
     address = _address(account.base_url or registration.base_url)
     facts = [address, *(f"{name}={secret}" for name, secret in sorted(account.secrets.items()))]
     digest = blake2b("\0".join(facts).encode(), key=registration.name.encode(), digest_size=12)

@@ -127,7 +127,7 @@ class Engine:
         out: Path | None = None,
         watch: Observer | None = None,
     ) -> Submission:
-        """Judge a file exactly as `submit` does, and record nothing.
+        """Validate a file exactly as `submit` does, and record nothing.
 
         Args:
             payouts: as for `submit`.
@@ -152,14 +152,14 @@ class Engine:
         watch: Observer | None = None,
         wait: bool = False,
     ) -> Submission:
-        """Judge a whole file (or iterable) and record it as a run; send nothing.
+        """Validate a whole file (or iterable) and record it as a run; send nothing.
 
         Args:
             payouts: a path, `-` for standard input, an open source, or an iterable or async iterable of `Payout`.
             name: what to call an iterable.
             sheet: which sheet of a workbook; None means the only one with data.
             watch: told of progress.
-            wait: while another process is judging the same content, wait until it has begun to pay, or given up.
+            wait: while another process is validating the same content, wait until it has begun to pay, or given up.
 
         Returns:
             The run, ready for `pay`. The same content gives the run that it began, whatever the file is called now.
@@ -167,7 +167,7 @@ class Engine:
         Raises:
             InputError: it cannot be used as a payout file; nothing was recorded.
             LimitError: the money limits forbid it; nothing was recorded.
-            JournalBusyError: another process is judging the same content, and `wait` is false.
+            JournalBusyError: another process is validating the same content, and `wait` is false.
         """
         source = await submitting.open_payouts(self._workspace, payouts, name, sheet)
         return await submitting.submit(self._workspace, source, safe(watch), wait=wait)
@@ -181,7 +181,7 @@ class Engine:
         key_renewed: bool = False,
         journal_lost: bool = False,
     ) -> Submission:
-        """Judge the provably unpaid lines of a run again, by today's rules, and record them as a new run; send nothing.
+        """Validate the provably unpaid lines of a run by today's rules, and record them as a new run; send nothing.
 
         The lines keep their references. What a later retry has paid or has in flight is left out; what any other run
         has paid since is held. Rejected lines are not among them: they have to be mended first.

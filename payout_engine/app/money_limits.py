@@ -26,7 +26,7 @@ async def over_limits(journal: Journal, run: Run, settings: Settings, approved: 
 
     Args:
         journal: where the run is recorded.
-        run: judged, and not approved yet.
+        run: validated, and not approved yet.
         settings: the limits.
         approved: the journal whose approved runs count; the same one if not given.
     """

@@ -136,7 +136,7 @@ async def _is_there(known: Known) -> bool:
 
 async def _end(journal: Journal) -> Mark:
     mark = await journal.mark()
-    assert mark is not None, "the log of a judged run is not empty"
+    assert mark is not None, "the log of a validated run is not empty"
     return mark
 
 

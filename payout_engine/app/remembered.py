@@ -4,7 +4,7 @@ A journal cannot tell whether it is the newest copy of itself, and another journ
 So both are kept apart, in one small SQLite file in the user's state folder. It is a lower bound: a mark is kept after
 the journal's own commit and before anything is sent, so the journal it came from is never behind it. A mark survives
 the death of the process; what is begun also survives the loss of power, before the run is approved.
-`other_journals.py` judges by it, `journal/sqlite.py` hands in the marks.
+`other_journals.py` decides by it, `journal/sqlite.py` hands in the marks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Paying again what is provably unpaid: the lines of an earlier run as a source, to be judged by today's rules.
+"""Paying again what is provably unpaid: the lines of an earlier run as a source, to be validated by today's rules.
 
 The lines keep their references, so that the journal itself recognises any that has been paid since; what a later retry
 has paid, or has in flight, is left out here beforehand. `Engine.retry` is the only caller.

@@ -1,7 +1,7 @@
 """The configuration file `payouts.toml`, read and checked; and secrets, found without ever being shown.
 
 Settings know no provider by name: what an account needs is said by the provider's registration, and resolved here when
-the account is first used, so that judging a file never asks for a key.
+the account is first used, so that validating a file never asks for a key.
 """
 
 from __future__ import annotations

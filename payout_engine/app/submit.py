@@ -49,7 +49,7 @@ __all__ = [
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """A judged file.
+    """A validated file.
 
     Attributes:
         run: the recorded run; of `Engine.plan`, a run that was recorded nowhere.
@@ -175,7 +175,7 @@ async def _begin(workspace: Workspace, held: AsyncExitStack, right: str, name: s
     journal, path = await workspace.journal(), workspace.settings.journal
 
     async def enter() -> None:
-        await held.enter_async_context(journal.lease(right, holder("judging", path, name=name)))
+        await held.enter_async_context(journal.lease(right, holder("validating", path, name=name)))
 
     await (wait_for_lock(enter, journal, path, waiting) if waiting else enter())
 

@@ -1,6 +1,6 @@
 """The command line: a door. Results and data go to stdout; progress and messages go to stderr.
 
-    payout-engine plan salaries.csv     judge the file, move nothing
+    payout-engine plan salaries.csv     validate the file, move nothing
     payout-engine run salaries.csv      plan, ask, pay, follow, write results; run again to finish what was begun
 
 Exit codes are those of `payout_engine.results.summary.Exit`.

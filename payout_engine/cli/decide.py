@@ -250,9 +250,9 @@ async def verify(engine: Engine, run_id: str, kept: str, *, json: bool) -> int:
     if audit.proven:
         data.print(
             f"[green]Proven[/] for run [bold]{run_id}[/]: {audit.entries:,} entries of the log are unbroken; "
-            f"{render.counted(audit.payouts, 'line')} are those that were judged, each in the state that follows from "
-            f"the log; none of {render.counted(audit.dispatches, 'paying call')} followed another for the same payout "
-            "without proof or a person between.",
+            f"{render.counted(audit.payouts, 'line')} are those that were validated, each in the state that follows "
+            f"from the log; none of {render.counted(audit.dispatches, 'paying call')} followed another for the same "
+            "payout without proof or a person between.",
             soft_wrap=True,
         )
         for sentence in audit.unprovable:

@@ -20,7 +20,7 @@ from payout_engine.results.summary import Exit, summarize
 
 
 async def plan(engine: Engine, file: str, out: Path | None, sheet: str | None, *, json: bool) -> int:
-    """Judge a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
+    """Validate a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
     submission = await engine.plan(file, out=out, sheet=sheet, watch=LineCounter(json=json).watch)
     if submission.known:
         run = submission.run

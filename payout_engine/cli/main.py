@@ -20,7 +20,7 @@ from payout_engine.cli.options import (
     AccountName,
     AnyRunId,
     Asker,
-    CanarySize,
+    CanaryCount,
     Config,
     Decisions,
     Digest,
@@ -104,7 +104,7 @@ def plan(
     sandbox: Sandbox = False,
     json: Json = False,
 ) -> None:
-    """Judge a file and move nothing: totals, refused lines, fees, balances, the time it will take."""
+    """Validate a file and move nothing: totals, refused lines, fees, balances, the time it will take."""
     _on_engine(lambda engine: look.plan(engine, file, out, sheet, json=json), config, journal, account, sandbox)
 
 
@@ -122,21 +122,21 @@ def run(
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     no_follow: NoFollow = False,
     format: Format = "csv",
-    canary: CanarySize = None,
+    canary: CanaryCount = None,
     journal_lost: JournalLost = False,
 ) -> None:
     """Plan, ask, pay, follow, write results. Running the same file again finishes what was begun."""
-    wishes = PayOptions(
+    options = PayOptions(
         out=out,
         format=format,
         json=json,
         follow_for_seconds=0.0 if no_follow else follow_for,
-        options=as_given(config, journal, sandbox),
+        given=as_given(config, journal, sandbox),
         sheet=sheet,
         canary=canary,
         journal_lost=journal_lost,
     )
-    _on_engine(lambda engine: run_file(engine, file, wishes, yes=yes), config, journal, account, sandbox)
+    _on_engine(lambda engine: run_file(engine, file, options, yes=yes), config, journal, account, sandbox)
 
 
 @app.command(epilog="Example: payout-engine resume 7k3m9q")
@@ -155,16 +155,16 @@ def resume(
     journal_lost: JournalLost = False,
 ) -> None:
     """Finish a run that was begun: after a crash, a Ctrl-C, a top-up, or the next morning."""
-    wishes = PayOptions(
+    options = PayOptions(
         out=out,
         format=format,
         json=json,
         follow_for_seconds=0.0 if no_follow else follow_for,
-        options=as_given(config, journal, sandbox),
+        given=as_given(config, journal, sandbox),
         key_renewed=key_renewed,
         journal_lost=journal_lost,
     )
-    _on_engine(lambda engine: resume_runs(engine, run, wishes, send=True), config, journal, account, sandbox)
+    _on_engine(lambda engine: resume_runs(engine, run, options, send=True), config, journal, account, sandbox)
 
 
 @app.command(epilog="Example: payout-engine pause 7k3m9q --why 'the bank called'")
@@ -212,22 +212,22 @@ def retry(
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     no_follow: NoFollow = False,
     format: Format = "csv",
-    canary: CanarySize = None,
+    canary: CanaryCount = None,
     key_renewed: KeyRenewed = False,
     journal_lost: JournalLost = False,
 ) -> None:
     """Pay the lines of a run that are provably unpaid, as a new run; plans and asks like `run`."""
-    wishes = PayOptions(
+    options = PayOptions(
         out=out,
         format=format,
         json=json,
         follow_for_seconds=0.0 if no_follow else follow_for,
-        options=as_given(config, journal, sandbox),
+        given=as_given(config, journal, sandbox),
         canary=canary,
         key_renewed=key_renewed,
         journal_lost=journal_lost,
     )
-    _on_engine(lambda engine: control.retry(engine, run, wishes, yes=yes), config, journal, None, sandbox)
+    _on_engine(lambda engine: control.retry(engine, run, options, yes=yes), config, journal, None, sandbox)
 
 
 @app.command(epilog="Example: payout-engine follow 7k3m9q --follow-for 2h")
@@ -244,15 +244,15 @@ def follow(
     key_renewed: KeyRenewed = False,
 ) -> None:
     """Ask again for final answers; send nothing."""
-    wishes = PayOptions(
+    options = PayOptions(
         out=out,
         format=format,
         json=json,
         follow_for_seconds=follow_for,
-        options=as_given(config, journal, sandbox),
+        given=as_given(config, journal, sandbox),
         key_renewed=key_renewed,
     )
-    _on_engine(lambda engine: resume_runs(engine, run, wishes, send=False), config, journal, account, sandbox)
+    _on_engine(lambda engine: resume_runs(engine, run, options, send=False), config, journal, account, sandbox)
 
 
 @app.command(epilog="Example: payout-engine runs")

@@ -100,7 +100,7 @@ Digest = Annotated[
 ]
 Who = Annotated[str, typer.Option("--who", metavar="NAME", help="Who decides; recorded in the journal.")]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Why; recorded in the journal.")]
-CanarySize = Annotated[
+CanaryCount = Annotated[
     int | None,
     typer.Option(
         "--canary", min=1, metavar="N", help="Pay the first N of each wallet and see them arrive, then the rest."

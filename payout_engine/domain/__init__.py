@@ -1,7 +1,8 @@
 """The words: what the engine speaks of, and the rules that need nothing else. No I/O, and nothing of ours below.
 
 Begin with these: `model`: payouts, chunks, dispatches, receipts, outcomes, runs. `states`: the states of a payout and
-the arrows between them. `errors`: every error that is raised on purpose, by what may have happened to the money.
+the arrows between them. `facts`: what the engine decides by and must remember. `errors`: every error that is raised on
+purpose, by what may have happened to the money.
 
 Then, as they are needed: `limits`: every bound with its reason. `money`, `countries`, `references`, `cells`: amounts,
 phone numbers, references and cells as people write them. `rejections`: every reason of our own rules, with its

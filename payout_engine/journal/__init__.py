@@ -3,7 +3,7 @@
 `sqlite` keeps the promises of `ports.journal`, in payment and in simulations alike. Below it, from the file upwards:
 `schema` opens the file, `file_locks` holds rights beside it, `writer` shares one commit among many requests,
 `sqlite_errors` says what a failure means, `db` reads rows. `ids`, `codec` and `fingerprints` turn values into columns.
-`log` seals each entry by the one before it; `transitions` moves payouts.
+`log` seals each entry by the one before it, `facts` are the entries that are decided by; `transitions` moves payouts.
 
 In the order of a run: `runs` and `duplicates` take it in, `last_sent` says what was paid lately, `dispatches` pays it,
 `lookups` and `rules` believe what providers show, `resends` asks again, `requests` and `decisions` hear people, `reads`

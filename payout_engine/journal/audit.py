@@ -139,7 +139,7 @@ class RunReplay:
         self.seal_text = ""
         self.approved: tuple[int, float, int] | None = None
         self.finished_at: float | None = None
-        self._asked: dict[str, tuple[log.Asked, float]] = {}
+        self._asked: dict[str, tuple[log.AskedRemark, float]] = {}
         self.problems: list[tuple[int, str]] = []
         self._latest_at, self._set_back = float("-inf"), False
 
@@ -177,7 +177,7 @@ class RunReplay:
             fact = read_fact.decode(entry.body)
             if isinstance(fact, Asked):
                 request = fact.request
-                self._asked[request.kind] = log.Asked("", "", request.who, request.why), entry.at
+                self._asked[request.kind] = log.AskedRemark("", "", request.who, request.why), entry.at
         elif entry.kind == log.NOTE:
             noted = _noted.decode(entry.body)
             if noted.kind.startswith(_ASKED):
@@ -197,7 +197,7 @@ class RunReplay:
     def unasked(self, requests: Sequence[Standing]) -> Iterator[str]:
         """Yield how the requests that stand differ from what the log says was asked and is not done."""
         for kind, who, why, at in requests:
-            asked, asked_at = self._asked.get(kind, (log.Asked("", ""), 0.0))
+            asked, asked_at = self._asked.get(kind, (log.AskedRemark("", ""), 0.0))
             known = (asked.who, asked.why) if asked.who is not None else asked.text
             if (known, asked_at) != ((who, why) if asked.who is not None else str(ControlRequest(_KIND, who, why)), at):
                 yield f"the table requests holds a {kind} that nobody asked like this, by the log, or that was done"
@@ -432,7 +432,7 @@ class _Named(msgspec.Struct, frozen=True):
 _ASKED = "asked_"  # So began the kinds of the remarks by which older journals told what was asked.
 _KIND = ControlKind.PAUSE  # Of what was asked, the kind is told apart.
 _moved = msgspec.json.Decoder(log.Moved)
-_noted = msgspec.json.Decoder(log.Asked)
+_noted = msgspec.json.Decoder(log.AskedRemark)
 _answered = msgspec.json.Decoder(log.Answered)
 _asked_again = msgspec.json.Decoder(log.AskedAgain)
 

@@ -132,7 +132,7 @@ class Note(msgspec.Struct, frozen=True):
     text: str
 
 
-class Asked(Note, frozen=True):
+class AskedRemark(Note, frozen=True):
     """How older journals told that a person asked something of a run; who and why are None in the oldest of these."""
 
     who: str | None = None

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from payout_engine.domain.ending import Ending, Stop
 from payout_engine.domain.errors import Brake
-from payout_engine.domain.facts import Braked, CanaryPassed
+from payout_engine.domain.facts import CanaryPassed, Stopped
 from payout_engine.domain.model import REJECTED_LANE, ControlKind, ControlRequest, Lane, Outcome
 from payout_engine.domain.states import OPEN, State
 from payout_engine.payment.context import Context, Publish
@@ -158,7 +158,7 @@ class Payment:
         # A lane that had sent everything when it was validated by how its payouts ended was not stopped.
         stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]
         for stop in stops:
-            await self._journal.add_fact(self._run_id, Braked(stop))
+            await self._journal.add_fact(self._run_id, Stopped(stop))
         if self._failure is not None:
             raise self._failure
         states = {tally.state for tally in tallies}

@@ -19,7 +19,7 @@ import msgspec
 from payout_engine.domain import clock
 from payout_engine.domain.errors import AmbiguousError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.senfenico.envelope import UNREADABLE, read_envelope
 from payout_engine.providers.senfenico.wire import Listed, PlainTransfer, Transfer
 
@@ -90,19 +90,19 @@ class TransferListReader:
             RefusedError, AmbiguousError: it did not, or it is not.
         """
         if self._head is None:
-            read_envelope(Answer(self._status, bytes(self._buffer)))
+            read_envelope(HttpAnswer(self._status, bytes(self._buffer)))
             raise _not_the_list()
         if not self._ended:
             raise AmbiguousError("answer_truncated", "Senfenico's list of transfers broke off")
         # What stood around the transfers must be an envelope that says success.
-        envelope = read_envelope(Answer(self._status, self._head + b"[]" + bytes(self._buffer)))
+        envelope = read_envelope(HttpAnswer(self._status, self._head + b"[]" + bytes(self._buffer)))
         if bytes(envelope.data) != b"[]":
             raise _not_the_list()
 
     def said_success(self) -> bool:
         """Tell whether what came before the transfers is an envelope that says success."""
         try:
-            envelope = read_envelope(Answer(self._status, (self._head or b"") + b"[]}"))
+            envelope = read_envelope(HttpAnswer(self._status, (self._head or b"") + b"[]}"))
         except ProviderError:
             return False
         return bytes(envelope.data) == b"[]"

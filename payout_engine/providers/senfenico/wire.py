@@ -18,7 +18,7 @@ import msgspec
 from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.model import LookUpResult, Receipt, mask
 from payout_engine.domain.states import State
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.senfenico.envelope import (
     DOUBTS,
     SINGLE_REFUSALS,
@@ -185,7 +185,7 @@ def bulk_body(orders: Sequence[Order]) -> bytes:
 # ------------------------------------------------------------------------------------------------------- paying
 
 
-def read_bulk(answer: Answer) -> BulkAnswer:
+def read_bulk(answer: HttpAnswer) -> BulkAnswer:
     """Understand the answer to a bulk call.
 
     Raises:
@@ -271,7 +271,7 @@ def _item_receipt(item: RefusedItem) -> Receipt | None:
 # ---------------------------------------------------------------------------------------------------- looking up
 
 
-def read_created(answer: Answer) -> Transfer:
+def read_created(answer: HttpAnswer) -> Transfer:
     """Understand the answer to the creation of a single transfer, of which the document prints one more refusal.
 
     Raises:
@@ -280,7 +280,7 @@ def read_created(answer: Answer) -> Transfer:
     return _transfer(read_envelope(answer, SINGLE_REFUSALS))
 
 
-def read_transfer(answer: Answer) -> Transfer:
+def read_transfer(answer: HttpAnswer) -> Transfer:
     """Understand the answer to a fetch.
 
     Raises:
@@ -353,7 +353,7 @@ def _stated_amount(transfer: Listed) -> int:
 # ------------------------------------------------------------------------------------------------------- balances
 
 
-def read_balances(answer: Answer) -> Sequence[WalletBalance]:
+def read_balances(answer: HttpAnswer) -> Sequence[WalletBalance]:
     """Understand the balances. A wallet that the answer does not show holds nothing we know of and is left out.
 
     Raises:
