@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from payout_engine.domain import rejections
 from payout_engine.domain.errors import ConfigError, InputError
-from payout_engine.domain.limits import CHUNK_SIZE
+from payout_engine.domain.limits import CHUNK_SIZE, CHUNK_SIZE_SINGLY
 from payout_engine.domain.model import REJECTED_LANE, Block, Chunk, Payout, Problem
 from payout_engine.domain.rejections import SENTENCES, problem
 from payout_engine.intake.chunk import Packer, chunk_size
@@ -217,7 +217,7 @@ def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[st
 
 def test_chunks_are_as_large_as_a_call_may_be() -> None:
     """Where a provider takes payouts singly, the chunk is only the journal's unit."""
-    assert [chunk_size(limit) for limit in (1, 20, 100, 1_000)] == [CHUNK_SIZE, 20, 100, CHUNK_SIZE]
+    assert [chunk_size(limit) for limit in (1, 20, 100, 1_000)] == [CHUNK_SIZE_SINGLY, 20, 100, CHUNK_SIZE]
 
 
 # ------------------------------------------------------------------------------------------------------------ columns

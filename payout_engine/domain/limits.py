@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 CHUNK_SIZE = 100
-"""Payouts in one chunk where the provider takes them singly; also the most any chunk may hold at present.
-Measured: beyond about 100 a bigger journal row no longer buys speed, and a smaller one loses it."""
+"""The most payouts that any chunk may hold at present. Measured: beyond about 100 a bigger journal row no longer buys
+speed, and a smaller one loses it."""
+
+CHUNK_SIZE_SINGLY = 10
+"""Payouts in one chunk where the provider takes them singly: each intent and each answer writes the chunk's row anew.
+Measured, for both together: 160 us at 100 payouts, 70 at 10, and below that the rows cost as much as they save."""
 
 CHUNK_INDEX_BITS = 10
 """A position is `chunk_id << CHUNK_INDEX_BITS | index`: room for 1,024 payouts in a chunk."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from payout_engine.domain.limits import CHUNK_SIZE
+from payout_engine.domain.limits import CHUNK_SIZE, CHUNK_SIZE_SINGLY
 from payout_engine.domain.model import REJECTED_LANE, Chunk, Payout, Problem
 from payout_engine.intake.validate import Batch, Validated
 
@@ -67,6 +67,6 @@ class Packer:
 def chunk_size(batch_limit: int) -> int:
     """Return how many payouts a chunk holds where one call takes `batch_limit`.
 
-    Where a provider takes payouts singly the chunk is only the journal's unit, and may be as large as is fast.
+    Where a provider takes payouts singly the chunk is only the journal's unit.
     """
-    return CHUNK_SIZE if batch_limit == 1 else min(batch_limit, CHUNK_SIZE)
+    return CHUNK_SIZE_SINGLY if batch_limit == 1 else min(batch_limit, CHUNK_SIZE)

@@ -31,6 +31,15 @@ class _Amount(msgspec.Struct, array_like=True, gc=False):
     amount_minor: int
 
 
+class PaidTo(msgspec.Struct, array_like=True, gc=False):
+    """The beginning of a stored payout up to its phone."""
+
+    reference: msgspec.Raw
+    amount_minor: int
+    currency: msgspec.Raw
+    phone: str = ""
+
+
 class _Reference(msgspec.Struct, array_like=True, gc=False):
     """Less still of it."""
 
@@ -39,6 +48,7 @@ class _Reference(msgspec.Struct, array_like=True, gc=False):
 
 _references: msgspec.json.Decoder[list[_Reference]] = msgspec.json.Decoder(list[_Reference])
 _amounts: msgspec.json.Decoder[list[_Amount]] = msgspec.json.Decoder(list[_Amount])
+_paid_to: msgspec.json.Decoder[list[PaidTo]] = msgspec.json.Decoder(list[PaidTo])
 _payouts: msgspec.json.Decoder[list[Payout]] = msgspec.json.Decoder(list[Payout])
 _receipts: msgspec.json.Decoder[list[Receipt | None]] = msgspec.json.Decoder(list[Receipt | None])
 _rows: msgspec.json.Decoder[list[list[str]]] = msgspec.json.Decoder(list[list[str]])
@@ -62,6 +72,11 @@ def read_payouts(stored: str) -> list[Payout]:
 def read_amounts(stored: str) -> list[int]:
     """Return only the amounts of a chunk's payouts, at a fraction of the cost."""
     return [payout.amount_minor for payout in _amounts.decode(stored)]
+
+
+def read_paid_to(stored: str) -> list[PaidTo]:
+    """Return only the amounts and phones of a chunk's payouts."""
+    return _paid_to.decode(stored)
 
 
 def read_references(stored: str) -> list[str]:

@@ -103,7 +103,9 @@ class FirstSend:
 
     def landed(self, chunk: ReadyChunk) -> None:
         """Let the chunk be loaded again if anything of it is ready."""
-        self._in_hand -= Counter([chunk.chunk_id])
+        self._in_hand[chunk.chunk_id] -= 1
+        if not self._in_hand[chunk.chunk_id]:
+            del self._in_hand[chunk.chunk_id]
         self._landed.set()
 
     def is_silence(self, receipts: Sequence[Receipt]) -> bool:

@@ -313,7 +313,7 @@ class _Reading:
             self._whole_at = present + max(LIST_WHOLE_SECONDS, 60.0 * shown / LISTED_IN_VAIN_PER_MINUTE)
             return
         self._in_vain -= (present - self._counted_at) * LISTED_IN_VAIN_PER_MINUTE / 60.0
-        self._in_vain = max(self._in_vain, -float(LISTED_IN_VAIN_FREE)) + shown - 2 * changed
+        self._in_vain = max(self._in_vain, -float(LISTED_IN_VAIN_FREE)) + shown - changed
         self._counted_at = present
 
     def pause_seconds(self) -> float:

@@ -320,8 +320,8 @@ def results(transfers: Sequence[Listed], live: bool | None = None) -> list[LookU
             transfer.ext_id,
             _receipt(transfer),
             _stated_amount(transfer),
-            _stated_phone(transfer),
-            OTHER_MODE[not live] if other_mode(transfer, live) else "",
+            transfer.recipient_phone if transfer.recipient_phone.isdecimal() else _stated_phone(transfer),
+            OTHER_MODE[not live] if transfer.live_mode is not live and other_mode(transfer, live) else "",
         )
         for transfer in transfers
         # An empty phone would agree with any: such a transfer is passed over, and stays open.
@@ -342,8 +342,7 @@ def _receipt(transfer: Listed) -> Receipt:
 
 def _stated_phone(transfer: Listed) -> str | None:
     """The phone, or None where its digits are hidden, as the document's own samples show them (`65xxxxxx`)."""
-    phone = transfer.recipient_phone
-    return phone if phone.isdecimal() or not _HIDDEN.fullmatch(phone) else None
+    return None if _HIDDEN.fullmatch(transfer.recipient_phone) else transfer.recipient_phone
 
 
 def _stated_amount(transfer: Listed) -> int:
