@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 from payout_engine.domain.model import Payout
@@ -102,7 +102,7 @@ def _reference_hashes(references: Sequence[str]) -> list[int]:
     joined = as_meant(_CELL.join(references)).encode(errors="surrogatepass").split(_CELL.encode())
     if len(joined) != len(references) or not all(joined):
         joined = [reference_as_meant(reference).encode(errors="surrogatepass") for reference in references]
-    return [_number(text) << 2 | REFERENCE_KIND for text in joined]
+    return [int.from_bytes(text, "little") % _PRIME << 2 | REFERENCE_KIND for text in joined]
 
 
 def _payee_hash(payout: Payout) -> int:
@@ -115,12 +115,17 @@ def _cells_hashes(rows: Sequence[Sequence[str]], kept: Sequence[int] | None) -> 
     """Return hashes of rows whose cells may stand in any order: sums do not know an order."""
     if kept is not None:
         rows = [[row[index] for index in kept] for row in rows]
-    cell = _CELL.encode()
-    meant = as_meant(_ROW.join([_CELL.join(row) for row in rows])).encode(errors="surrogatepass").split(_ROW.encode())
-    if len(meant) != len(rows) or any(line.count(cell) != len(row) - 1 for line, row in zip(meant, rows, strict=True)):
-        meant = [cells_as_meant(row, None).encode(errors="surrogatepass") for row in rows]
+    cell, width = _CELL.encode(), len(rows[0])
+    meant = as_meant(_ROW.join([_CELL.join(row) for row in rows])).encode(errors="surrogatepass")
+    cells = meant.replace(_ROW.encode(), cell).split(cell)
+    # As many cells as there are, in rows of one length: so none of them holds a separator of its own.
+    if width and len(cells) == width * len(rows) and all(len(row) == width for row in rows):
+        numbers: Iterable[Iterable[int]] = zip(*[map(crc32, cells)] * width, strict=True)
+    else:
+        lines = [cells_as_meant(row, None).encode(errors="surrogatepass") for row in rows]
+        numbers = [map(crc32, line.split(cell)) for line in lines]
     # An empty cell adds nothing.
-    return [sum(map(crc32, line.split(cell))) * _CELL_FACTOR % _PRIME << 2 | CELLS_KIND for line in meant]
+    return [sum(row) * _CELL_FACTOR % _PRIME << 2 | CELLS_KIND for row in numbers]
 
 
 def _number(text: bytes) -> int:
