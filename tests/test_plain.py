@@ -128,9 +128,9 @@ def flat(judged: Validated) -> object:
 def agree(careful: Validator, block: Block) -> None:
     """Hold the two to the same answer, also once destinations are remembered."""
     by_column = BlockValidator(careful)
-    expected = flat(careful.judge(block))
-    assert flat(by_column.judge(block)) == expected
-    assert flat(by_column.judge(block)) == expected
+    expected = flat(careful.validate(block))
+    assert flat(by_column.validate(block)) == expected
+    assert flat(by_column.validate(block)) == expected
 
 
 @settings(max_examples=300)
@@ -192,13 +192,13 @@ def test_one_odd_line_leaves_the_others_plain(monkeypatch: pytest.MonkeyPatch) -
     rows[40], rows[60] = ["70123456", "1000.50"], ["70 12 34 56", "1 000"]
     careful = Validator(find_layout(("phone", "amount")), router(), default_country="BF", digest=DIGEST)
     seen: list[int] = []
-    look = careful.judge_line
+    look = careful.validate_line
 
     def looking(block: Block, place: int, judged: Validated) -> tuple[Payout, Destination] | None:
         seen.append(place)
         return look(block, place, judged)
 
-    monkeypatch.setattr(careful, "judge_line", looking)
-    judged = BlockValidator(careful).judge(Block(range(2, 102), rows))
+    monkeypatch.setattr(careful, "validate_line", looking)
+    judged = BlockValidator(careful).validate(Block(range(2, 102), rows))
     assert seen == [40]
     assert [payout.line for payout in judged.accepted["bf/moov_bf"].payouts] == [*range(2, 42), *range(43, 102)]

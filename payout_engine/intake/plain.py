@@ -55,7 +55,7 @@ _NOWHERE = _Target("", "", "", "", range(0), 1)
 
 
 class BlockValidator:
-    """Judges the lines of one run a block at a time: gives what `Validator` gives, in less time."""
+    """Validates the lines of one run a block at a time: gives what `Validator` gives, in less time."""
 
     def __init__(self, careful: Validator) -> None:
         """Prepare for the file that `careful` was made for."""
@@ -72,22 +72,22 @@ class BlockValidator:
         self._head = DIAL_CODE_DIGITS_MAX + max([careful.router.prefix_length, *lengths])
         self._targets: dict[tuple[str, str, str], _Target] = {}
 
-    def judge(self, block: Block) -> Validated:
-        """Judge every line of a block."""
+    def validate(self, block: Block) -> Validated:
+        """Validate every line of a block."""
         if self.careful.preferred_kind != "phone":
-            return self.careful.judge(block)
+            return self.careful.validate(block)
         payouts, keys = self._plain(block)
-        judged = Validated(len(block.rows), {}, [], [])
+        validated = Validated(len(block.rows), {}, [], [])
         if not all(payouts):
             for place in [place for place, payout in enumerate(payouts) if payout is None]:
-                found = self.careful.judge_line(block, place, judged)
+                found = self.careful.validate_line(block, place, validated)
                 payouts[place], keys[place] = (found[0], found[1].key) if found is not None else (None, "")
         for key in filter(None, dict.fromkeys(keys)):
             chosen = list(map(key.__eq__, keys))
             batch = Batch(self.careful.router.lanes[key], list(filter(None, compress(payouts, chosen))), [])
             batch.rows += compress(block.rows, chosen)
-            judged.accepted[key] = batch
-        return judged
+            validated.accepted[key] = batch
+        return validated
 
     # -- by column; "", `_ODD` or `_NOWHERE` stand where a line has to be looked at closely
 
