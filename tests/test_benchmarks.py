@@ -15,6 +15,7 @@ from benchmarks.clients import bodies
 from benchmarks.files import HEADER, lines, write_file
 from benchmarks.ledger import Ledger, TooManyError
 from benchmarks.report import targets
+from benchmarks.stages import measure, table
 
 LINES = 400
 """Two full calls for each of the two wallets."""
@@ -257,3 +258,12 @@ def test_a_day_passes_in_simulated_time(bench: Bench) -> None:
 def test_a_figure_that_does_not_count_reaches_no_target() -> None:
     """A row with a problem has no rate, so nothing is claimed of it."""
     assert targets([Row(case="bound", title="", lines=1, problem="the ledger differs")]) == []
+
+
+async def test_the_stages_of_a_plan_count_every_payout(tmp_path: Path) -> None:
+    """The file goes through all of them, to the forecast, and the table names each."""
+    file = write_file(tmp_path / "payouts.csv", LINES)
+    count, seconds = await measure(file.path, tmp_path)
+    assert count == LINES
+    assert {"read", "validate", "pack", "record", "find repeats", "forecast"} <= set(seconds)
+    assert all(name in table(count, seconds) for name in seconds)

@@ -32,7 +32,7 @@ def judge(columns: Sequence[str] = COLUMNS, router_: Router | None = None, **opt
 
 
 def judged(row: Sequence[str], one: Validator | None = None) -> Validated:
-    return (one or judge()).judge(Block([2], [row]))
+    return (one or judge()).validate(Block([2], [row]))
 
 
 def payout(row: Sequence[str], one: Validator | None = None) -> Payout:
@@ -105,7 +105,7 @@ def test_the_most_fundamental_fault_comes_first() -> None:
 
 def test_what_the_source_could_not_read_is_refused() -> None:
     """Ragged and unreadable lines come out like any other."""
-    found = judge().judge(Block([2, 3, 5], [GOOD, GOOD, GOOD], ragged={3: 9}, unreadable={5: "it is not JSON"}))
+    found = judge().validate(Block([2, 3, 5], [GOOD, GOOD, GOOD], ragged={3: 9}, unreadable={5: "it is not JSON"}))
     assert [(payout.line, why.code) for payout, _, why in found.refused] == [(3, "line_ragged"), (5, "line_unreadable")]
     assert "9 cells" in found.refused[0][2].message
     assert "it is not JSON" in found.refused[1][2].message
@@ -178,7 +178,7 @@ def test_a_name_is_one_line() -> None:
 @given(st.lists(st.tuples(*[st.text(max_size=12)] * len(COLUMNS)) | st.just(GOOD), max_size=30))
 def test_every_line_comes_out_once(rows: list[tuple[str, ...]]) -> None:
     """Whatever the cells hold, nothing raises, is lost or is doubled."""
-    found = judge().judge(Block(range(2, len(rows) + 2), rows))
+    found = judge().validate(Block(range(2, len(rows) + 2), rows))
     lines = [payout.line for batch in found.accepted.values() for payout in batch.payouts]
     lines += [payout.line for payout, _, _ in found.refused]
     assert sorted(lines) == list(range(2, len(rows) + 2))
@@ -201,7 +201,7 @@ def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[st
     for phones in blocks:
         rows = [(f"r{line + index}", phone, "500") for index, phone in enumerate(phones)]
         expected |= {line + index: row for index, row in enumerate(rows)}
-        chunks += packer.add(one.judge(Block(range(line, line + len(rows)), rows)))
+        chunks += packer.add(one.validate(Block(range(line, line + len(rows)), rows)))
         line += len(rows)
     chunks += packer.rest()
     seen = [(payout.line, row) for chunk in chunks for payout, row in zip(chunk.payouts, chunk.rows, strict=True)]

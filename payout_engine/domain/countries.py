@@ -168,6 +168,9 @@ def _countries() -> Mapping[str, Country]:
 COUNTRIES: Mapping[str, Country] = _countries()
 """The countries we serve, by two-letter code."""
 
+DIAL_CODE_DIGITS_MAX = 3
+"""Digits of the longest dial code that there is."""
+
 _BY_DIAL_CODE: Mapping[str, Country] = {country.dial_code: country for country in COUNTRIES.values()}
 _BY_NAME: Mapping[str, Country] = {
     fold(name): country
@@ -264,7 +267,7 @@ def _read_digits(text: str, digits: str, default: Country | None) -> Phone | Pro
     found: dict[tuple[str, str], Country] = {}
     if default is not None and not international:
         _collect(found, default, digits)
-    abroad = _by_dial_code(digits)
+    abroad = country_of(digits)
     if abroad is not None:
         _collect(found, abroad, digits.removeprefix(abroad.dial_code))
     names = [country.name for country in found.values()]
@@ -299,7 +302,7 @@ def _one_digit_too_many(country: Country | None, digits: str) -> bool:
     return any(country.is_mobile(digits[:index] + digits[index + 1 :]) for index in range(len(digits)))
 
 
-def _by_dial_code(digits: str) -> Country | None:
+def country_of(digits: str) -> Country | None:
     """Return the country whose dial code the digits begin with. No dial code begins with another."""
     return _BY_DIAL_CODE.get(digits[:3]) or _BY_DIAL_CODE.get(digits[:2])
 

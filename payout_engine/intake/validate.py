@@ -1,6 +1,6 @@
-"""Judging lines: each becomes a payout with a destination, or is refused with the first problem that matters.
+"""Validating lines: each becomes a payout with a destination, or is refused with the first problem that matters.
 
-A judge is built once per run and looks at one line at a time. It never raises for what a line holds, it never repairs
+A validator is built once per run and looks at one line at a time. It never raises for what a line holds, never repairs
 what could change who is paid or how much, and every line that goes in comes out once. The order of the questions is:
 can the line be read, has it a reference, who is paid, where does the money go, how much. `plain` asks the same of many
 lines at once, where there is nothing to understand in them.
@@ -71,7 +71,7 @@ class _Payee(NamedTuple):
 
 
 class Validator:
-    """Judges the lines of one run."""
+    """Validates the lines of one run."""
 
     def __init__(
         self,
@@ -115,27 +115,27 @@ class Validator:
         """The kind of recipient that is paid where a line names several."""
         return self._kinds[0][0]
 
-    def judge(self, block: Block) -> Validated:
-        """Judge every line of a block, one by one."""
-        judged = Validated(len(block.rows), {}, [], [])
+    def validate(self, block: Block) -> Validated:
+        """Validate every line of a block, one by one."""
+        validated = Validated(len(block.rows), {}, [], [])
         for place in range(len(block.rows)):
-            found = self.judge_line(block, place, judged)
+            found = self.validate_line(block, place, validated)
             if found is not None:
                 payout, destination = found
-                batch = judged.accepted.setdefault(destination.key, Batch(destination.lane, [], []))
+                batch = validated.accepted.setdefault(destination.key, Batch(destination.lane, [], []))
                 batch.payouts.append(payout)
                 batch.rows.append(block.rows[place])
-        return judged
+        return validated
 
-    def judge_line(self, block: Block, place: int, judged: Validated) -> tuple[Payout, Destination] | None:
-        """Judge one line of a block: return the payout and where it goes, or add it to the refused."""
+    def validate_line(self, block: Block, place: int, validated: Validated) -> tuple[Payout, Destination] | None:
+        """Validate one line of a block: return the payout and where it goes, or add it to the refused."""
         line, row = block.lines[place], block.rows[place]
         found = self._broken(block, line) or self._row(line, row)
         if isinstance(found, Problem):
-            judged.refused.append((self._sketch(line, row), row, found))
+            validated.refused.append((self._sketch(line, row), row, found))
             return None
         if found[1].warning is not None:
-            judged.warnings.append((line, self._at(found[1].warning, self.layout.wallet)))
+            validated.warnings.append((line, self._at(found[1].warning, self.layout.wallet)))
         return found
 
     def _broken(self, block: Block, line: int) -> Problem | None:
@@ -147,7 +147,7 @@ class Validator:
         return None
 
     def _row(self, line: int, row: Sequence[str]) -> tuple[Payout, Destination] | Problem:
-        """Judge what a line says."""
+        """Validate what a line says."""
         layout = self.layout
         reference = row[layout.reference].strip() if layout.reference >= 0 else f"{self.derived_start}{line}"
         if not reference or len(reference) > REFERENCE_CHARS_MAX or not reference.isprintable():

@@ -80,7 +80,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class IntakeJournal(Protocol):
-    """How a run gets in: judged lines are added, compared with earlier runs, held if in doubt, sealed and approved."""
+    """How a run gets in: validated lines are added, compared with earlier runs, held if in doubt, sealed, approved."""
 
     async def begin(self, run: Run) -> None:
         """Record a new run in state `intake`. A crash before `seal` leaves a run that `discard` removes."""
