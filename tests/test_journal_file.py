@@ -552,6 +552,21 @@ async def test_a_search_that_was_broken_off_leaves_nothing(path: Path, monkeypat
         assert broken_off > 3
 
 
+async def test_what_is_told_page_by_page_is_told_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the pages, and whoever else is told of another run meanwhile."""
+    monkeypatch.setattr("payout_engine.journal.duplicates.PAGE", 2)
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "first", chunk([1, 2, 3]))
+        for run_id in ("one", "two"):
+            await judged(journal, run_id, chunk([1, 2, 3], reference="SAME"))
+        whole = await every(journal.duplicates("two"))
+        assert len(whole) == len({(found.position, found.kind, found.same_run) for found in whole}) > 4
+        pages = journal.duplicates("two")
+        told = list(await anext(pages))
+        assert len(await every(journal.duplicates("one"))) == len(whole)
+        assert told + await every(pages) == whole
+
+
 async def test_a_run_has_as_many_chunks_as_can_be_numbered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more is refused, however they come; and a chunk has as many payouts as can be numbered."""
     monkeypatch.setattr("payout_engine.journal.runs.CHUNKS_MAX", 3)
