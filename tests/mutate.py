@@ -522,7 +522,7 @@ def run(modules: list[str], *, survivors: bool, functions: bool, workers: int) -
         if unsound := _unsound({mutant.module: mutant for mutant in outside}, reached, scratch):
             print(f"fails when imported afresh, without any fault: {unsound}", file=sys.stderr)
             return False
-        spread(outside, workers, lambda *which: _imported_afresh(*which, reached, scratch), tell)
+        spread(outside, workers, lambda one, worker: _imported_afresh(one, worker, reached, scratch), tell)
         keep()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

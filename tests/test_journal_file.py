@@ -517,12 +517,12 @@ async def test_what_was_known_for_judging_a_run_is_let_go_of(path: Path, end: st
             await judged(journal, run_id, chunk([1, 2], reference="PAID"))
             await anext(journal.duplicates(run_id))
 
-        async def known() -> dict[str, int]:
+        def count(db: apsw.Connection) -> dict[str, int]:
             tables = ("judging", "found", "formerly", "fresh")
-            return {
-                name: await journal._read(lambda db, name=name: db.execute(f"SELECT count(*) FROM {name}").get)
-                for name in tables
-            }
+            return {name: db.execute(f"SELECT count(*) FROM {name}").get for name in tables}
+
+        async def known() -> dict[str, int]:
+            return await journal._read(count)
 
         both = await known()
         assert all(count and count % 2 == 0 for count in both.values()), both
@@ -530,6 +530,9 @@ async def test_what_was_known_for_judging_a_run_is_let_go_of(path: Path, end: st
         assert await known() == {name: count // 2 for name, count in both.items()}
         await journal.discard("other")
         assert set((await known()).values()) == {0}
+        if end == "approve":
+            assert await every(journal.duplicates("run")) == []
+            assert (await known())["fresh"] == 0, "it was compared once more"
 
 
 async def test_a_search_that_was_broken_off_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

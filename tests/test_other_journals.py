@@ -127,6 +127,85 @@ async def test_only_the_newest_copy_is_found_where_it_was_moved(memory: Remember
     assert await where_after(moved) == whereabouts(moved)
 
 
+IN_ITS_PLACE = {
+    "nothing": "which is missing",
+    "no folder": "which is missing",
+    "a folder": "which cannot be read",
+    "garbage": r"which cannot be read \(.*them\.db",
+    "another journal": "in whose place is another journal",
+    "ours": "the one that is in its place now is another",
+}
+
+
+@pytest.mark.parametrize("what", IN_ITS_PLACE)
+async def test_what_cannot_be_asked_is_refused(memory: Remembered, tmp_path: Path, what: str) -> None:
+    """It says what is wrong with the journal that began the content, and what to do; it is never taken for unpaid."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    them, us = folder / "them.db", tmp_path / "us.db"
+    await begun(memory, them, "theirs")
+    them.unlink()
+    if what == "no folder":
+        folder.rmdir()
+        folder.touch()
+    elif what == "a folder":
+        them.mkdir()
+    elif what == "garbage":
+        them.write_bytes(b"no journal" * 1_000)
+    elif what == "another journal":
+        async with opened(them, "strange", "S"):
+            pass
+    us = them if what == "ours" else us
+    async with opened(us, "ours") as (journal, run):
+        with pytest.raises(ConfigError, match=rf"begun as run theirs .*{IN_ITS_PLACE[what]}.*Put it back"):
+            await may_begin(memory, journal, us, run, KEYS, lost=False)
+        (given_up,) = await may_begin(memory, journal, us, run, KEYS, lost=True)
+        assert given_up.run_id == "theirs"
+        await remember_begun(memory, journal, us, run, KEYS, lost=True)
+        ((_, kind, note),) = await journal.notes("ours")
+        assert (kind, "says that this journal is lost" in note, str(them) in note) == ("journal_lost", True, True)
+        assert list(await may_begin(memory, journal, us, run, KEYS, lost=False)) == [], "said once, it is remembered"
+
+
+async def test_what_has_no_file_is_nobody_elses(memory: Remembered, tmp_path: Path) -> None:
+    """Payouts that a program hands in have no content to compare; a journal without a run has nothing to be older."""
+    them, us = tmp_path / "them.db", tmp_path / "us.db"
+    async with SqliteJournal.open(us) as journal:
+        await require_newest(memory, journal, us)
+        await notice_move(memory, journal, us)
+    await begun(memory, them, "theirs", "")
+    async with opened(us, "ours", "") as (journal, run):
+        assert list(await may_begin(memory, journal, us, run, KEYS, lost=False)) == []
+
+
+async def test_an_older_copy_says_where_the_newer_one_is(memory: Remembered, tmp_path: Path) -> None:
+    """In its own place, at another, or no longer there; and how far each has come."""
+    ours, copy = tmp_path / "ours.db", tmp_path / "copy.db"
+    await begun(memory, ours, "one", "D1")
+    shutil.copy(ours, copy)
+    await begun(memory, ours, "two", "D2")
+    words = r"ends with entry \d+ of \d{4}-\d\d-\d\d \d\d:\d\d UTC; the newer one had come to entry \d+ of \d{4}-.*"
+    kept = ours.read_bytes()
+    for there, expected in (
+        (kept, "Use the newer one: --journal .*ours"),
+        (b"garbage" * 1_000, "no longer there"),
+        (None, "no longer there"),
+    ):
+        ours.unlink()
+        if there is not None:
+            ours.write_bytes(there)
+        else:
+            ours.mkdir()
+        async with SqliteJournal.open(copy) as journal:
+            with pytest.raises(ConfigError, match=rf"is an older copy.*{words}{expected}"):
+                await require_newest(memory, journal, copy)
+    ours.rmdir()
+    shutil.copy(copy, ours)
+    async with SqliteJournal.open(ours) as journal:
+        with pytest.raises(ConfigError, match=rf"is an older copy.*{words}was in this same place"):
+            await require_newest(memory, journal, ours)
+
+
 async def test_without_a_key_nothing_is_asked_and_nothing_remembered(memory: Remembered, tmp_path: Path) -> None:
     """Such as in a sandbox."""
     path = tmp_path / "ours.db"
