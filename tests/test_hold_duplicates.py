@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from payout_engine.domain.model import Duplicate, DuplicateKind, Payout, Run
+from payout_engine.domain.model import Chunk, Duplicate, DuplicateKind, Payout, Run
 from payout_engine.domain.references import derived_start
 from payout_engine.domain.states import State
 from payout_engine.intake.duplicates import STRENGTH, hold_duplicates, must_hold
@@ -20,6 +20,10 @@ DERIVED = f"{derived_start('0' * 64)}7"
 def found(kind: DuplicateKind, ours: str, theirs: str, *, theirs_has: bool) -> Duplicate:
     payout = Payout(ours, 1_000, "XOF", phone="22670000001", line=9)
     return Duplicate(kind, 1, payout, "earlier", 4, State.PAID, 1.0, False, theirs, theirs_has)
+
+
+def with_cells(made: Chunk, cell: str) -> Chunk:
+    return Chunk(made.lane, made.payouts, [[cell, "x"]])
 
 
 @pytest.mark.parametrize(
@@ -49,13 +53,11 @@ async def test_a_line_is_held_once_for_the_strongest_reason(tmp_path: Path) -> N
         await approved(journal, "earlier", chunk([1, 2]))
         await journal.begin(run("new", dialect={"reference_column": "matricule"}))
         again, other = chunk([1]), chunk([2], reference="another")
-        other.rows[0][:] = ["another", "cells"]
         first, alike = (
             chunk([5, 6], reference="SAME"),
             chunk([7], reference=" same", phone="22670000005", amount_minor=1_005),
         )
-        alike.rows[0][:] = ["of its", "own"]
-        await journal.add("new", [again, other, first, alike])
+        await journal.add("new", [again, with_cells(other, "another"), first, with_cells(alike, "its own")])
         new = await journal.find("new")
         assert new is not None
         decided = await hold_duplicates(journal, new)
