@@ -519,17 +519,18 @@ def run(modules: list[str], *, survivors: bool, functions: bool, workers: int) -
         fates.update(msgspec.json.decode(KEPT.read_bytes()))
         reached = msgspec.json.decode((scratch / "reached.json").read_bytes(), type=Reached)
         outside = [mutant for mutant in mutants if not functions and at_import(mutant, reached)]
-        if unsound := _unsound({mutant.module: mutant for mutant in outside}, reached, scratch):
-            print(f"fails when imported afresh, without any fault: {unsound}", file=sys.stderr)
-            return False
-        spread(outside, workers, lambda mutant, worker: _imported_afresh(mutant, worker, reached, scratch), tell)
+        unsound = _unsound({mutant.module: mutant for mutant in outside}, reached, scratch)
+        outside = [mutant for mutant in outside if mutant.module not in unsound]
+        spread(outside, workers, lambda one, worker: _imported_afresh(one, worker, reached, scratch), tell)
         keep()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     report(fates, modules)
     for name in reached.failed:
         print(f"fails without any fault, so that it was left out: {name}", file=sys.stderr, flush=True)
-    return not reached.failed
+    for module in sorted(unsound):
+        print(f"fails when imported afresh, without any fault, so that part was left out: {module}", file=sys.stderr)
+    return not reached.failed and not unsound
 
 
 def _imported_afresh(mutant: Mutant, worker: int, reached: Reached, scratch: Path) -> str:
@@ -540,13 +541,11 @@ def _imported_afresh(mutant: Mutant, worker: int, reached: Reached, scratch: Pat
     return SURVIVED if survived else KILLED
 
 
-def _unsound(one_of_each: dict[str, Mutant], reached: Reached, scratch: Path) -> str:
-    """Return the first module whose tests fail with the importer alone: a fault in it would say nothing."""
-    for module, mutant in one_of_each.items():
-        itself = mutant._replace(source=(PACKAGE / module).read_text(encoding="utf-8"))
-        if _imported_afresh(itself, 0, reached, scratch) == KILLED:
-            return module
-    return ""
+def _unsound(one_of_each: dict[str, Mutant], reached: Reached, scratch: Path) -> set[str]:
+    """Return the modules whose tests fail with the importer alone: a fault in them would say nothing."""
+    sources = {module: (PACKAGE / module).read_text(encoding="utf-8") for module in one_of_each}
+    themselves = [mutant._replace(source=sources[module]) for module, mutant in one_of_each.items()]
+    return {each.module for each in themselves if _imported_afresh(each, 0, reached, scratch) == KILLED}
 
 
 def _loud(work: Callable[[], int]) -> int:
@@ -566,6 +565,7 @@ def _loud(work: Callable[[], int]) -> int:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that what was begun is ended and tidied up.
     os.chdir(PROJECT)
     sys.path.insert(0, str(PROJECT))
     known = reviewed().tests

@@ -9,14 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payout_engine.domain.model import Payout
-from payout_engine.journal.fingerprints import HASHES_EACH, hashes, reference_as_meant
+from payout_engine.journal.fingerprints import (
+    CELLS_KIND,
+    HASHES_EACH,
+    KIND_MASK,
+    PAYEE_KIND,
+    REFERENCE_KIND,
+    hashes,
+    reference_as_meant,
+)
 
 SEPARATORS = "\x1c\x1d\x1e\x1f"
 CELLS = st.one_of(
     st.sampled_from(
         ["", "0", "007", "7", "7.0", "7,00", "'", '"', " ", "Awa É", "0\x1f0", "\x1e01", "a\x1fb", ".0", ",0"]
     ),
-    st.text(alphabet=f"01.,'é\u0301 A{SEPARATORS}", max_size=5),
+    st.text(alphabet=f"01.,'é\u0301 A\udc80{SEPARATORS}", max_size=5),
 )
 LINES = st.lists(st.tuples(CELLS, st.lists(CELLS, min_size=2, max_size=2)), min_size=1, max_size=4)
 
@@ -32,6 +40,8 @@ def test_the_hashes_of_many_are_those_of_each(lines: list[tuple[str, list[str]]]
     together = hashes(payouts, [row for _, row in lines], None)
     apart = [hashes([one], [row], None) for one, (_, row) in zip(payouts, lines, strict=True)]
     assert together == [found for each in apart for found in each]
+    assert [found & KIND_MASK for found in together] == [REFERENCE_KIND, PAYEE_KIND, CELLS_KIND] * len(lines)
+    assert all(0 <= found < 2**63 for found in together)
 
 
 @given(LINES, st.permutations([0, 1]))
@@ -71,6 +81,11 @@ def test_who_is_paid_how_much_is_told_apart() -> None:
         {"phone": "22670000002"},
         {"phone": "", "email": "a@b.c"},
         {"phone": "", "email": "x@b.c"},
+        {"phone": "", "email": "\udc80"},
     ]
+    for email in ("a@b.c", "\udc80"):
+        made_of = hashes([msgspec.structs.replace(awa, phone="", email=email)], [["x"]], None)
+        assert [found & KIND_MASK for found in made_of] == [REFERENCE_KIND, PAYEE_KIND, CELLS_KIND]
+        assert all(0 <= found < 2**63 for found in made_of)
     made = [awa, *(msgspec.structs.replace(awa, **change) for change in others)]
     assert len({hashes([one], [["x"]], None)[1] for one in made}) == len(made)

@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import apsw
@@ -37,7 +36,6 @@ from payout_engine.domain.model import (
 )
 from payout_engine.domain.states import INITIAL_STATES, LETTERS, MOVES, State
 from payout_engine.journal import SqliteJournal, log, verify_file
-from payout_engine.journal.db import value
 from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import CHUNK_PAYOUTS_MAX, chunk_range, position_range
 from payout_engine.journal.log import AskedRemark, Moved, Person
@@ -598,9 +596,12 @@ async def test_what_was_known_for_judging_a_run_is_let_go_of(path: Path, end: st
             await judged(journal, run_id, chunk([1, 2], reference="PAID"))
             await anext(journal.duplicates(run_id))
 
-        async def known() -> dict[str, int]:
+        def count(db: apsw.Connection) -> dict[str, int]:
             tables = ("judging", "found", "formerly", "fresh")
-            return {name: await journal._read(partial(value, query=f"SELECT count(*) FROM {name}")) for name in tables}
+            return {name: db.execute(f"SELECT count(*) FROM {name}").get for name in tables}
+
+        async def known() -> dict[str, int]:
+            return await journal._read(count)
 
         both = await known()
         assert all(count and count % 2 == 0 for count in both.values()), both
@@ -608,6 +609,9 @@ async def test_what_was_known_for_judging_a_run_is_let_go_of(path: Path, end: st
         assert await known() == {name: count // 2 for name, count in both.items()}
         await journal.discard("other")
         assert set((await known()).values()) == {0}
+        if end == "approve":
+            assert await every(journal.duplicates("run")) == []
+            assert (await known())["fresh"] == 0, "it was compared once more"
 
 
 async def test_a_search_that_was_broken_off_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -628,6 +632,21 @@ async def test_a_search_that_was_broken_off_leaves_nothing(path: Path, monkeypat
             await asyncio.wait([search])
             assert await every(journal.duplicates("two")) == whole
         assert broken_off > 3
+
+
+async def test_what_is_told_page_by_page_is_told_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the pages, and whoever else is told of another run meanwhile."""
+    monkeypatch.setattr("payout_engine.journal.duplicates.PAGE", 2)
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "first", chunk([1, 2, 3]))
+        for run_id in ("one", "two"):
+            await judged(journal, run_id, chunk([1, 2, 3], reference="SAME"))
+        whole = await every(journal.duplicates("two"))
+        assert len(whole) == len({(found.position, found.kind, found.same_run) for found in whole}) > 4
+        pages = journal.duplicates("two")
+        told = list(await anext(pages))
+        assert len(await every(journal.duplicates("one"))) == len(whole)
+        assert told + await every(pages) == whole
 
 
 async def test_a_run_has_as_many_chunks_as_can_be_numbered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

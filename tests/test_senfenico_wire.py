@@ -409,6 +409,8 @@ def test_a_transfer_that_cannot_be_matched_is_passed_over(other: dict[str, Any])
         (b"0.0", -1),
         (b"null", -1),
         (b'"NaN"', -1),
+        (b"1.0", 1),
+        (b"0.5", -1),
         (b'"1_000"', -1),
         (b'"1,000"', -1),
         (b'""', -1),
@@ -457,7 +459,7 @@ def test_a_fee_becomes_basis_points(percent: str | int | float, points: int) -> 
     assert figures.fee_basis_points(percent) == points
 
 
-@pytest.mark.parametrize("percent", ["", "a", "-1", "NaN", "Infinity", "101", -0.1])
+@pytest.mark.parametrize("percent", ["", "a", "-1", "NaN", "Infinity", "100.01", -0.1])
 def test_what_is_no_fee_is_refused(percent: str | float) -> None:
     """A configuration mistake is told before anything is planned."""
     with pytest.raises(ConfigError):

@@ -252,3 +252,16 @@ def test_the_first_call_waits_for_nobody() -> None:
         return anyio.current_time() - begun
 
     assert virtual_time.run(main()) < 0.001
+
+
+def test_the_margin_is_kept_between_windows() -> None:
+    """After refusals a call counts for its window and the whole margin, however the calls before it ended."""
+
+    async def main() -> list[float]:
+        pace = Pace(1.0)
+        for _ in range(20):
+            pace.slow_down(0.0)
+        return await arrivals(pace, 4, lambda: (0.0, 0.0))
+
+    arrived = virtual_time.run(main())
+    assert all(later - earlier >= 1.0 + GUARD_SECONDS_MAX - 1e-6 for earlier, later in pairwise(arrived))

@@ -215,6 +215,14 @@ def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[st
         assert all(bool(chunk.problems) == (lane == REJECTED_LANE) for chunk in mine)
 
 
+def test_refused_lines_leave_as_soon_as_they_fill_a_chunk() -> None:
+    """A file of nothing but refusals needs no more memory than another."""
+    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": 100})
+    bad = [(f"r{line}", "bad", "500") for line in range(250)]
+    assert [len(chunk.payouts) for chunk in packer.add(one.judge(Block(range(2, 252), bad)))] == [100, 100]
+    assert [len(chunk.payouts) for chunk in packer.rest()] == [50]
+
+
 def test_chunks_are_as_large_as_a_call_may_be() -> None:
     """Where a provider takes payouts singly, the chunk is only the journal's unit."""
     assert [chunk_size(limit) for limit in (1, 20, 100, 1_000)] == [CHUNK_SIZE_SINGLY, 20, 100, CHUNK_SIZE]

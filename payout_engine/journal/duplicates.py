@@ -415,7 +415,7 @@ def _duplicate(
         earlier_run_id=origin.run_id,
         earlier_line=line,
         earlier_state=STATES_BY_LETTER[origin.states[index]],
-        earlier_at=0.0 if same_run else origin.approved_at,
+        earlier_at=origin.approved_at,
         same_run=same_run,
         earlier_reference=origin.references[index],
         earlier_has_references=origin.has_references,

@@ -135,6 +135,17 @@ class GoingOnSuite:
             assert await repeated(journal, "again") == {1: "first"}
             assert await journal.former_accounts("again") == []
 
+    async def test_every_earlier_chunk_is_asked_about(self, journal_factory: JournalFactory) -> None:
+        """However the lines that may be paid again lay in theirs."""
+        async with journal_factory() as journal:
+            await approved(journal, "first", chunk([1, 2]), chunk([3]), chunk([4, 5]))
+            keys = [key for _ in range(3) for key in (await sent(journal, "first", Receipt(State.FAILED))).keys]
+            await judged(journal, "again", chunk([1, 3, 5]))
+            assert await every(journal.duplicates("again")) == []
+            queries, end = await journal.former_queries("again", "bf", 9)
+            assert [query.key for query in queries] == [keys[0], keys[2], keys[4]]
+            assert end == 0
+
     async def test_a_search_may_be_left_and_made_again(self, journal_factory: JournalFactory) -> None:
         """What one search found is not in the way of the next, nor in that of another run."""
         async with journal_factory() as journal:

@@ -53,8 +53,9 @@ class LatelySuite:
             held = Problem("reference_repeated", "As line 1.")
             await journal.hold("run", {one.position: held for one in await every(journal.duplicates("run"))})
             assert await journal.approve("run")
-            await sent(journal, "run", LONG_AGO)
             await said_paid(journal, 3)
+            assert await lately(journal, 60, 1, 2, 3) == [1, 2, 3]
+            await sent(journal, "run", LONG_AGO)
             with later_by(3 * WINDOW):
                 await said_paid(journal, 2)
             assert await lately(journal, 60, 1, 2, 3) == [1, 2, 3]

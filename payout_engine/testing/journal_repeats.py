@@ -85,6 +85,7 @@ class RepeatsSuite:
                 (9, DuplicateKind.REFERENCE, "run", 2, True),
             }
             assert {repeat.earlier_at for repeat in found} == {0.0}
+            assert {repeat.earlier_at for repeat in found} == {0.0}
 
     async def test_payee_and_amount_are_compared_without_case(self, journal_factory: JournalFactory) -> None:
         """The same recipient and amount is a repeat; another amount or currency is not."""
