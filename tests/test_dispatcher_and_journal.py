@@ -16,7 +16,9 @@ from test_asking_again import LOST, SAFE, Answer, Scripted
 from payout_engine.domain.errors import Brake, IllegalMoveError, JournalFullError, NotSentError
 from payout_engine.domain.model import Outcome
 from payout_engine.domain.states import State
+from payout_engine.payment.context import Context
 from payout_engine.payment.dispatch import RECORD_PAUSES_SECONDS, Dispatcher
+from payout_engine.payment.first_send import FirstSend
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.ports import observer
 from payout_engine.testing.journal_lines import ORANGE, approved, chunk, entry, inline, states
@@ -71,10 +73,9 @@ class Paid:
         async def main(folder: Path) -> None:
             async with inline(folder / "payouts.db") as journal:
                 await approved(journal, "run", *(chunk([line]) for line in range(1, 6)))
-                failing = Failing(journal, what, error, when)
-                self.dispatcher = Dispatcher(
-                    failing, self.provider, "run", "bf", [ORANGE], Pace(None), self._publish, self._told
-                )
+                failing: Any = Failing(journal, what, error, when)
+                context = Context(failing, self.provider, "run", "bf", self._publish, self._told)
+                self.dispatcher = Dispatcher(context, FirstSend(context), [ORANGE], Pace(None))
                 with anyio.move_on_after(seconds) as scope:
                     try:
                         await self.dispatcher.run()

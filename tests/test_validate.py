@@ -219,7 +219,7 @@ def test_refused_lines_leave_as_soon_as_they_fill_a_chunk() -> None:
     """A file of nothing but refusals needs no more memory than another."""
     one, packer = judge(("reference", "phone", "amount")), Packer({"bf": 100})
     bad = [(f"r{line}", "bad", "500") for line in range(250)]
-    assert [len(chunk.payouts) for chunk in packer.add(one.judge(Block(range(2, 252), bad)))] == [100, 100]
+    assert [len(chunk.payouts) for chunk in packer.add(one.validate(Block(range(2, 252), bad)))] == [100, 100]
     assert [len(chunk.payouts) for chunk in packer.rest()] == [50]
 
 
