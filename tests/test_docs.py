@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import operator
 import re
 import subprocess
 import sys
@@ -79,3 +81,14 @@ def test_the_glossary_has_every_word_once() -> None:
     journal = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "payout_engine").rglob("*.py"))
     for stored in re.findall(r"`(\w+)`", "".join(kept for _, kept in entries)):
         assert f'"{stored}"' in journal or f" {stored}" in journal, stored
+
+
+def test_the_walk_of_one_payout_names_functions_in_order() -> None:
+    """Every function of the walk exists, and its steps are counted without a gap."""
+    text = (PROJECT / "docs" / "one-payout.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^\| (\d+) \| `([\w.]+)` \|", text, re.MULTILINE)
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
+    for name in [*(name for _, name in steps), *re.findall(r"`(journal\.\w+\.\w+)`", text)]:
+        parts = name.split(".")
+        module = importlib.import_module(f"payout_engine.{parts[0]}.{parts[1]}")
+        assert callable(operator.attrgetter(".".join(parts[2:]))(module)), name

@@ -79,7 +79,7 @@ def story(first: Sequence[Receipt], looks: Sequence[Sequence[tuple[int, LookUpRe
                 LookUpResult(sent.keys[index], seen.receipt, seen.amount_minor, seen.recipient, seen.conflict)
                 for index, seen in look
             ]
-            applied = lookups.apply(db, results)
+            applied = lookups.reconcile(db, results)
             told.append((sorted(applied.outcomes, key=str), sorted(applied.conflicts), applied.open_shown))
         kept = list(db.execute("SELECT states, receipts FROM progress"))
         logged = sorted(db.execute("SELECT kind, body FROM log WHERE kind NOT IN ('seal', 'intent')"))

@@ -27,7 +27,7 @@ Reported = tuple[int, LookUpResult]
 """An index within a chunk, and what was seen of it."""
 
 
-def apply(db: apsw.Connection, results: Sequence[LookUpResult]) -> Reconciled:
+def reconcile(db: apsw.Connection, results: Sequence[LookUpResult]) -> Reconciled:
     """Match look-up results with payouts and record what they say; see `Journal.reconcile`."""
     at = clock.now()
     outcomes: list[Outcome] = []

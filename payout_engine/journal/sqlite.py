@@ -195,7 +195,7 @@ class SqliteJournal:
         return await self._writer.run(lambda db: resends.intend_resend(db, chunk, traits), Need.SPEAK)
 
     async def reconcile(self, results: Sequence[LookUpResult]) -> Reconciled:
-        return await self._writer.run(lambda db: lookups.apply(db, results), Need.DURABLE)
+        return await self._writer.run(lambda db: lookups.reconcile(db, results), Need.DURABLE)
 
     async def open_queries(
         self, run_id: str, account: str, limit: int, after: int = 0, *, ready: bool = False
