@@ -198,3 +198,11 @@ def test_the_project_names_no_machine() -> None:
             if path.is_file() and path.suffix in suffixes and "__pycache__" not in path.parts:
                 text = path.read_text(encoding="utf-8", errors="replace")
                 assert not re.search(r"(?<![\w.])/(?:work|root|home)/\w", text), path.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_text_names_is_there(path: Path) -> None:
+    """A file that a docstring or a comment names exists: beside it, or below the package, or in the project."""
+    for name in re.findall(r"`([a-z_/]+\.(?:py|sql|md))`", path.read_text(encoding="utf-8")):
+        places = (path.parent, ROOT, ROOT.parent, ROOT / "providers" / "senfenico", ROOT / "domain" / "data")
+        assert any((place / name).exists() for place in places), f"{path.name} names {name}"

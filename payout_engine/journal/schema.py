@@ -35,7 +35,8 @@ CHECKPOINT_PAGES = 4_000
 
 
 VERSION = 4
-"""What a journal of this version of the package is. `migrations/n.sql` brings one from version n - 1 to n."""
+"""What a journal of this version of the package is. the file of that number in `migrations` brings one from version n -
+1 to n."""
 
 
 def _fill_in_lifecycle(connection: apsw.Connection) -> None:

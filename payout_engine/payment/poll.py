@@ -3,7 +3,7 @@
 Where the provider lists its transfers, one sweep serves everything that is open; where it has to be asked one by one,
 the open payouts are walked page by page. What a look-up does not show is asked about by sending it again, where the
 provider's key allows that. The intervals grow while nothing changes. Age never turns an unknown payout into a failed
-one: once it has been looked for long enough, it is left for a person. `payment.py` runs one follower per account.
+one: once it has been looked for long enough, it is left for a person. `run.py` runs one follower per account.
 """
 
 from __future__ import annotations

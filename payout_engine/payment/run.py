@@ -2,7 +2,7 @@
 
 Called by the engine with the leases held. Everything it needs to know after a crash is in the journal: unfinished
 dispatches become `unknown` first, then what is `ready` is sent while what is open is followed. Beside that it heeds
-what people ask from other processes, and the brakes of `brakes.py`; both stop politely.
+what people ask from other processes, and the brakes of `stop_rules.py`; both stop politely.
 """
 
 from __future__ import annotations
