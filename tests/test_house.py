@@ -1,4 +1,4 @@
-"""The house keeps its shape: imports run downwards, files and functions stay small, the words are the agreed ones."""
+"""The house keeps its shape: imports run downwards, money leaves in one place, the words are the agreed ones."""
 
 from __future__ import annotations
 
@@ -94,17 +94,6 @@ def test_the_stages_name_no_provider_and_no_journal() -> None:
         text = path.read_text(encoding="utf-8").lower()
         for name in [*names, "sqlite"]:
             assert name not in text, f"{path.name} names {name}"
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_functions_stay_small(path: Path) -> None:
-    """No file reaches five hundred lines and no function passes seventy."""
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 500
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno is not None
-            assert node.end_lineno - node.lineno + 1 <= 70, f"{node.name} is too long"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

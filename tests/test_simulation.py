@@ -31,6 +31,7 @@ from simulation.shelf import Deed
 from payout_engine.app import controls, retry
 from payout_engine.domain import clock
 from payout_engine.domain.errors import ProviderError
+from payout_engine.domain.facts import CanaryPassed
 from payout_engine.domain.model import (
     Choice,
     ControlKind,
@@ -57,7 +58,6 @@ from payout_engine.payment.dispatch import Answer, SendStrategy, send_durably
 from payout_engine.payment.first_send import receipts_of
 from payout_engine.payment.poll import Follower, FollowPolicy, Found
 from payout_engine.payment.rate_limiter import Turn
-from payout_engine.payment.stop_rules import CANARY_PASSED_NOTE
 from payout_engine.ports.journal import Journal, ReadyChunk
 from payout_engine.ports.provider import LookUpKind, Provider
 from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
@@ -94,7 +94,7 @@ def test_the_seeds_reach_everything() -> None:
     assert sum(report.lives for report in reports) > 300
     crashed_at = {line.split("CRASH ")[1] for report in reports for line in report.trace if "CRASH " in line}
     money = {f"{when} {step}" for step in ("intend", "send", "record") for when in ("before", "inside", "after")}
-    assert money | {"before approve", "after recover", "after apply", "before remember", "after keep"} <= crashed_at
+    assert money | {"before approve", "after recover", "after reconcile", "before remember", "after keep"} <= crashed_at
     assert any(where.endswith(" seal") for where in crashed_at)
     assert any(where.startswith("between requests") for where in crashed_at)
     happened = {what for report in reports for what, count in report.happened.items() if count}
@@ -206,9 +206,8 @@ async def send_no_canary(paying: run.Payment, payer: run.Payer, lanes: Sequence[
 async def say_it_passed(journal: Journal, run: Run, who: str = "") -> None:
     """Let a run go on, and remember a canary that stopped it as one that passed."""
     await journal.acknowledge(run.run_id, ControlKind.PAUSE, True)
-    for _, kind, text in await journal.notes(run.run_id):
-        if kind == controls.CANARY_BRAKE_NOTE:
-            await journal.note(run.run_id, CANARY_PASSED_NOTE, text.partition(": ")[0])
+    for lane in sorted((await journal.facts(run.run_id)).canary_stopped):
+        await journal.add_fact(run.run_id, CanaryPassed(lane))
 
 
 async def heed_nobody(paying: run.Payment) -> None:

@@ -290,8 +290,8 @@ def test_a_mapping_to_nothing_is_an_error() -> None:
 
 def test_every_code_that_is_used_has_a_sentence_and_every_sentence_is_used() -> None:
     """The one table of reasons is complete and has nothing left over."""
-    package = Path(rejections.__file__).parent
-    sources = [*(package / "pipeline").glob("*.py"), package / "countries.py", package / "money.py"]
+    domain = Path(rejections.__file__).parent
+    sources = [*(domain.parent / "intake").glob("*.py"), domain / "countries.py", domain / "money.py"]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     used = set(re.findall(r'"([a-z]+_[a-z_]+)"', text))
     assert set(SENTENCES) <= used, sorted(set(SENTENCES) - used)

@@ -19,8 +19,8 @@ from payout_engine.domain.model import Dispatch, Lane, Receipt
 from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, row, value
+from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import chunk_range, provider_keys, run_no_of
-from payout_engine.journal.requests import cancelled
 from payout_engine.journal.transitions import run_no
 from payout_engine.ports.journal import ReadyChunk
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from payout_engine.domain.ending import Ending, Stop
 from payout_engine.domain.errors import Brake
+from payout_engine.domain.facts import Braked, CanaryPassed
 from payout_engine.domain.model import REJECTED_LANE, ControlKind, ControlRequest, Lane, Outcome
 from payout_engine.domain.states import OPEN, State
 from payout_engine.payment.context import Context, Publish
@@ -24,7 +25,7 @@ from payout_engine.payment.first_send import FirstSend
 from payout_engine.payment.poll import Follower, FollowPolicy, Resend
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.resend import Resender, key_allows_resend
-from payout_engine.payment.stop_rules import CANARY_PASSED_NOTE, Canary, Failures, canary_of, may_go_on
+from payout_engine.payment.stop_rules import Canary, Failures, canary_of
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.provider import Provider
@@ -157,7 +158,7 @@ class Payment:
         # A lane that had sent everything when it was validated by how its payouts ended was not stopped.
         stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]
         for stop in stops:
-            await self._journal.note(self._run_id, f"brake_{stop.brake}", f"{_where(stop)}: {stop.message}")
+            await self._journal.add_fact(self._run_id, Braked(stop))
         if self._failure is not None:
             raise self._failure
         states = {tally.state for tally in tallies}
@@ -241,8 +242,8 @@ class Payment:
 
     async def _send_canary(self, payer: Payer, lanes: Sequence[Lane]) -> None:
         """Send the first payouts of each lane and wait for them; a lane where one does not arrive stops."""
-        free = may_go_on(await self._journal.notes(self._run_id))
-        waiting = [lane for lane in lanes if _lane_text(lane) not in free]
+        done = (await self._journal.facts(self._run_id)).canary_done
+        waiting = [lane for lane in lanes if lane not in done]
         tallies = await self._journal.tally(self._run_id)
         quota = {lane: canary_of(lane, tallies, self._terms.canary)[1] for lane in waiting}
         await self._dispatch(payer, waiting, quota)
@@ -263,7 +264,7 @@ class Payment:
         for lane in lanes:
             canary, left = canary_of(lane, tallies, self._terms.canary)
             if canary is Canary.PASSED:
-                await self._journal.note(self._run_id, CANARY_PASSED_NOTE, _lane_text(lane))
+                await self._journal.add_fact(self._run_id, CanaryPassed(lane))
             elif canary is Canary.FAILED:
                 self._stop_for(Stop(lane.account, lane, Brake.CANARY, _NOT_WELL))
             elif canary is Canary.PENDING and (not left or all(stop.lane != lane for stop in self._stops)):
@@ -374,11 +375,3 @@ _JUDGED = frozenset({Brake.FAILURES, Brake.CANARY})
 
 _NOT_WELL = "Not every payout of the canary arrived. Look at them before the rest is sent."
 _NO_ANSWER = "The canary's payouts have no final answer yet. Follow them, or look at them, before the rest is sent."
-
-
-def _where(stop: Stop) -> str:
-    return _lane_text(stop.lane) if stop.lane else stop.account or "run"
-
-
-def _lane_text(lane: Lane) -> str:
-    return f"{lane.account}/{lane.name}"
