@@ -17,6 +17,7 @@ from simulation import virtual_time
 from test_asking_again import SAFE
 
 from payout_engine.domain import clock
+from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.limits import (
     FIRST_LOOK_MARGIN_SECONDS,
     LIST_WHOLE_SECONDS,
@@ -47,6 +48,7 @@ class Lister:
         self.bounds: list[float | None] = []
         self.asked_at: list[float] = []
         self.read: list[int] = []
+        self.failures = 0
 
     def lists(self, key: str, state: State, at: float | None = None, *, conflict: str = "") -> None:
         """Have a transfer, made now or then."""
@@ -65,6 +67,9 @@ class Lister:
         self.bounds.append(since)
         self.asked_at.append(clock.now())
         self.read.append(0)
+        if self.failures:
+            self.failures -= 1
+            raise AmbiguousError("timeout", "No answer came in time.")
         for at, result in sorted(self.transfers, key=lambda listed: -listed[0]):
             if since is None or at >= since:
                 self.read[-1] += 1
@@ -171,6 +176,18 @@ def test_what_alone_is_unknown_is_looked_for_everywhere_before_a_person_has_to()
         assert list((await states(journal, "run")).values()) == [State.PAID]
 
     assert live(life).bounds.count(None) == 2
+
+
+def test_a_look_at_everything_that_fails_is_made_again() -> None:
+    """Who has to look for what is unknown before a person does has not looked yet."""
+
+    async def life(journal: SqliteJournal, lister: Lister, context: Context) -> None:
+        await approved(journal, "run", chunk([1]))
+        await sent(journal, "run", Receipt(State.UNKNOWN))
+        lister.failures = 2
+        await follow(context)
+
+    assert live(life).bounds[:4] == [None, None, None, pytest.approx(STARTED_AT - LOOK_BACK_MARGIN_SECONDS, abs=0.1)]
 
 
 def test_what_is_read_in_vain_is_rationed() -> None:

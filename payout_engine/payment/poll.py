@@ -209,7 +209,8 @@ class Follower:
         """Read as much of the provider's list as the open payouts need; return how many payouts moved.
 
         That is until each of them was shown; else back to before the oldest of them was sent; and the whole list only
-        when nothing else is left to ask about, or rarely. To read less proves nothing, so it can only delay good news.
+        when nothing but unknown ones is left, rarely for what stays open, and for who follows a run with nothing open.
+        To read less proves nothing, so it can only delay good news.
 
         Raises:
             ProviderError: the list failed.
@@ -233,7 +234,7 @@ class Follower:
                 open_shown += reconciled.open_shown
                 strange |= any(result.conflict for result in results)
                 # What contradicts is heard to the end: the provider may have more to say of it.
-                if open_shown >= accepted + unknown and not strange:
+                if open_shown >= accepted + unknown > 0 and not strange:
                     break
         self._reading.count(shown, changed, whole=since is None)
         return changed
@@ -293,7 +294,7 @@ class _Reading:
         self._in_vain = -float(LISTED_IN_VAIN_FREE)
         self._counted_at = anyio.current_time()
         self._whole_at = 0.0
-        self._was_alone = False
+        self._alone = self._looked_alone = False
 
     def is_whole_due(self, oldest_at: float, *, alone: bool) -> bool:
         """Tell whether the whole list is to be read now.
@@ -302,14 +303,15 @@ class _Reading:
             oldest_at: when the oldest open payout was sent, in seconds since 1970.
             alone: whether nothing but unknown payouts is left to ask about. That alone is worth it once.
         """
-        first, self._was_alone = alone and not self._was_alone, alone
+        self._alone, self._looked_alone = alone, alone and self._looked_alone
         late = clock.now() - oldest_at >= LIST_WHOLE_SECONDS and anyio.current_time() >= self._whole_at
-        return first or late
+        return late or (alone and not self._looked_alone)
 
     def count(self, shown: int, changed: int, *, whole: bool) -> None:
         """Take in what one look-up was shown, and how much of it was news."""
         present = anyio.current_time()
         if whole:
+            self._looked_alone = self._alone
             self._whole_at = present + max(LIST_WHOLE_SECONDS, 60.0 * shown / LISTED_IN_VAIN_PER_MINUTE)
             return
         self._in_vain -= (present - self._counted_at) * LISTED_IN_VAIN_PER_MINUTE / 60.0
