@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from payout_engine.domain.clock import now
+from payout_engine.domain.facts import CanarySize, ResultsFolder
 from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Decision, LookUpResult, Problem, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
@@ -52,6 +53,8 @@ async def a_life(path: Path) -> str:
         await journal.acknowledge("run", ControlKind.CANCEL, True)
         await journal.request("run", ControlRequest(ControlKind.PAUSE, "Issa", "lunch"))
         await journal.acknowledge("run", ControlKind.PAUSE, False)
+        await journal.add_fact("run", CanarySize(5))
+        await journal.add_fact("waiting", ResultsFolder("results"))
         await journal.finish("run")
         await journal.note("run", "remark", "All done.")
         await journal.note("before", "remark", "All done.")

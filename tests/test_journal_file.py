@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 from processes import BOUND_BY_PERMISSIONS
 
@@ -21,10 +22,21 @@ from payout_engine.domain.errors import (
     JournalFullError,
     JournalNewerError,
 )
-from payout_engine.domain.model import DuplicateKind, Problem, Receipt
-from payout_engine.domain.states import BIRTHS, LETTERS, MOVES, State
-from payout_engine.journal import SqliteJournal, verify_file
+from payout_engine.domain.facts import RunFacts, summed_up
+from payout_engine.domain.model import (
+    ControlKind,
+    ControlRequest,
+    DuplicateKind,
+    Lane,
+    LookUpResult,
+    Problem,
+    Receipt,
+)
+from payout_engine.domain.states import INITIAL_STATES, LETTERS, MOVES, State
+from payout_engine.journal import SqliteJournal, log, verify_file
+from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import chunk_range, position_range
+from payout_engine.journal.log import Asked, Moved, Person
 from payout_engine.journal.schema import CHECKPOINT_PAGES, MIGRATIONS, connect
 from payout_engine.testing.journal_lines import (
     ORANGE,
@@ -122,7 +134,7 @@ async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
     with apsw.Connection(str(path)) as db:
         complete = db.execute("SELECT name FROM sqlite_schema ORDER BY name").fetchall()
         db.execute(
-            "DROP INDEX log_asked_again; DROP INDEX progress_held; DROP INDEX log_decisions;"
+            "DROP INDEX log_facts; DROP INDEX log_asked_again; DROP INDEX progress_held; DROP INDEX log_decisions;"
             "ALTER TABLE dispatches DROP COLUMN boot; ALTER TABLE dispatches DROP COLUMN up_seconds;"
             "ALTER TABLE dispatches DROP COLUMN on_wire; PRAGMA user_version = 1"
         )
@@ -132,6 +144,69 @@ async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
     with apsw.Connection(str(path)) as db:
         assert db.execute("SELECT name FROM sqlite_schema ORDER BY name").fetchall() == complete
         assert db.pragma("user_version") == len(MIGRATIONS)
+
+
+async def test_what_older_remarks_say_is_carried_over_once(path: Path) -> None:
+    """A journal that kept its state in remarks goes on with that state, and remarks made later are for people alone."""
+    odd, plain = Lane("ml: main", "orange_ml", "XOF"), Lane("ml", "orange_ml", "XOF")
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk([1], odd), chunk([2], plain))
+        await approved(journal, "other", chunk([3]))
+        dispatch = await sent(journal, "run", Receipt(State.UNKNOWN), odd)
+        for kind, text in (
+            *(("canary", "5"), ("canary_passed", "ml/orange_ml"), ("brake_canary", "ml: main/orange_ml: Look: here.")),
+            *(("brake_funds", "ml: Top up."), ("key", "old ml: main"), ("key", "new ml: main"), ("key", "one ml")),
+            *(("results_folder", "/tmp/a b"), ("conflict", "Paid twice."), ("remark", "Hello.")),
+        ):
+            await journal.note("run", kind, text)
+        kept = await journal.digest("run")
+    with apsw.Connection(str(path)) as db:
+        note = Asked("asked_cancel", "Awa: finance: wrong month", "Awa: finance", "wrong month")
+        log.append(db, 1.0, 1, "note", msgspec.json.encode(note).decode())
+        log.append(db, 2.0, 1, "answered", '{"kind":"cancel"}')
+        db.execute("DROP INDEX log_facts; PRAGMA user_version = 3")
+    async with SqliteJournal.open(path) as journal:
+        known = await journal.facts("run")
+        assert known == RunFacts(
+            canary_size=5,
+            canary_done=frozenset({plain}),
+            canary_stopped=frozenset({odd}),
+            keys={"ml: main": "new", "ml": "one"},
+            results_folder="/tmp/a b",
+            conflicts=["Paid twice."],
+        )
+        assert await journal.facts("other") == summed_up([])
+        assert len(await journal.notes("run")) == 11
+        assert (await journal.verify("run", kept)).proven
+        await journal.note("run", "canary", "7")
+        await journal.note("run", "canary_overruled", "ml: main/orange_ml: Go on.")
+    async with SqliteJournal.open(path) as journal:
+        assert await journal.facts("run") == known
+        await journal.reconcile([LookUpResult(dispatch.keys[0], Receipt(State.READY, "absent"))])
+    with apsw.Connection(str(path)) as db:
+        ((body,),) = db.execute("SELECT body FROM log WHERE kind = 'decision'").fetchall()
+    assert msgspec.json.decode(str(body), type=Moved).persons == [Person("Awa: finance", "cancel", "wrong month")]
+    assert verify_file(path, "run", kept).proven
+
+
+@pytest.mark.parametrize(
+    ("text", "stands", "who"),
+    [("Awa: finance: late", True, "Awa: finance"), ("Awa: late", False, "Awa"), ("Awa", False, "Awa")],
+)
+async def test_the_oldest_cancellations_are_carried_over(path: Path, text: str, stands: bool, who: str) -> None:
+    """Who cancelled is told apart from why by the request, where it stands, and else as it was read before."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk([1]))
+        if stands:
+            await journal.request("run", ControlRequest(ControlKind.CANCEL, who, "late"))
+    with apsw.Connection(str(path)) as db:
+        log.append(db, 1.0, 1, "note", msgspec.json.encode(log.Note("asked_cancel", text)).decode())
+        db.execute("DROP INDEX log_facts; PRAGMA user_version = 3")
+    await opened(path)
+    with apsw.Connection(str(path)) as db:
+        asked = cancelled(db, 1)
+    assert asked is not None
+    assert (asked.who, str(asked)) == (who, text)
 
 
 async def test_the_settings_of_a_connection_hold(tmp_path: Path) -> None:
@@ -197,7 +272,8 @@ READ_ONLY_SCRIPT = f"""{BOUND_BY_PERMISSIONS}
 import asyncio, sys
 from pathlib import Path
 from payout_engine.domain.errors import JournalFullError
-from payout_engine.journal import SqliteJournal, verify_file
+from payout_engine.journal import SqliteJournal, log, verify_file
+from payout_engine.journal.facts import cancelled
 
 async def main():
     async with SqliteJournal.open(Path(sys.argv[1])):
@@ -370,7 +446,7 @@ async def test_the_guard_has_the_lifecycles_own_table(path: Path) -> None:
     await opened(path)
     assert set(by_hand(path, "SELECT source, target FROM moves")) == {(LETTERS[a], LETTERS[b]) for a, b in MOVES}
     assert set(by_hand(path, "SELECT letter, word, birth FROM words")) == {
-        (letter, state.value, int(state in BIRTHS)) for state, letter in LETTERS.items()
+        (letter, state.value, int(state in INITIAL_STATES)) for state, letter in LETTERS.items()
     }
 
 

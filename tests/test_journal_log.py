@@ -13,9 +13,20 @@ from payout_engine.domain.model import ControlKind, ControlRequest, LookUpResult
 from payout_engine.domain.states import LETTERS, State, move
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.ids import parse_key, run_no_of
-from payout_engine.journal.log import GENESIS, MOVED_KINDS, Intent, Moved, chained
+from payout_engine.journal.log import GENESIS, MOVED_KINDS, Intent, Moved, Person, chained
 from payout_engine.journal.runs import chained_payouts
-from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, dispatched, every, judged, refused, run
+from payout_engine.testing.journal_lines import (
+    MOOV,
+    ORANGE,
+    approved,
+    chunk,
+    dispatched,
+    every,
+    judged,
+    refused,
+    run,
+    sent,
+)
 
 
 async def an_eventful_life(path: Path) -> None:
@@ -67,8 +78,20 @@ async def test_each_entry_seals_the_one_before(tmp_path: Path) -> None:
         before = chained(before, at, run_no, chunk_id, kind, body)
         assert seal == before
     assert {kind for *_, kind, _, _ in entries} == {
-        *("seal", "hold", "approve", "intent", "receipts", "recover", "sighting", "note", "discard", "finish")
+        *("seal", "hold", "approve", "intent", "receipts", "recover", "sighting", "note", "fact", "discard", "finish")
     }
+
+
+async def test_a_person_is_recorded_by_their_whole_name(tmp_path: Path) -> None:
+    """Whoever cancelled answers for what is taken back later, under the name that they gave."""
+    path = tmp_path / "payouts.db"
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk([1]))
+        dispatch = await sent(journal, "run", Receipt(State.UNKNOWN))
+        await journal.request("run", ControlRequest(ControlKind.CANCEL, "Awa: finance", "wrong: month"))
+        await journal.reconcile([LookUpResult(dispatch.keys[0], Receipt(State.READY, "absent"))])
+    ((body,),) = read(path, "SELECT body FROM log WHERE kind = 'decision'")
+    assert msgspec.json.decode(body, type=Moved).persons == [Person("Awa: finance", "cancel", "wrong: month")]
 
 
 async def test_replay_gives_the_states_and_finds_no_second_dispatch(tmp_path: Path) -> None:

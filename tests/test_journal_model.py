@@ -236,7 +236,7 @@ class JournalMachine(RuleBasedStateMachine):
             assert {(tally.lane, tally.state): tally.amount_minor for tally in tallies} == sums
             assert sum(tally.count for tally in tallies) == len(lines)
             requests = self.wait(self.journal.requests(run_id))
-            assert {request.kind: request.heard for request in requests} == model.requests
+            assert {request.kind: request.acknowledged for request in requests} == model.requests
             notes = [kind for _, kind, _ in self.wait(self.journal.notes(run_id)) if kind != "conflict"]
             assert notes == model.notes
 

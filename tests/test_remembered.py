@@ -30,7 +30,7 @@ MARKS_EACH = 400
 
 KEEPER = """
 import os, signal, sys
-from payout_engine.ports import Mark
+from payout_engine.ports.journal import Mark
 from payout_engine.app.remembered import Remembered
 
 name, last = sys.argv[1], int(sys.argv[2])

@@ -17,8 +17,10 @@ import pytest
 from test_engine import assert_paid_once, collect, paid_at_the_bank, payouts
 
 from payout_engine import Brake, ConfigError, Engine, Exit, Payout, Settings, State, summarize
+from payout_engine.app import pay
 from payout_engine.app.settings import AccountSettings
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Submission
+from payout_engine.app.workspace import Workspace
 from payout_engine.domain.clock import now, replaced
 from payout_engine.domain.errors import LimitError
 from payout_engine.domain.model import (
@@ -33,7 +35,7 @@ from payout_engine.domain.model import (
 )
 from payout_engine.payment import stop_rules
 from payout_engine.payment.poll import FollowPolicy
-from payout_engine.payment.stop_rules import Canary, Failures, canary_of, may_go_on, overruling
+from payout_engine.payment.stop_rules import Canary, Failures, canary_of
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import FATES, SenfenicoSandbox
 
@@ -61,11 +63,11 @@ def engine_with(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Eng
 def quick_followers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask the sandbox more often than a real provider: it settles at once."""
 
-    def policy(engine: Engine) -> FollowPolicy:
-        patience = engine.settings.unknown_patience_seconds
+    def policy(workspace: Workspace) -> FollowPolicy:
+        patience = workspace.settings.unknown_patience_seconds
         return FollowPolicy(first_seconds=0.1, longest_seconds=0.3, unknown_patience_seconds=patience)
 
-    monkeypatch.setattr(Engine, "_policy", policy)
+    monkeypatch.setattr(pay, "follow_policy", policy)
 
 
 EngineWith = Callable[..., AbstractAsyncContextManager[Engine]]
@@ -341,10 +343,28 @@ async def test_only_a_canary_that_arrived_is_said_to_have_passed(bank: Bank, eng
         told = [(kind, text) for _, kind, text in notes if kind.startswith("canary_")]
         assert told == [
             ("canary_passed", "bf/orange_bf"),
-            ("canary_overruled", overruling("bf/moov_bf", "Awa")),
+            (
+                "canary_overruled",
+                "bf/moov_bf: the rest may be sent although the canary did not pass; said by Awa",
+            ),
         ]
-        assert may_go_on(notes) == {"bf/orange_bf", "bf/moov_bf"}
-        assert may_go_on(await (await engine.journal()).notes(alone.run_id)) == set()
+        done = (await (await engine.journal()).facts(run.run_id)).canary_done
+        assert {lane.name for lane in done} == {"orange_bf", "moov_bf"}
+        assert (await (await engine.journal()).facts(alone.run_id)).canary_done == frozenset()
+
+
+async def test_an_account_with_a_colon_in_its_name_passes_its_canary(bank: Bank, engine_with: EngineWith) -> None:
+    """What a person says of a lane is about that lane, whatever its account is called."""
+    async with bank() as server:
+        options = {"api_key": "sk_test_tests", "base_url": server.base_url, "rate_per_second": 500}
+        accounts = {"bf: main/salaries": AccountSettings("senfenico", options)}
+        async with engine_with(server, accounts=accounts, unknown_patience_seconds=30.0) as engine:
+            run = await engine.submit(failing(1) + payouts(150))
+            await collect(engine.pay(run, canary=5))
+            assert (await states(engine, run.run_id))[State.READY] == 146
+            await engine.unpause(run.run_id, "Awa")
+            await collect(engine.pay(run))
+            assert (await states(engine, run.run_id)) == {State.FAILED: 1, State.PAID: 150}
 
 
 async def test_a_canary_without_an_answer_is_a_brake(bank: Bank, engine_with: EngineWith) -> None:

@@ -125,13 +125,12 @@ def test_the_second_says_what_the_first_is_doing(tmp_path: Path, far: Bank) -> N
     wait_for_payments(far, 200)
     second = Terminal(tmp_path, *arguments, "--json")
     line = second.hear("Waiting until it has ended")
+    second.hear("of its 3,500 payouts have settled")
     run_id = str(orjson.loads(call(tmp_path, "runs", "--json", "--config", str(far.config)).stdout)["run_id"])
-
     expected = (
         rf"Process {first.process.pid} is paying run {run_id} \(salaries.csv\) with the journal .*payouts.db, since"
     )
     assert re.search(expected, line), line
-    second.hear("of its 3,500 payouts have settled")
     assert (first.end(), second.end()) == (0, 0), first.said + second.said
     assert "going on" in second.said
     assert paid_once(far, 3500)

@@ -18,7 +18,7 @@ from processes import BOUND_BY_PERMISSIONS
 from tampering import RUNS, a_life, altered, read
 
 from payout_engine.domain.errors import JournalDamagedError, JournalError
-from payout_engine.domain.model import Receipt
+from payout_engine.domain.model import ControlRequest, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal, verify_file
 from payout_engine.journal.log import GENESIS, chained
@@ -299,7 +299,10 @@ def test_older_entries_are_proven_as_before(honest: tuple[Path, str], tmp_path: 
 
     def older(row: list[Any]) -> None:
         body = msgspec.json.decode(row[5])
-        for name in ("boot", "up_seconds") if row[4] == "intent" else ("meta", "who", "why"):
+        if body.get("fact") == "asked":
+            asked = msgspec.convert(body["request"], ControlRequest)
+            row[4], body = "note", {"kind": f"asked_{asked.kind}", "text": str(asked)}
+        for name in ("boot", "up_seconds") if row[4] == "intent" else ("meta",):
             body.pop(name, None)
         if row[4] == "answered":
             row[4], body = "note", {"kind": "remark", "text": "Done."}

@@ -20,6 +20,7 @@ import msgspec
 from payout_engine.app.accounts import Accounts
 from payout_engine.domain.clock import now
 from payout_engine.domain.errors import ConfigError, Holder, JournalBusyError, JournalError
+from payout_engine.domain.facts import KeyUsed
 from payout_engine.domain.model import Run, Tally
 from payout_engine.domain.states import OPEN, State
 from payout_engine.journal import tally_file
@@ -34,9 +35,6 @@ ASK_AGAIN_SECONDS = 0.5
 
 PROGRESS_SECONDS = 2.0
 """How often it is looked how far the other has come."""
-
-KEY_NOTE = "key"
-"""The kind of the remarks that say which key an account was used with."""
 
 _MOVING = OPEN | {State.READY}
 _TOLD = OPEN | {State.PAID, State.REVERSED}
@@ -174,8 +172,8 @@ async def require_same_keys(
     Raises:
         ConfigError: something was sent with another key. Nothing is sent with this one.
     """
-    noted = dict(text.split(" ", 1)[::-1] for _, kind, text in await journal.notes(run.run_id) if kind == KEY_NOTE)
-    others = {account for account in accounts if noted.get(account) not in (None, keys[account])}
+    used = (await journal.facts(run.run_id)).keys
+    others = {account for account in accounts if used.get(account) not in (None, keys[account])}
     told = await _told(journal, run) if others and not renewed else set()
     for account in accounts:
         if account in others & told:
@@ -185,8 +183,8 @@ async def require_same_keys(
                 f"account, say so: payout-engine resume {run.run_id} --key-renewed (or retry, with the same option). "
                 "To pay a file again that was paid with a test key, use a journal of its own: --journal live.db"
             )
-        if noted.get(account) != keys[account]:
-            await journal.note(run.run_id, KEY_NOTE, f"{keys[account]} {account}")
+        if used.get(account) != keys[account]:
+            await journal.add_fact(run.run_id, KeyUsed(account, keys[account]))
 
 
 async def _told(journal: Journal, run: Run) -> set[str]:

@@ -8,10 +8,8 @@ import msgspec
 
 from payout_engine import providers
 from payout_engine.app.engine import Engine
-from payout_engine.app.locks import KEY_NOTE
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, plain, say
-from payout_engine.cli.pay import OUT_NOTE
 from payout_engine.cli.progress import LineCounter
 from payout_engine.domain.countries import COUNTRIES, Country
 from payout_engine.domain.errors import ConfigError
@@ -87,10 +85,7 @@ async def show(engine: Engine, run_id: str, *, json: bool) -> int:
 
 def _shown(kind: str, text: str) -> str:
     """Return a remark of the journal for a screen. Folders are shown as they are called, or nobody finds them."""
-    if kind == KEY_NOTE:
-        mark, _, account = text.partition(" ")
-        return f"account {account}, its key known here by the mark {mark[-6:]}"
-    return text if kind == OUT_NOTE else masked(text)
+    return text if kind == "results_folder" else masked(text)
 
 
 async def results(engine: Engine, run_id: str, out: Path | None, format: str) -> int:

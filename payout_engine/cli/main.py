@@ -12,7 +12,8 @@ import typer
 
 from payout_engine import __version__
 from payout_engine.app.engine import FOLLOW_FOR_SECONDS, Engine
-from payout_engine.cli import control, decide, look, serve
+from payout_engine.cli import control, decide, look
+from payout_engine.cli import sandbox as sandboxes
 from payout_engine.cli.options import (
     Accepted,
     AccountName,
@@ -419,6 +420,6 @@ def sandbox(
     """Serve the providers' sandboxes until Ctrl-C: the same API, with a ledger that is the truth."""
 
     async def main() -> int:
-        return await serve.sandbox(host, port, ledger, balance)
+        return await sandboxes.sandbox(host, port, ledger, balance)
 
     _run(main)

@@ -14,23 +14,18 @@ import typer
 
 from payout_engine.app.engine import Engine
 from payout_engine.app.payment_stream import PaymentStream, unwrap_group
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Submission
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, hurry, leave, plain, room, say, settle
 from payout_engine.cli.options import asker
 from payout_engine.cli.progress import LineCounter, metered
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import JournalBusyError, JournalError, PayoutEngineError, SinkError, UserError
+from payout_engine.domain.facts import ResultsFolder
 from payout_engine.domain.model import Run, RunState, masked
 from payout_engine.domain.states import State
 from payout_engine.results.summary import Exit, summarize
 from payout_engine.sinks import check_format
-
-OUT_NOTE = "results_folder"
-"""The remark in the journal that says where a run's results go, so that `resume` writes to the same place."""
-
-CONFLICT_NOTE = "conflict"
-"""The kind of the remarks in which the journal keeps what the provider says against itself or us."""
 
 
 class PayOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +75,7 @@ async def pay_submission(engine: Engine, submission: Submission, out: Path, wish
                 return Exit.UNUSABLE
         out = wishes.out or own_folder(out, run.run_id)
         _check_writable(out, wishes.format)
-        await (await engine.journal()).note(run.run_id, OUT_NOTE, str(out.absolute()))
+        await (await engine.journal()).add_fact(run.run_id, ResultsFolder(str(out.absolute())))
         if wishes.json and not submission.known:
             await _emit_unsent(engine, run)
         return (await pay_and_report(engine, run, out, wishes, send=True))[0]
@@ -202,8 +197,8 @@ async def _resume(engine: Engine, run: Run, wishes: PayOptions, *, send: bool) -
     if run.state in (RunState.INTAKE, RunState.VALIDATED):
         again = f"retry {run.retry_of}" if run.retry_of else f"run {run.name}"
         raise UserError(f"Run {run.run_id} was never approved. Begin it again: payout-engine {again}{wishes.options}")
-    noted = [text for _, kind, text in await (await engine.journal()).notes(run.run_id) if kind == OUT_NOTE]
-    out = wishes.out or Path(noted[-1] if noted else f"{run.run_id}-results")
+    facts = await (await engine.journal()).facts(run.run_id)
+    out = wishes.out or Path(facts.results_folder or f"{run.run_id}-results")
     if not wishes.json:
         say(f"Run [bold]{run.run_id}[/] ({plain(run.name)})")
     return await pay_and_report(engine, run, out, wishes, send=send)
@@ -309,8 +304,7 @@ async def _interruptible(stream: PaymentStream) -> AsyncIterator[Sequence[bool]]
 
 async def _report(engine: Engine, run: Run, ending: Ending, out: Path, wishes: PayOptions) -> int:
     """Write the results folder and print the summary; return the exit code."""
-    notes = await (await engine.journal()).notes(run.run_id)
-    conflicts = [text for _, kind, text in notes if kind == CONFLICT_NOTE]
+    conflicts = (await (await engine.journal()).facts(run.run_id)).conflicts
     summary = summarize(run.run_id, await engine.tally(run.run_id), ending, conflicts=len(conflicts))
     written: Path | None = out
     try:

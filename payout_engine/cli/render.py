@@ -11,7 +11,7 @@ import msgspec
 from rich.table import Table
 
 from payout_engine.app.engine import Engine
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Submission
 from payout_engine.cli.console import data, emit, messages, plain
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import Brake

@@ -1,4 +1,4 @@
-"""The proof: what must hold in the log, and between the log and the tables. Pure; `verifying.py` feeds it rows.
+"""The proof: what must hold in the log, and between the log and the tables. Pure; `verify.py` feeds it rows.
 
 `Chain` follows the whole log entry by entry; `Story` gathers what it says of one run. `ChunkReplay` replays what it
 says of one chunk: every payout begins where it was born, every entry is a move that its kind may make, every dispatch
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from payout_engine.domain.facts import Asked
 from payout_engine.domain.model import (
     REJECTED_LANE,
     ControlKind,
@@ -26,7 +27,7 @@ from payout_engine.domain.model import (
 from payout_engine.domain.proof import Finding
 from payout_engine.domain.states import MOVES, STATES_BY_LETTER, State
 from payout_engine.journal import codec, log
-from payout_engine.journal.requests import ASKED
+from payout_engine.journal.facts import read_fact
 from payout_engine.journal.resends import CLOCK_SLACK_SECONDS, refusal
 
 Arrows = frozenset[tuple[State, State]]
@@ -144,12 +145,11 @@ class RunReplay:
 
     def hear(self, entry: LogRow) -> None:
         """Take in one entry of the run."""
-        first = not self.judged and entry.kind != log.NOTE
+        first = not self.judged and entry.kind not in log.ASIDE_KINDS
         self.judged = self.judged or first
         self.head_seq, self.head = entry.seq, entry.hash
         self._set_back = self._set_back or entry.at < self._latest_at - CLOCK_SLACK_SECONDS
         self._latest_at = max(self._latest_at, entry.at)
-        # People may remark on a run, or ask something of it, while its file is still being read.
         if first and entry.kind != log.SEAL:
             self.problems.append((entry.seq, "the run's log does not begin with its seal"))
         try:
@@ -173,10 +173,15 @@ class RunReplay:
                 self.problems.append((entry.seq, "sent again to ask although the clock had been set back"))
         elif entry.kind == log.FINISH:
             self.finished_at = entry.at
+        elif entry.kind == log.FACT:
+            fact = read_fact.decode(entry.body)
+            if isinstance(fact, Asked):
+                request = fact.request
+                self._asked[request.kind] = log.Asked("", "", request.who, request.why), entry.at
         elif entry.kind == log.NOTE:
             noted = _noted.decode(entry.body)
-            if noted.kind.startswith(ASKED):
-                self._asked[noted.kind.removeprefix(ASKED)] = noted, entry.at
+            if noted.kind.startswith(_ASKED):
+                self._asked[noted.kind.removeprefix(_ASKED)] = noted, entry.at
         elif entry.kind == log.ANSWERED:
             self._asked.pop(_answered.decode(entry.body).kind, None)
         elif entry.kind == log.INTENT or (entry.kind == log.DECISION and _releases(entry.body)):
@@ -320,7 +325,7 @@ class ChunkReplay:
                 yield from self._sent_again(entry, _asked_again.decode(entry.body))
             elif entry.kind in log.MOVED_KINDS:
                 yield from self._moved(entry, _moved.decode(entry.body))
-            elif entry.kind != log.NOTE:
+            elif entry.kind not in log.ASIDE_KINDS:
                 yield self._finding(entry, "an entry of an unknown kind")
         except BROKEN:
             yield self._finding(entry, f"the {entry.kind} entry cannot be read")
@@ -424,6 +429,7 @@ class _Named(msgspec.Struct, frozen=True):
     run_id: str
 
 
+_ASKED = "asked_"  # So began the kinds of the remarks by which older journals told what was asked.
 _KIND = ControlKind.PAUSE  # Of what was asked, the kind is told apart.
 _moved = msgspec.json.Decoder(log.Moved)
 _noted = msgspec.json.Decoder(log.Asked)

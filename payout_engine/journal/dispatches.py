@@ -1,7 +1,7 @@
 """The journal's side of payment: what is ready, the intent before a dispatch, and what became of it.
 
 Functions over one connection, run in the writer's thread inside a transaction. `SqliteJournal` calls them. Look-ups
-are in `look-up results.py`.
+are in `lookups.py`.
 """
 
 from __future__ import annotations

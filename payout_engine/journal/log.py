@@ -34,9 +34,17 @@ SIGHTING = "sighting"
 DECISION = "decision"
 """A person moved payouts, and said who and why."""
 ANSWERED = "answered"
-"""What a person asked of a run is done: its kind. The asking itself is a note."""
+"""What a person asked of a run is done: its kind. The asking itself is a fact."""
 FINISH = "finish"
 NOTE = "note"
+"""A remark for people, which nothing reads back."""
+FACT = "fact"
+"""What is decided by later; the body is one of `domain.facts.Fact`."""
+CARRIED = "carried"
+"""A fact that was told in remarks alone, in older journals; written when such a journal was brought up to date."""
+
+ASIDE_KINDS = (NOTE, FACT, CARRIED, ANSWERED)
+"""The entries that move nothing, and may stand anywhere, also before the seal."""
 
 MOVED_KINDS = (HOLD, RECEIPTS, RECOVER, SIGHTING, DECISION)
 """The entries whose body is `Moved`."""
@@ -125,7 +133,7 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class Asked(Note, frozen=True):
-    """The remark that a person asked something of a run; who and why are None in entries older than these fields."""
+    """How older journals told that a person asked something of a run; who and why are None in the oldest of these."""
 
     who: str | None = None
     why: str | None = None
@@ -191,16 +199,3 @@ def mark(db: apsw.Connection, seq: int | None = None) -> Mark | None:
 def note(db: apsw.Connection, at: float, run_no: int, kind: str, text: str, chunk_id: int | None = None) -> None:
     """Add a remark for people."""
     append(db, at, run_no, NOTE, msgspec.json.encode(Note(kind, text)).decode(), chunk_id)
-
-
-def note_once(db: apsw.Connection, at: float, run_no: int, kind: str, text: str, chunk_id: int) -> bool:
-    """Add a remark on a chunk unless the same was made before; tell whether it is new."""
-    body = msgspec.json.encode(Note(kind, text)).decode()
-    known = value(
-        db,
-        "SELECT 1 FROM log WHERE run_no = ? AND kind = 'note' AND chunk_id = ? AND body = ?",
-        (run_no, chunk_id, body),
-    )
-    if known is None:
-        append(db, at, run_no, NOTE, body, chunk_id)
-    return known is None

@@ -1,6 +1,6 @@
 """Applying what look-ups show to the journal: found by key, judged one by one, written chunk by chunk.
 
-`verdict.py` says what a look-up result means; here is only where it goes. Run in the writer's thread inside a
+`rules.py` says what a look-up result means; here is only where it goes. Run in the writer's thread inside a
 transaction.
 """
 
@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import apsw
 
 from payout_engine.domain import clock
+from payout_engine.domain.facts import Conflict
 from payout_engine.domain.model import Choice, Lane, LookUpResult, Outcome, Payout, Receipt
 from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import row, value
+from payout_engine.journal.facts import add_once, cancelled
 from payout_engine.journal.ids import chunk_id_of, parse_key, run_no_of, split_key
-from payout_engine.journal.requests import cancelled, withdrawal
+from payout_engine.journal.requests import withdrawal
 from payout_engine.journal.rules import Verdict, judge
 from payout_engine.journal.transitions import move
 from payout_engine.ports.journal import Reconciled
@@ -110,7 +112,7 @@ class _ChunkLookUps:
         payout = self._payouts[index]
         sentence = conflict_text(self._run_id, payout, verdict.conflict)
         number = run_no_of(self._chunk_id)
-        if log.note_once(self._db, self._at, number, "conflict", sentence, self._chunk_id):
+        if add_once(self._db, self._at, number, Conflict(sentence), self._chunk_id):
             self.conflicts.append(sentence)
 
     def _set(self, index: int, receipt: Receipt) -> None:

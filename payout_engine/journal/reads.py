@@ -11,10 +11,12 @@ from typing import NamedTuple
 import apsw
 import msgspec
 
+from payout_engine.domain.facts import remark
 from payout_engine.domain.model import Entry, Lane, Outcome, Receipt, Run, RunState, Step, Tally
 from payout_engine.domain.states import LETTERS, STATES_BY_LETTER, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import Row, every, row, value
+from payout_engine.journal.facts import read_fact
 from payout_engine.journal.ids import chunk_id_of, chunk_range, parse_key, provider_keys
 from payout_engine.journal.transitions import run_no
 
@@ -37,7 +39,7 @@ _RUN_COLUMNS = (
 _columns = msgspec.json.Decoder(list[str])
 _dialect = msgspec.json.Decoder(dict[str, str])
 _moved = msgspec.json.Decoder(log.Moved)
-_note = msgspec.json.Decoder(log.Note)
+_notes = msgspec.json.Decoder(log.Note)
 _intent = msgspec.json.Decoder(log.Intent)
 _asked_again = msgspec.json.Decoder(log.AskedAgain)
 
@@ -204,10 +206,18 @@ def _entries(
 
 
 def notes(db: apsw.Connection, run_id: str) -> Sequence[tuple[float, str, str]]:
-    """Return the remarks of a run, oldest first."""
-    found = every(db, "SELECT at, body FROM log WHERE run_no = ? AND kind = 'note' ORDER BY seq", (run_no(db, run_id),))
-    remarks = [(at, _note.decode(body)) for at, body in found]
-    return [(at, remark.kind, remark.text) for at, remark in remarks]
+    """Return the remarks of a run, oldest first, with its facts as people are told of them."""
+    found = every(
+        db,
+        "SELECT at, kind, body FROM log WHERE run_no = ? AND kind IN ('note', 'fact') ORDER BY seq",
+        (run_no(db, run_id),),
+    )
+    return [(at, *(remark(read_fact.decode(body)) if kind == log.FACT else _note(body))) for at, kind, body in found]
+
+
+def _note(body: str) -> tuple[str, str]:
+    note = _notes.decode(body)
+    return note.kind, note.text
 
 
 def outcomes(db: apsw.Connection, run_id: str, after: int) -> Sequence[tuple[int, Sequence[Outcome]]]:
@@ -263,7 +273,7 @@ def trace(db: apsw.Connection, run_id: str, wanted: Mapping[int, Collection[int]
         )
     )
     for _, at, chunk_id, kind, body in page:
-        if chunk_id not in wanted or kind == log.NOTE:
+        if chunk_id not in wanted or kind in log.ASIDE_KINDS:
             continue
         for index, receipt in _told(kind, body, wanted[chunk_id]):
             found.setdefault((chunk_id, index), []).append(Step(at, kind, receipt))

@@ -12,6 +12,7 @@ import apsw
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
+from payout_engine.domain.facts import Asked
 from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Lane, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import codec, log
@@ -28,12 +29,6 @@ ONCE_SENT = (
 )
 """What is said of a payout that waited to be sent again when its run was cancelled."""
 
-ASKED = "asked_"
-"""How the kinds of the remarks begin that say what a person asked."""
-
-CANCEL_NOTE = f"{ASKED}{ControlKind.CANCEL}"
-"""The kind of the remark that stays in the log when a person asked to cancel a run, also when that is done."""
-
 
 def ask(db: apsw.Connection, run_id: str, request: ControlRequest) -> None:
     """Record what a person asks; see `Journal.request`."""
@@ -42,8 +37,7 @@ def ask(db: apsw.Connection, run_id: str, request: ControlRequest) -> None:
         "INSERT OR REPLACE INTO requests (run_no, kind, who, why, at, heard) VALUES (?, ?, ?, ?, ?, 0)",
         (number, request.kind.value, request.who, request.why, at),
     )
-    asked = log.Asked(f"{ASKED}{request.kind}", str(request), request.who, request.why)
-    log.append(db, at, number, log.NOTE, codec.text(asked))
+    log.append(db, at, number, log.FACT, codec.text(Asked(request)))
 
 
 def requests(db: apsw.Connection, run_id: str) -> Sequence[ControlRequest]:
@@ -100,21 +94,6 @@ def cancel(
             lane_of = Lane(account, lane, currency)
             outcomes += [codec.outcome_of(run_id, lane_of, payouts[index], one, seq) for index, one in receipts.items()]
     return outcomes, found[-1][0] if len(found) == limit else 0
-
-
-def cancelled(db: apsw.Connection, number: int) -> ControlRequest | None:
-    """Return who last asked to cancel a run, also when that is done; None if nobody ever did."""
-    query = (
-        "SELECT body ->> 'text' FROM log WHERE run_no = ? AND kind = 'note' AND body ->> 'kind' = ? ORDER BY seq DESC"
-    )
-    text = value(db, f"{query} LIMIT 1", (number, CANCEL_NOTE))
-    return None if text is None else _cancellation(text)
-
-
-def _cancellation(text: str) -> ControlRequest:
-    """Read what `ask` wrote down."""
-    who, _, why = text.partition(": ")
-    return ControlRequest(ControlKind.CANCEL, who, why)
 
 
 def withdrawal(known: Receipt, request: ControlRequest, at: float, *, sent: bool) -> Receipt | None:

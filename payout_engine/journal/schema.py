@@ -15,8 +15,9 @@ from pathlib import Path
 import apsw
 
 from payout_engine.domain.errors import JournalDamagedError, JournalError, JournalFullError, JournalNewerError
-from payout_engine.domain.states import BIRTHS, LETTERS, MOVES
+from payout_engine.domain.states import INITIAL_STATES, LETTERS, MOVES
 from payout_engine.journal.db import value
+from payout_engine.journal.facts import carry_over
 from payout_engine.journal.runs import fingerprint
 from payout_engine.journal.sqlite_errors import fault
 
@@ -37,7 +38,7 @@ def _first(connection: apsw.Connection) -> None:
     connection.execute(_sql("schema.sql"))
     connection.executemany(
         "INSERT INTO words (letter, word, birth) VALUES (?, ?, ?)",
-        [(letter, state.value, state in BIRTHS) for state, letter in LETTERS.items()],
+        [(letter, state.value, state in INITIAL_STATES) for state, letter in LETTERS.items()],
     )
     connection.executemany(
         "INSERT INTO moves (source, target) VALUES (?, ?)",
@@ -65,7 +66,13 @@ def _third(connection: apsw.Connection) -> None:
     fingerprint(connection)
 
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_first, _second, _third)
+def _fourth(connection: apsw.Connection) -> None:
+    """Keep what the engine decides by in entries with fields of their own, and remarks for people alone."""
+    connection.execute("CREATE INDEX log_facts ON log (run_no) WHERE kind IN ('fact', 'carried')")
+    carry_over(connection)
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (_first, _second, _third, _fourth)
 """`MIGRATIONS[n]` brings a journal from version n to n + 1. They are added to and never edited."""
 
 

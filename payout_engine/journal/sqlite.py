@@ -8,6 +8,7 @@ an account's lease sends for it.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +21,7 @@ import apsw
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import Holder, JournalError
+from payout_engine.domain.facts import Fact, RunFacts
 from payout_engine.domain.limits import BLOCK_ROWS
 from payout_engine.domain.model import (
     Chunk,
@@ -41,9 +43,9 @@ from payout_engine.domain.model import (
 )
 from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import State
-from payout_engine.journal import dispatches, duplicates, log, lookups, reads, requests, resends, runs
+from payout_engine.journal import dispatches, duplicates, facts, log, lookups, reads, requests, resends, runs
 from payout_engine.journal.decisions import decide
-from payout_engine.journal.lease import lease
+from payout_engine.journal.file_locks import lease
 from payout_engine.journal.schema import connect
 from payout_engine.journal.transitions import run_no
 from payout_engine.journal.verify import digest_file, verify_file
@@ -230,9 +232,7 @@ class SqliteJournal:
             # Sorting keeps the order of equal lines; chunks arrive in the order of their first lines.
             waiting.sort(key=_line)
             cursor, going_on = page.cursor, page.before is not None
-            done = len(waiting)
-            if page.before is not None:
-                done = next((place for place, entry in enumerate(waiting) if _line(entry) >= page.before), done)
+            done = len(waiting) if page.before is None else bisect_left(waiting, page.before, key=_line)
             for start in range(0, done, BLOCK_ROWS):
                 yield waiting[start : min(start + BLOCK_ROWS, done)]
             del waiting[:done]
@@ -274,6 +274,12 @@ class SqliteJournal:
 
     async def note(self, run_id: str, kind: str, text: str) -> None:
         await self._writer.run(lambda db: log.note(db, clock.now(), run_no(db, run_id), kind, text), Need.DURABLE)
+
+    async def add_fact(self, run_id: str, fact: Fact) -> None:
+        await self._writer.run(lambda db: facts.add(db, run_id, fact), Need.DURABLE)
+
+    async def facts(self, run_id: str) -> RunFacts:
+        return await self._read(lambda db: facts.facts(db, run_id))
 
     async def notes(self, run_id: str) -> Sequence[tuple[float, str, str]]:
         return await self._read(lambda db: reads.notes(db, run_id))

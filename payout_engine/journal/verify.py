@@ -61,7 +61,8 @@ def digest_file(path: Path, run_id: str) -> str:
     with snapshot(path) as db:
         number = run_no(db, run_id)
         found = row(db, "SELECT seq, hash FROM log WHERE run_no = ? ORDER BY seq DESC LIMIT 1", (number,))
-        if found is None or value(db, "SELECT 1 FROM log WHERE run_no = ? AND kind <> 'note'", (number,)) is None:
+        judged = value(db, "SELECT 1 FROM log WHERE run_no = ? AND kind = 'seal'", (number,))
+        if found is None or judged is None:
             return ""
         seq, head = found
         return audit.digest_of(run_id, seq, head, tallies(db, run_id))

@@ -19,10 +19,9 @@ from payout_engine.domain.errors import Brake, JournalError, ProviderError
 from payout_engine.domain.limits import QUERIES_BATCH
 from payout_engine.domain.model import LookUpResult, Query, Tally
 from payout_engine.domain.states import State
-from payout_engine.payment.dispatch import Publish
+from payout_engine.payment.context import Context
 from payout_engine.ports import observer
-from payout_engine.ports.journal import Journal
-from payout_engine.ports.provider import LookUpKind, Provider
+from payout_engine.ports.provider import LookUpKind
 
 logger = logging.getLogger(__name__)
 
@@ -75,38 +74,22 @@ class Follower:
         gave_up: True when it ended because look-ups kept failing, so that nobody has looked for what is unknown.
 
     Args:
-        journal: the durable memory.
-        provider: the account's connection.
-        run_id: the run to follow.
-        account: the account's name.
+        context: the account and the run.
         policy: how often and how long to ask.
-        publish: told of every outcome.
-        tell: told of what happens.
-        ask_again: asks by sending again; None where the provider's key does not allow that, or nothing may be sent.
+        resend: asks by sending again; None where the provider's key does not allow that, or nothing may be sent.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        provider: Provider,
-        run_id: str,
-        account: str,
-        policy: FollowPolicy,
-        publish: Publish,
-        notify: observer.Observer,
-        intend_resend: Resend | None = None,
-    ) -> None:
+    def __init__(self, context: Context, policy: FollowPolicy, resend: Resend | None = None) -> None:
         self.sent = anyio.Event()
         self.refused = ""
         self.gave_up = False
-        self._journal = journal
-        self._provider = provider
-        self._run_id = run_id
-        self.account = account
+        self.account = context.account
+        self._context = context
+        self._journal = context.journal
+        self._provider = context.provider
+        self._run_id = context.run_id
         self._policy = policy
-        self._publish = publish
-        self._notify = notify
-        self._resend = intend_resend
+        self._resend = resend
         self._asking_seconds = policy.first_seconds
         self._not_before = 0.0
 
@@ -190,7 +173,7 @@ class Follower:
         changed, problem = 0, ""
         try:
             async for results in self._look_up_results():
-                changed += await self._apply(results)
+                changed += await self._context.reconcile(results)
         except ProviderError as error:
             problem = str(error)
             if error.brake is Brake.CREDENTIALS:
@@ -201,7 +184,7 @@ class Follower:
             # Its text could hold anything the provider sent, so only its kind is told.
             logger.error("the look-up of account %s failed with %s", self.account, type(error).__name__)
             problem = "The look-up failed in a way that this program does not expect; this is a fault in payout_engine."
-        self._notify(observer.LookedUp(self.account, changed, problem, next_in_seconds))
+        self._context.notify(observer.LookedUp(self.account, changed, problem, next_in_seconds))
         return Found(changed, problem)
 
     async def _look_up_results(self) -> AsyncIterator[Sequence[LookUpResult]]:
@@ -241,15 +224,6 @@ class Follower:
         present, _ = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, start)
         proved = {query.key for query in present if asked.get(query.key) == query.sent}
         return [result for result in results if result.receipt.state is not State.READY or result.key in proved]
-
-    async def _apply(self, results: Sequence[LookUpResult]) -> int:
-        with anyio.CancelScope(shield=True):
-            # What is recorded is also told, even when the following ends in this moment.
-            applied = await self._journal.reconcile(results)
-            await self._publish([outcome for outcome in applied.outcomes if outcome.run_id == self._run_id])
-        for conflict in applied.conflicts:
-            self._notify(observer.Waiting(self.account, conflict))
-        return len(applied.outcomes)
 
     async def _open(self) -> tuple[int, int]:
         """Return how many payouts of the account are accepted (or still being sent), and how many unknown."""

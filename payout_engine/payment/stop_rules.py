@@ -21,12 +21,6 @@ FAILURES_SAMPLE_MIN = 50
 SETTLED = frozenset({State.PAID, State.FAILED})
 SENT = OPEN | SETTLED | {State.REVERSED}
 
-CANARY_SIZE_NOTE = "canary"
-CANARY_PASSED_NOTE = "canary_passed"
-CANARY_OVERRULED_NOTE = "canary_overruled"
-"""The kinds of the remarks by which a run remembers its canary: how many payouts it is, the lanes where all of them
-arrived, and the lanes that a person let go on although that cannot be said."""
-
 
 class Failures:
     """Counts how the payouts of each lane ended since paying began, so that a resumed run begins to count anew."""
@@ -93,17 +87,6 @@ def canary_of(lane: Lane, tallies: Sequence[Tally], size: int) -> tuple[Canary, 
     if left > 0:
         return Canary.PENDING, left
     return (Canary.PENDING if any(counts[state] for state in OPEN) else Canary.PASSED), 0
-
-
-def overruling(lane: str, who: str) -> str:
-    """Return the text of the remark that a person let a lane go on whose canary stopped it."""
-    return f"{lane}: the rest may be sent although the canary did not pass; said by {who or 'a person'}"
-
-
-def may_go_on(notes: Iterable[tuple[float, str, str]]) -> set[str]:
-    """Return the lanes that need not wait for their canary: it passed, or a person overruled it."""
-    told = {text for _, kind, text in notes if kind == CANARY_PASSED_NOTE}
-    return told | {text.partition(": ")[0] for _, kind, text in notes if kind == CANARY_OVERRULED_NOTE}
 
 
 class Quota:

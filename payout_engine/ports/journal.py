@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from payout_engine.domain.errors import Holder
+from payout_engine.domain.facts import Fact, RunFacts
 from payout_engine.domain.model import (
     Chunk,
     ControlKind,
@@ -291,8 +292,12 @@ class ControlJournal(Protocol):
         """
         ...
 
+    async def add_fact(self, run_id: str, fact: Fact) -> None:
+        """Record, durably, what is decided by later. `facts` says what it comes to, `notes` tells people of it."""
+        ...
+
     async def note(self, run_id: str, kind: str, text: str) -> None:
-        """Append a remark to the log: a brake, a decision, a warning."""
+        """Append a remark to the log, for people. Nothing is decided by it."""
         ...
 
 
@@ -343,8 +348,12 @@ class ReadingJournal(Protocol):
         """
         ...
 
+    async def facts(self, run_id: str) -> RunFacts:
+        """Return what the facts of a run come to."""
+        ...
+
     async def notes(self, run_id: str) -> Sequence[tuple[float, str, str]]:
-        """Return the remarks of a run as (at, kind, text), oldest first."""
+        """Return the remarks of a run as (at, kind, text), oldest first, and its facts as people are told of them."""
         ...
 
     def outcomes(self, run_id: str, after: int = 0) -> AsyncIterator[tuple[int, Sequence[Outcome]]]:
@@ -365,6 +374,6 @@ class Journal(IntakeJournal, PaymentJournal, LookUpJournal, ControlJournal, Read
 
     Every method may raise JournalFullError (the disk is full or read-only) or JournalDamagedError. After either,
     nothing the failed call was to record is recorded. Whatever returns from `intend`, `record`, `intend_resend`,
-    `reconcile`, `hold`, `seal`, `approve`, `finish`, `decide`, `request`, `acknowledge`, `cancel` or `note` survives
-    the loss of power.
+    `reconcile`, `hold`, `seal`, `approve`, `finish`, `decide`, `request`, `acknowledge`, `cancel`, `add_fact` or `note`
+    survives the loss of power.
     """

@@ -14,16 +14,30 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from payout_engine.domain.errors import JournalBusyError
-from payout_engine.domain.model import Receipt
+from payout_engine.domain.ending import Stop
+from payout_engine.domain.errors import Brake, JournalBusyError
+from payout_engine.domain.facts import (
+    Braked,
+    CanaryOverruled,
+    CanaryPassed,
+    CanarySize,
+    Conflict,
+    Fact,
+    KeyUsed,
+    ResultsFolder,
+    RunFacts,
+)
+from payout_engine.domain.model import Lane, Receipt
 from payout_engine.domain.states import State
 from payout_engine.testing.journal_asking import AskingSuite
 from payout_engine.testing.journal_intake import IntakeSuite
-from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, JournalFactory, approved, chunk, replay
+from payout_engine.testing.journal_lines import MOOV, ORANGE, SOMEBODY, JournalFactory, approved, chunk, replay
 from payout_engine.testing.journal_payment import PaymentSuite
 from payout_engine.testing.journal_people import PeopleSuite
 from payout_engine.testing.journal_repeats import RepeatsSuite
 from payout_engine.testing.journal_steering import SteeringSuite
+
+ALL_THE_SAME = "the rest may be sent although the canary did not pass"
 
 
 class JournalSuite(IntakeSuite, RepeatsSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite):
@@ -42,6 +56,49 @@ class JournalSuite(IntakeSuite, RepeatsSuite, PaymentSuite, AskingSuite, PeopleS
                 ("receipts", "A remark, not receipts."),
             ]
             assert await replay(journal, "run") == []
+
+    async def test_facts_are_known_again_as_they_were_told(self, journal_factory: JournalFactory) -> None:
+        """Each counts for its run alone, the last of a kind holds, and names may hold any character."""
+        odd, other = Lane("ml: main/x", "orange_ml", "XOF"), Lane("ml", "orange_ml", "XOF")
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            await approved(journal, "other", chunk([2]))
+            nothing = await journal.facts("run")
+            told: list[Fact] = [
+                *(CanarySize(4), CanarySize(5), KeyUsed("ml: main/x", "one two"), KeyUsed("ml: main/x", "three")),
+                *(KeyUsed("ml", "four"), ResultsFolder("old"), ResultsFolder("a: b/results")),
+                *(Braked(Stop(lane.account, lane, Brake.CANARY, "It: failed.")) for lane in (odd, other)),
+                *(CanaryOverruled(odd, "Awa: finance"), CanaryPassed(ORANGE), Conflict("Paid: twice.")),
+                *(Braked(Stop("bf", MOOV, Brake.FAILURES, "Many.")), Braked(Stop("bf", None, Brake.CANARY, "All."))),
+            ]
+            for fact in told:
+                await journal.add_fact("run", fact)
+            assert await journal.facts("run") == RunFacts(
+                canary_size=5,
+                canary_done=frozenset({odd, ORANGE}),
+                canary_stopped=frozenset({odd, other}),
+                keys={"ml: main/x": "three", "ml": "four"},
+                results_folder="a: b/results",
+                conflicts=["Paid: twice."],
+            )
+            assert await journal.facts("other") == nothing
+            assert (await journal.verify("run")).proven
+            assert await replay(journal, "run") == []
+
+    async def test_remarks_are_for_people_alone(self, journal_factory: JournalFactory) -> None:
+        """What a remark says is nothing that is decided by, even if it reads like a fact; of facts people are told."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1]))
+            before = await journal.facts("run")
+            for kind, text in ("canary", "5"), ("key", "mark bf"), ("results_folder", "x"), ("conflict", "Twice."):
+                await journal.note("run", kind, text)
+            assert await journal.facts("run") == before
+            await journal.add_fact("run", CanaryOverruled(ORANGE, ""))
+            await journal.add_fact("run", Braked(Stop("", None, Brake.ASKED, "Paused by Awa.")))
+            assert [(kind, text) for _, kind, text in await journal.notes("run")][4:] == [
+                ("canary_overruled", f"bf/orange_bf: {ALL_THE_SAME}; said by a person"),
+                ("brake_asked", "run: Paused by Awa."),
+            ]
 
     async def test_the_log_is_replayed_from_where_a_reader_stopped(self, journal_factory: JournalFactory) -> None:
         """Sequence numbers grow, and a reader that goes on from one misses nothing and repeats nothing."""

@@ -44,6 +44,7 @@ READS = frozenset(
         "tally",
         "mark",
         "notes",
+        "facts",
         "requests",
         "trace",
     }

@@ -18,12 +18,12 @@ from payout_engine.app import locks
 from payout_engine.app.remembered import Begun, Remembered
 from payout_engine.domain.errors import Holder
 from payout_engine.domain.model import Run
-from payout_engine.journal import lease
+from payout_engine.journal import file_locks
 from payout_engine.journal.file_locks import locked
 from payout_engine.ports.journal import Mark
 from simulation.crashing import Fuse
 
-_LOCKING = (lease, locks)
+_LOCKING = (file_locks, locks)
 """The modules that take locks."""
 
 _living: ContextVar[Fuse | None] = ContextVar("living", default=None)

@@ -15,11 +15,12 @@ import anyio
 import apsw
 import msgspec
 
+from payout_engine.domain.facts import CanaryPassed, lane_text, remark
 from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Decision, Dispatch, Lane, Receipt
 from payout_engine.domain.states import OPEN, UNPAID, State
 from payout_engine.journal import log, reads
+from payout_engine.journal.facts import facts
 from payout_engine.journal.snapshot import tallies
-from payout_engine.payment.stop_rules import CANARY_OVERRULED_NOTE, CANARY_PASSED_NOTE, CANARY_SIZE_NOTE
 from payout_engine.ports.journal import Mark, ReadyChunk, Reconciled
 from simulation.bank import LATE_SECONDS_MAX, TRAVEL_SECONDS
 from simulation.crashing import READS, Call, Fuse
@@ -130,9 +131,13 @@ class Witness:
             return f"cancel lines {', '.join(str(outcome.line) for outcome in result[0])}"
         elif name == "note":
             self.happened[arguments[1]] += 1
-            if arguments[1] == CANARY_PASSED_NOTE:
-                self._was_well(arguments[0], arguments[2], db)
             return f"note {arguments[1]}"
+        elif name == "add_fact":
+            kind, _ = remark(arguments[1])
+            self.happened[kind] += 1
+            if isinstance(arguments[1], CanaryPassed):
+                self._was_well(arguments[0], arguments[1].lane, db)
+            return f"add_fact {kind}"
         return None
 
     def _intended(self, file: JournalFile, chunk: ReadyChunk, dispatch: Dispatch, db: apsw.Connection) -> None:
@@ -170,28 +175,24 @@ class Witness:
 
     def _keeps_to_canary(self, run_id: str, lane: Lane, db: apsw.Connection) -> None:
         """Before a lane's canary was well, or a person has looked at it, no more than its size may be out."""
-        notes = reads.notes(db, run_id)
-        sizes = [int(text) for _, kind, text in notes if kind == CANARY_SIZE_NOTE]
-        passed = any(kind == CANARY_PASSED_NOTE and text == _name(lane) for _, kind, text in notes)
-        overruled = any(
-            kind == CANARY_OVERRULED_NOTE and text.partition(": ")[0] == _name(lane) for _, kind, text in notes
-        )
-        if not sizes or passed or overruled:
+        known = facts(db, run_id)
+        if not known.canary_size or lane in known.canary_done:
             return
         out = sum(item.count for item in tallies(db, run_id) if item.lane == lane and item.state in _AT_THE_PROVIDER)
-        if out > sizes[-1]:
-            self._violated(f"{out} payouts of {_name(lane)} are out, and its canary of {sizes[-1]} was not well yet")
+        if out > known.canary_size:
+            text = f"{out} payouts of {lane_text(lane)} are out, and its canary of {known.canary_size} was not well yet"
+            self._violated(text)
 
-    def _was_well(self, run_id: str, name: str, db: apsw.Connection) -> None:
+    def _was_well(self, run_id: str, lane: Lane, db: apsw.Connection) -> None:
         """A canary passed only if as many as it counts arrived and none failed; what a person lets go did not pass."""
-        size = int([text for _, kind, text in reads.notes(db, run_id) if kind == CANARY_SIZE_NOTE][-1])
+        size = facts(db, run_id).canary_size
         counts = Counter[State]()
         for item in tallies(db, run_id):
-            if _name(item.lane) == name:
+            if item.lane == lane:
                 counts[item.state] += item.count
         # What was taken back had arrived.
         if counts[State.PAID] + counts[State.REVERSED] < size or counts[State.FAILED]:
-            self._violated(f"a canary of {size} in {name} was told to have passed, and it had not")
+            self._violated(f"a canary of {size} in {lane_text(lane)} was told to have passed, and it had not")
 
     def _begun(self, run_id: str, db: apsw.Connection) -> None:
         """One content is begun once, unless all that was begun before came to nothing."""
@@ -276,7 +277,3 @@ def _sighted(applied: Reconciled) -> str:
     # A run's id is random, and would make two traces of one seed differ.
     conflicts = " ".join(conflict.partition(", ")[2] for conflict in applied.conflicts)
     return f"sighted {moved} {conflicts}" if moved or conflicts else ""
-
-
-def _name(lane: Lane) -> str:
-    return f"{lane.account}/{lane.name}"

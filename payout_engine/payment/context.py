@@ -1,0 +1,54 @@
+"""What everything that speaks to one account for one run shares: whom it asks, what it writes down, whom it tells.
+
+Made by `run.py` for each account that pays, and by whoever looks first; handed as one value to dispatch, resend, poll
+and first look. The pace is not part of it: only what may pay has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+import msgspec
+
+from payout_engine.domain.model import LookUpResult, Outcome
+from payout_engine.ports import observer
+from payout_engine.ports.journal import Journal
+from payout_engine.ports.provider import Provider
+
+Publish = Callable[[Sequence[Outcome]], Awaitable[None]]
+"""Told of outcomes after they are durable. One that waits slows the engine down; it cannot make it forget."""
+
+
+class Context(msgspec.Struct, frozen=True):
+    """One account of one run.
+
+    Attributes:
+        journal: the durable memory.
+        provider: the account's connection.
+        run_id: the run.
+        account: the account's name.
+        publish: told of every outcome of the run.
+        notify: told of what happens.
+    """
+
+    journal: Journal
+    provider: Provider
+    run_id: str
+    account: str
+    publish: Publish
+    notify: observer.Observer
+
+    def waiting(self, message: str) -> None:
+        """Tell what is waited for, or what a person should know."""
+        self.notify(observer.Waiting(self.account, message))
+
+    async def reconcile(self, results: Sequence[LookUpResult]) -> int:
+        """Record what a look-up shows and tell of it; return how many payouts moved."""
+        with anyio.CancelScope(shield=True):
+            # What is recorded is also told, even when the looking ends in this moment.
+            applied = await self.journal.reconcile(results)
+            await self.publish([outcome for outcome in applied.outcomes if outcome.run_id == self.run_id])
+        for conflict in applied.conflicts:
+            self.waiting(conflict)
+        return len(applied.outcomes)
