@@ -1,4 +1,4 @@
-"""The command line and a bank, each in a process of its own, for the tests that want them as people have them."""
+"""The command line in processes of its own, and a bank that they reach over HTTP, as people have them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def command(*arguments: str) -> list[str]:
 
 def call(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end in a folder, without a terminal."""
-    return warm.run(arguments, folder, ENVIRONMENT, stdin, timeout=50)
+    return warm.run(arguments, folder, ENVIRONMENT, stdin=stdin, timeout=50)
 
 
 def rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:

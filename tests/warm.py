@@ -25,19 +25,35 @@ REQUEST_BYTES_MAX = 128 * 1024
 
 
 def run(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], stdin: bytes, timeout: float
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    stdin: bytes = b"",
+    timeout: float,
+    options: tuple[str, ...] = (),
+    before: str = "",
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end, as `subprocess.run` does.
+
+    Args:
+        arguments: of the command.
+        folder: where it runs.
+        environment: all that it sees.
+        stdin: what it is given to read.
+        timeout: the seconds that it may take.
+        options: of the interpreter, such as `-X dev`.
+        before: Python that is carried out just before the command.
 
     Raises:
         subprocess.TimeoutExpired: it took too long and was killed.
     """
-    asked = json.dumps([list(arguments), str(folder), dict(environment)]).encode()
+    asked = json.dumps([list(arguments), str(folder), dict(environment), before]).encode()
     told, telling = os.pipe()
     with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err, os.fdopen(told, "rb") as answers:
         given.write(stdin)
         given.seek(0)
-        socket.send_fds(_forking(), [asked], [given.fileno(), out.fileno(), err.fileno(), telling])
+        socket.send_fds(_forking(options), [asked], [given.fileno(), out.fileno(), err.fileno(), telling])
         os.close(telling)
         pid = int(answers.readline())
         if not select.select([answers], [], [], timeout)[0]:
@@ -50,13 +66,13 @@ def run(
 
 
 @cache
-def _forking() -> socket.socket:
-    """Start the process that forks, and return the way to it; it ends when this process does."""
+def _forking(options: tuple[str, ...]) -> socket.socket:
+    """Start a process that forks, and return the way to it; it ends when this process does."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environment = {"PATH": os.environ["PATH"], "COLUMNS": "100", "LANG": "C.UTF-8"}
     with its:
         process = subprocess.Popen(
-            [sys.executable, __file__, str(its.fileno())],
+            [sys.executable, *options, __file__, str(its.fileno())],
             pass_fds=[its.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -92,11 +108,12 @@ def _serve(asking: socket.socket) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    arguments, folder, environment = json.loads(asked)
+    arguments, folder, environment, before = json.loads(asked)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
+    exec(before, {})
 
 
 if __name__ == "__main__":
