@@ -125,7 +125,7 @@ def _ending(fate: Fate) -> str:
 
 @pytest.fixture
 def bank(tmp_path: Path) -> Iterator[Bank]:
-    """A bank in a process of its own."""
+    """A bank of its own."""
     opened = Bank(tmp_path)
     yield opened
     opened.close()

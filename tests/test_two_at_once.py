@@ -40,7 +40,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def far(tmp_path: Path) -> Iterator[Bank]:
-    """A bank in a process of its own."""
+    """A bank of its own."""
     opened = Bank(tmp_path)
     yield opened
     opened.close()
