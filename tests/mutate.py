@@ -300,40 +300,43 @@ def at_import(mutant: Mutant, reached: Reached) -> bool:
 
 
 def tests_for(mutant: Mutant, reached: Reached, deadliest: Counter[str]) -> list[str]:
-    """Return the tests that reach a mutant, the best first, as far as the time for one mutant goes."""
+    """Return the tests that reach a mutant, the best first, as far as the time for one mutant goes.
+
+    After those that reach its line come those that reach its function: the tracer loses sight of some coroutines.
+    """
     wanted = reviewed().tests.get(mutant.module, [])
-    names = [
-        name
-        for name, lines in reached.lines.items()
-        if any(name == f"tests/{test}" or name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted)
-        and (at_import(mutant, reached) or mutant.line in lines.get(mutant.module, ()) or _head(mutant, lines))
-    ]
-    names.sort(key=lambda name: (reached.computed[name] + 0.02) / (1 + deadliest[name]))
+    every = _LINES.setdefault(mutant.module, _lines_of(PACKAGE / mutant.module))
+    # A line inside of a statement of several lines may have no event of its own; then the one before it counts.
+    here = {mutant.line, max((line for line in every.get("", set()) if line <= mutant.line), default=0)}
+    around = every.get(mutant.function, set())
+    order: list[tuple[bool, float, str]] = []
+    for name, lines in reached.lines.items():
+        if any(name == f"tests/{test}" or name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted):
+            ran = set(lines.get(mutant.module, ()))
+            if at_import(mutant, reached) or ran & here or ran & around:
+                cost = (reached.computed[name] + 0.02) / (1 + deadliest[name])
+                order.append((not ran & here, cost, name))
     chosen: list[str] = []
     seconds = 0.0
-    for name in names:
+    for _, _, name in sorted(order):
         if not chosen or seconds + reached.computed[name] <= TEST_SECONDS_MAX:
             chosen.append(name)
             seconds += reached.computed[name]
     return chosen
 
 
-def _head(mutant: Mutant, lines: dict[str, list[int]]) -> bool:
-    """A line inside of a statement of several lines may have no event of its own; then the one before it counts."""
-    every = _LINES.setdefault(mutant.module, _lines_of(PACKAGE / mutant.module))
-    before = max((line for line in every if line <= mutant.line), default=0)
-    return before in lines.get(mutant.module, ())
+_LINES: dict[str, dict[str, set[int]]] = {}
 
 
-_LINES: dict[str, set[int]] = {}
-
-
-def _lines_of(path: Path) -> set[int]:
+def _lines_of(path: Path) -> dict[str, set[int]]:
+    """Return the lines that can run in each function, but its head, by qualified name; of all together by none."""
     codes = [compile(path.read_text(encoding="utf-8"), str(path), "exec")]
-    lines: set[int] = set()
+    lines: dict[str, set[int]] = {"": set()}
     while codes:
         code = codes.pop()
-        lines.update(line for _, _, line in code.co_lines() if line)
+        ran = {line for _, _, line in code.co_lines() if line}
+        lines[""] |= ran
+        lines[code.co_qualname] = ran - {code.co_firstlineno}
         codes.extend(part for part in code.co_consts if isinstance(part, CodeType))
     return lines
 
@@ -493,7 +496,9 @@ def run(modules: list[str], *, survivors: bool, functions: bool, workers: int) -
 
     def keep() -> None:
         others = msgspec.json.decode(KEPT.read_bytes()) if KEPT.exists() else {}
-        KEPT.write_bytes(msgspec.json.encode({**others, **{module: fates[module] for module in modules}}))
+        whole = KEPT.with_suffix(f".{os.getpid()}")
+        whole.write_bytes(msgspec.json.encode({**others, **{module: fates[module] for module in modules}}))
+        whole.replace(KEPT)
 
     def tell(mutant: Mutant, fate: str) -> None:
         nonlocal done, kept_at

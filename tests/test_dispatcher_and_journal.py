@@ -151,6 +151,14 @@ def test_a_call_that_never_left_is_recorded_as_such_however_late() -> None:
     assert len(paid.provider.calls) == 6
 
 
+def test_what_comes_back_is_sent_though_somebody_found_nothing_to_do() -> None:
+    """More workers than chunks: those without one wait for what may become ready again."""
+    never = NotSentError("refused", "Nobody listens.")
+    paid = Paid("none", FULL, lambda _call: False, never, State.PAID, concurrency=7)
+    assert paid.states == [State.PAID] * 5
+    assert len(paid.provider.calls) == 6
+
+
 def test_who_is_cut_off_in_mid_call_leaves_a_doubt_with_its_reason() -> None:
     """The provider may have heard; the others were never sent."""
     paid = Paid("none", FULL, lambda _call: False, seconds=0.1)

@@ -15,6 +15,7 @@ from payout_engine.journal.fingerprints import (
     KIND_MASK,
     PAYEE_KIND,
     REFERENCE_KIND,
+    cells_as_meant,
     hashes,
     reference_as_meant,
 )
@@ -42,6 +43,15 @@ def test_the_hashes_of_many_are_those_of_each(lines: list[tuple[str, list[str]]]
     assert together == [found for each in apart for found in each]
     assert [found & KIND_MASK for found in together] == [REFERENCE_KIND, PAYEE_KIND, CELLS_KIND] * len(lines)
     assert all(0 <= found < 2**63 for found in together)
+
+
+@given(LINES, st.sampled_from(SEPARATORS))
+def test_lines_with_equal_cells_have_equal_hashes(lines: list[tuple[str, list[str]]], between: str) -> None:
+    """Otherwise they would never be compared; also where a cell holds what we put between cells."""
+    rows = [row for _, row in lines] + [[between.join(row), "x"] for _, row in lines]
+    found = hashes([a_payout("R")] * len(rows), rows, None)[2::HASHES_EACH]
+    by_cells = list(zip([cells_as_meant(row, None) for row in rows], found, strict=True))
+    assert len(set(by_cells)) == len({cells for cells, _ in by_cells})
 
 
 @given(LINES, st.permutations([0, 1]))

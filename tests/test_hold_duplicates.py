@@ -77,3 +77,35 @@ async def test_a_line_is_held_once_for_the_strongest_reason(tmp_path: Path) -> N
         held = {line for line, state in (await states(journal, "new")).items() if state is State.HELD}
         assert held == {1, 6, 7}
         assert await hold_duplicates(journal, new) == type(decided)([], decided.warnings)
+
+
+async def test_no_line_is_held_twice_or_told_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though what it repeats comes to light one by one: once it is held, it is no warning."""
+    monkeypatch.setattr("payout_engine.journal.duplicates.PAGE", 1)
+    async with SqliteJournal.open(tmp_path / "payouts.db") as journal:
+        await approved(journal, "earlier", chunk([1, 2]))
+        await journal.begin(run("new"))
+        again, other = chunk([1]), chunk([2], reference="another")
+        await journal.add("new", [with_cells(again, "its own"), with_cells(other, "another")])
+        new = await journal.find("new")
+        assert new is not None
+        decided = await hold_duplicates(journal, new)
+        assert [line for line, _ in decided.held] == [1]
+        assert [line for line, _ in decided.warnings] == [2]
+
+
+async def test_the_cells_of_a_line_are_a_reason_of_their_own(tmp_path: Path) -> None:
+    """Where another column was taken for the reference; a file without one names no column."""
+    async with SqliteJournal.open(tmp_path / "payouts.db") as journal:
+        await approved(journal, "earlier", chunk([1]))
+        cells = [["SAL-00001", "22670000001"]]
+        same = chunk([9], reference="22670000001")
+        await journal.begin(run("new"))
+        await journal.add("new", [Chunk(same.lane, same.payouts, cells), chunk([1], phone="22670000077")])
+        new = await journal.find("new")
+        assert new is not None
+        decided = await hold_duplicates(journal, new)
+        assert {line: (why.code, why.column) for line, why in decided.held} == {
+            1: ("reference_already_used", ""),
+            9: ("line_repeated", ""),
+        }

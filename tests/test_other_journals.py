@@ -167,6 +167,24 @@ async def test_what_cannot_be_asked_is_refused(memory: Remembered, tmp_path: Pat
         assert list(await may_begin(memory, journal, us, run, KEYS, lost=False)) == [], "said once, it is remembered"
 
 
+@pytest.mark.parametrize("place", ["/x" * 3_000, "/nul\0l"])
+async def test_a_place_that_cannot_even_be_named_is_refused(memory: Remembered, tmp_path: Path, place: str) -> None:
+    """Whatever the system says of it."""
+    them, us = tmp_path / "them.db", tmp_path / "us.db"
+    await begun(memory, them, "theirs")
+    async with SqliteJournal.open(them) as journal:
+        end = await journal.mark()
+        assert end is not None
+        memory.move(end.identity, place)
+        await notice_move(memory, journal, them)
+        known = memory.known(end.identity)
+        assert known is not None and str(known.path) == whereabouts(them)
+        memory.move(end.identity, place)
+    async with opened(us, "ours") as (other, run):
+        with pytest.raises(ConfigError, match="which cannot be read"):
+            await may_begin(memory, other, us, run, KEYS, lost=False)
+
+
 async def test_what_has_no_file_is_nobody_elses(memory: Remembered, tmp_path: Path) -> None:
     """Payouts that a program hands in have no content to compare; a journal without a run has nothing to be older."""
     them, us = tmp_path / "them.db", tmp_path / "us.db"
@@ -197,6 +215,7 @@ async def test_an_older_copy_says_where_the_newer_one_is(memory: Remembered, tmp
         else:
             ours.mkdir()
         async with SqliteJournal.open(copy) as journal:
+            await notice_move(memory, journal, copy)
             with pytest.raises(ConfigError, match=rf"is an older copy.*{words}{expected}"):
                 await require_newest(memory, journal, copy)
     ours.rmdir()

@@ -100,6 +100,8 @@ def test_no_more_is_taken_than_is_left_of_a_lane() -> None:
     again = quota.take(waiting(3))
     assert again is not None and len(again.payouts) == 1
     assert quota.left == {ORANGE: 0, MOOV: 2}
+    quota.give_back(MOOV, 3)
+    assert quota.left == {ORANGE: 0, MOOV: 5}
     assert Quota({MOOV: 0}).left == {MOOV: 0}
     unbounded = Quota()
     unbounded.give_back(ORANGE, 1)

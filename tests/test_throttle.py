@@ -265,3 +265,17 @@ def test_the_margin_is_kept_between_windows() -> None:
 
     arrived = virtual_time.run(main())
     assert all(later - earlier >= 1.0 + GUARD_SECONDS_MAX - 1e-6 for earlier, later in pairwise(arrived))
+
+    async def one_by_one() -> list[float]:
+        pace, left = Pace(1.0), list[float]()
+        for _ in range(20):
+            pace.slow_down(0.0)
+        for _ in range(4):
+            async with pace.turn() as turn:
+                turn.begin()
+                left.append(anyio.current_time())
+            await anyio.sleep(0.9)
+        return left
+
+    left = virtual_time.run(one_by_one())
+    assert all(later - earlier >= 1.0 + GUARD_SECONDS_MAX - 1e-6 for earlier, later in pairwise(left))
