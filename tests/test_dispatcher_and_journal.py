@@ -13,8 +13,8 @@ import pytest
 from simulation import virtual_time
 from test_asking_again import LOST, SAFE, Answer, Scripted
 
-from payout_engine.domain.errors import Brake, IllegalMoveError, JournalFullError, NotSentError
-from payout_engine.domain.model import Outcome
+from payout_engine.domain.errors import Brake, IllegalMoveError, JournalFullError, NotSentError, RefusedError
+from payout_engine.domain.model import ControlKind, ControlRequest, Outcome
 from payout_engine.domain.states import State
 from payout_engine.payment.context import Context
 from payout_engine.payment.dispatch import RECORD_PAUSES_SECONDS, Dispatcher
@@ -85,6 +85,8 @@ class Paid:
                 self.states = list((await states(journal, "run")).values())
                 self.first = (await entry(journal, "run", 1)).receipt
                 await journal.recover("run")
+                await journal.cancel("run", ControlRequest(ControlKind.CANCEL, "awa"), 0, 99)
+                self.cancelled = list((await states(journal, "run")).values())
                 assert (await journal.verify("run")).proven
 
         with TemporaryDirectory() as folder:
@@ -149,6 +151,15 @@ def test_a_call_that_never_left_is_recorded_as_such_however_late() -> None:
     paid = Paid("record", FULL, lambda call: call == 1, never, State.PAID)
     assert paid.states == [State.PAID] * 5
     assert len(paid.provider.calls) == 6
+
+
+def test_only_what_never_left_can_be_withdrawn() -> None:
+    """A call that found nobody is no doubt; one that did leave stays one, whatever is said of it."""
+    assert Paid("none", FULL, lambda _call: False, NotSentError("refused", "Nobody listens.")).cancelled == (
+        [State.CANCELLED] * 5
+    )
+    too_low = RefusedError("funds", "Empty.", brake=Brake.FUNDS)
+    assert Paid("none", FULL, lambda _call: False, too_low).cancelled == [State.HELD] + [State.CANCELLED] * 4
 
 
 def test_what_comes_back_is_sent_though_somebody_found_nothing_to_do() -> None:
