@@ -388,7 +388,7 @@ def test_a_journal_that_cannot_be_written_pays_nobody(tmp_path: Path, bank: Bank
 JUMPING = """
 import sys, time
 from pathlib import Path
-from payout_engine import clock
+from payout_engine.domain import clock
 from payout_engine.cli import main
 
 sign = Path(sys.argv.pop(1))

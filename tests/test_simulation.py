@@ -90,7 +90,7 @@ def test_the_seeds_reach_everything() -> None:
     assert sum(report.lives for report in reports) > 300
     crashed_at = {line.split("CRASH ")[1] for report in reports for line in report.trace if "CRASH " in line}
     money = {f"{when} {step}" for step in ("intend", "send", "record") for when in ("before", "inside", "after")}
-    assert money | {"before approve", "after recover", "after apply", "before remember", "after keep"} <= crashed_at
+    assert money | {"before approve", "after recover", "after reconcile", "before remember", "after keep"} <= crashed_at
     assert any(where.endswith(" seal") for where in crashed_at)
     assert any(where.startswith("between requests") for where in crashed_at)
     happened = {what for report in reports for what, count in report.happened.items() if count}
