@@ -43,7 +43,7 @@ FACT = "fact"
 CARRIED = "carried"
 """A fact that was told in remarks alone, in older journals; written when such a journal was brought up to date."""
 
-ASIDE_KINDS = (NOTE, FACT, CARRIED)
+ASIDE_KINDS = (NOTE, FACT, CARRIED, ANSWERED)
 """The entries that move nothing, and may stand anywhere, also before the seal."""
 
 MOVED_KINDS = (HOLD, RECEIPTS, RECOVER, SIGHTING, DECISION)
