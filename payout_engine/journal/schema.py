@@ -34,7 +34,7 @@ CHECKPOINT_PAGES = 4_000
 """About 16 MB of write-ahead log: fewer checkpoints than the default, in a file that is still quickly read again."""
 
 
-VERSION = 4
+VERSION = 5
 """What a journal of this version of the package is. `migrations/n.sql` brings one from version n - 1 to n."""
 
 
