@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,20 @@ from benchmarks.report import Report, machine, show, targets
 LINES = 1_000_000
 LINES_QUICK = 100_000
 LINES_FLATNESS = 10_000_000
-CASES = "abcde"
+CASES: dict[str, Callable[[Bench], Row | Sequence[Row]]] = {
+    "bound": Bench.bound,
+    "floor": Bench.floor,
+    "engine": Bench.engine,
+    "follow": Bench.follow,
+    "scripts": Bench.scripts,
+    "plan": Bench.plan,
+    "single": Bench.single,
+    "beside": Bench.beside,
+    "crash": Bench.crash,
+    "day": Bench.day,
+    "limit": lambda bench: [*bench.documented_limit(), bench.limiter()],
+    "accounts": Bench.accounts,
+}
 
 
 def main() -> int:
@@ -53,18 +66,11 @@ def main() -> int:
 
 def _rows(bench: Bench, options: argparse.Namespace) -> Sequence[Row]:
     rows: list[Row] = []
-    if "a" in options.only:
-        rows.append(bench.bound())
-    if "b" in options.only:
-        rows.append(bench.engine())
-    if "c" in options.only:
-        rows += bench.scripts()
-    if "d" in options.only:
-        rows += [*bench.documented_limit(), bench.limiter()]
-    if "e" in options.only:
-        rows.append(bench.plan())
+    for name in options.only:
+        found = CASES[name](bench)
+        rows += [found] if isinstance(found, Row) else found
     if options.ten_million:
-        rows.append(bench.plan(LINES_FLATNESS))
+        rows += [bench.engine(LINES_FLATNESS), bench.plan(LINES_FLATNESS)]
     return rows
 
 
@@ -72,19 +78,19 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures payout_engine beside a bare HTTP client and the scripts people write, on this machine.",
-        epilog="(a) bare aiohttp  (b) the whole engine  (c) scripts  (d) the documented limit, with jitter  (e) plan. "
-        "Example: python -m benchmarks --quick --only a,b",
+        epilog=" ".join(f"{name}: {_meaning(case)}" for name, case in CASES.items())
+        + " Example: python -m benchmarks --quick --only bound,engine",
     )
-    parser.add_argument("--lines", type=int, help=f"payouts for a, b and e (default {LINES:,})")
+    parser.add_argument("--lines", type=int, help=f"payouts where speed is measured (default {LINES:,})")
     parser.add_argument(
-        "--quick", action="store_true", help=f"{LINES_QUICK:,} lines, once, and 15 seconds for each (d)"
+        "--quick", action="store_true", help=f"{LINES_QUICK:,} lines, once, and seconds instead of minutes at a limit"
     )
-    parser.add_argument("--repeats", type=int, help="runs of a, b and e; the median counts (default 3, quick 1)")
-    parser.add_argument("--only", type=_cases, default=CASES, help="cases to run, such as a,b")
+    parser.add_argument("--repeats", type=int, help="runs of each throughput; the median counts (default 3, quick 1)")
+    parser.add_argument("--only", type=_cases, default=list(CASES), help="cases to run, such as bound,engine")
     parser.add_argument(
-        "--ten-million", action="store_true", help="also plan ten million lines, to see memory stay flat"
+        "--ten-million", action="store_true", help="also plan and pay ten million lines, to see memory stay flat"
     )
-    parser.add_argument("--profile", action="store_true", help="only run (b), once, under cProfile")
+    parser.add_argument("--profile", action="store_true", help="only run the engine, once, under cProfile")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument(
         "--folder", type=Path, default=Path("bench-out"), help="where files are made (default bench-out)"
@@ -92,10 +98,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _cases(text: str) -> str:
-    chosen = text.replace(",", "").lower()
-    if not chosen or set(chosen) - set(CASES):
-        raise argparse.ArgumentTypeError(f"choose from {','.join(CASES)}")
+def _meaning(case: Callable[[Bench], object]) -> str:
+    return (case.__doc__ or "The engine at its documented limit.").splitlines()[0]
+
+
+def _cases(text: str) -> Sequence[str]:
+    chosen = [name.strip() for name in text.split(",")]
+    if unknown := set(chosen) - set(CASES):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
     return chosen
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
+import csv
 import io
 import pstats
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 import anyio
 import msgspec
 
-from benchmarks.files import Line, lines
+from benchmarks.files import COUNTRY_DIGITS, Line, lines
+from benchmarks.ledger import Ledger, Order, Transfer
 from benchmarks.measure import Job, Measured, Stopwatch
 
 CONCURRENCY = 32
@@ -33,6 +35,9 @@ API_KEY = "sk_test_bench"
 HEADERS = {"Content-Type": "application/json", "X-API-KEY": API_KEY}
 BULK = "/v1/payment/transfers/bulk/"
 TRANSFERS = "/v1/payment/transfers/"
+TRANSFERS_LISTED = msgspec.json.Decoder(list[Transfer])
+BODIES_IN_A_COMMIT = 16
+FOLLOW_SECONDS_AFTER_CRASH = 10
 PROFILE_LINES = 25
 PROFILED_THREADS_MAX = 2
 
@@ -47,10 +52,10 @@ def order(line: Line) -> dict[str, Any]:
     }
 
 
-def bodies(count: int) -> Iterator[bytes]:
-    """Yield the bulk bodies of a file of `count` lines."""
+def bodies(count: int, size: int = BATCH) -> Iterator[bytes]:
+    """Yield the bulk bodies of a file of `count` lines, `size` payouts in each."""
     source = lines(count)
-    while batch := list(islice(source, BATCH)):
+    while batch := list(islice(source, size)):
         yield msgspec.json.encode({"transfers": [order(line) for line in batch]})
 
 
@@ -61,7 +66,7 @@ async def bare(job: Job) -> Measured:
     """Post bodies built beforehand with nothing but aiohttp: what no engine on aiohttp can be faster than."""
     import aiohttp
 
-    ready = list(bodies(job.lines))
+    ready = list(bodies(job.lines, job.batch))
     waiting = iter(ready)
     connector = aiohttp.TCPConnector(limit=CONCURRENCY)
     async with aiohttp.ClientSession(job.base_url, headers=HEADERS, connector=connector) as session:
@@ -76,6 +81,47 @@ async def bare(job: Job) -> Measured:
             for _ in range(CONCURRENCY):
                 workers.start_soon(work)
         return watch.measured(count=job.lines)
+
+
+def floor(job: Job) -> Measured:
+    """Do once, and one after the other, what nobody who pays from a file can leave out; no line is judged.
+
+    Read the rows, encode the bodies, store each body durably before it would be sent, decode the provider's list, write
+    a row for each.
+    """
+    import apsw
+
+    watch, count = Stopwatch(), job.lines
+    with Path(job.file).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    watch.lap("read", count)
+    ready = [
+        msgspec.json.encode({"transfers": [Order(int(row[2]), row[1], "moov_bf", row[0]) for row in few]})
+        for few in (rows[start : start + BATCH] for start in range(0, count, BATCH))
+    ]
+    watch.lap("encode", count)
+    with closing(apsw.Connection(str(Path(job.folder) / "floor.db"))) as db:
+        db.execute("PRAGMA journal_mode=wal; PRAGMA synchronous=full; CREATE TABLE chunks (body BLOB)").fetchall()
+        waiting = iter(ready)
+        while few := list(islice(waiting, BODIES_IN_A_COMMIT)):
+            with db:
+                db.executemany("INSERT INTO chunks VALUES (?)", [(body,) for body in few])
+    watch.lap("store durably", count)
+    ledger = Ledger()
+    for body in ready:
+        ledger.arrive(0.0)
+        ledger.take(body)
+    listed = [b"[%b]" % piece.removeprefix(b", ") for piece in ledger.listed()]
+    watch.lap("(what the provider does)", 0)
+    amount_minor = sum(transfer.amount for piece in listed for transfer in TRANSFERS_LISTED.decode(piece))
+    watch.lap("decode", count)
+    with (Path(job.folder) / "floor.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([*row, "paid", "bench"] for row in rows)
+    watch.lap("write", count)
+    done = watch.measured(count=count, amount_minor=amount_minor)
+    ours = [phase for phase in done.phases.values() if phase.count]
+    seconds, cpu_seconds = sum(phase.seconds for phase in ours), sum(phase.cpu_seconds for phase in ours)
+    return msgspec.structs.replace(done, seconds=seconds, cpu_seconds=cpu_seconds)
 
 
 # ------------------------------------------------------------------------------------------- what people write today
@@ -124,41 +170,116 @@ async def limiter(job: Job) -> Measured:
 
 
 @asynccontextmanager
-async def _engine(job: Job) -> AsyncIterator[Any]:
+async def _engine(job: Job, number: int = 0) -> AsyncIterator[Any]:
+    """Open an engine with an account of its own; those of one folder share a journal."""
     from payout_engine.app.engine import Engine
     from payout_engine.app.settings import AccountSettings, Settings
 
-    options: dict[str, Any] = {"base_url": job.base_url, "api_key": API_KEY}
-    if job.rate_per_second:
-        options["rate_per_second"] = job.rate_per_second
-    else:
-        options |= {"rate_per_second": RATE_OUT_OF_THE_WAY, "concurrency": CONCURRENCY}
-    accounts = {"bench": AccountSettings("senfenico", options)}
+    options: dict[str, Any] = {"base_url": job.base_url, "api_key": API_KEY + str(number or "")}
+    options |= {"batch_limit": job.batch, "rate_per_second": job.rate_per_second or RATE_OUT_OF_THE_WAY}
+    if not job.rate_per_second:
+        options["concurrency"] = CONCURRENCY
+    accounts = {f"bench{number or ''}": AccountSettings("senfenico", options)}
     async with Engine.open(Settings(journal=Path(job.folder) / "payouts.db", accounts=accounts)) as engine:
         yield engine
 
 
-async def whole(job: Job) -> Measured:
-    """Judge a file, pay it until every line has settled, write the results: the main job, by the public API."""
-    from payout_engine.domain.states import State
+class Paid:
+    """What streams of outcomes said was paid."""
 
-    count = amount_minor = 0
-    watch = Stopwatch()
-    async with _engine(job) as engine:
-        submission = await engine.submit(job.file)
-        watch.lap("judge")
-        stream = engine.pay(submission)
+    def __init__(self) -> None:
+        self.count = self.amount_minor = 0
+        self.trouble = ""
+
+    async def take(self, stream: Any) -> None:
+        """Go through a stream to its end."""
+        from payout_engine.domain.states import State
+
         async for outcome in stream:
             if outcome.status is State.PAID:
-                count += 1
-                amount_minor += outcome.amount_minor
-        watch.lap("pay")
+                self.count += 1
+                self.amount_minor += outcome.amount_minor
         ending = stream.ending
+        if ending.stops or ending.timed_out or ending.interrupted:
+            self.trouble = f"paying ended before its end: {[stop.message for stop in ending.stops]}"
+
+
+async def whole(job: Job) -> Measured:
+    """Judge a file, pay it until every line has settled, write the results: the main job, by the public API.
+
+    The proof by `verify` comes after the clock was stopped; the peak memory is that of both.
+    """
+    watch, paid = Stopwatch(), Paid()
+    async with _engine(job) as engine:
+        submission = await engine.submit(job.file)
+        watch.lap("judge", job.lines)
+        await paid.take(engine.pay(submission))
+        watch.lap("pay", job.lines)
         await engine.results(submission.run_id, Path(job.folder) / "results")
-        watch.lap("results")
-    stopped = ending.stops or ending.timed_out or ending.interrupted
-    trouble = f"paying ended before its end: {[stop.message for stop in ending.stops]}" if stopped else ""
-    return watch.measured(count=count, amount_minor=amount_minor, trouble=trouble)
+        watch.lap("results", job.lines)
+        watch.stop()
+        proof = await engine.verify(submission.run_id)
+        watch.lap("verify", job.lines)
+    trouble = paid.trouble or ("" if proof.proven else f"verify has {proof.found} findings")
+    return watch.measured(count=paid.count, amount_minor=paid.amount_minor, trouble=trouble)
+
+
+async def again(job: Job) -> Measured:
+    """Finish what a process that was killed has begun: the same command once more."""
+    watch, paid = Stopwatch(), Paid()
+    async with _engine(job) as engine:
+        submission = await engine.submit(job.file)
+        await paid.take(engine.pay(submission, follow_for_seconds=FOLLOW_SECONDS_AFTER_CRASH))
+        await engine.results(submission.run_id, Path(job.folder) / "results")
+    # What a crash left between its durable intent and the wire stays unknown, so that the time for following may end.
+    return watch.measured(count=paid.count, amount_minor=paid.amount_minor)
+
+
+async def follow(job: Job) -> Measured:
+    """Send everything and stop, then begin again, to see what only following costs."""
+    watch, sent, followed = Stopwatch(), Paid(), Paid()
+    async with _engine(job) as engine:
+        submission = await engine.submit(job.file)
+        watch.lap("judge", job.lines)
+        await sent.take(engine.pay(submission, follow_for_seconds=0))
+        watch.lap("send", job.lines)
+        await followed.take(engine.pay(submission, send=False))
+        watch.lap("follow", followed.count)
+    count, amount_minor = sent.count + followed.count, sent.amount_minor + followed.amount_minor
+    return watch.measured(count=count, amount_minor=amount_minor, trouble=followed.trouble)
+
+
+async def accounts(job: Job) -> Measured:
+    """Pay from many accounts at once in one process and one journal, each its share of the lines."""
+    from payout_engine import Payout
+
+    source = lines(job.lines)
+    watch, paid = Stopwatch(), Paid()
+    async with AsyncExitStack() as engines:
+        streams = []
+        for number in range(1, job.accounts + 1):
+            engine = await engines.enter_async_context(_engine(job, number))
+            share = islice(source, job.lines // job.accounts)
+            payouts = [Payout(line.reference, line.amount, phone=COUNTRY_DIGITS + line.phone) for line in share]
+            streams.append(engine.pay(await engine.submit(payouts)))
+        watch.lap("judge", job.lines)
+        async with anyio.create_task_group() as tasks:
+            for stream in streams:
+                tasks.start_soon(paid.take, stream)
+        watch.lap("pay", job.lines)
+    return watch.measured(count=paid.count, amount_minor=paid.amount_minor, trouble=paid.trouble)
+
+
+def day(job: Job) -> Measured:
+    """Pay a file at the documented limit in simulated time, and count what is read of the list."""
+    from simulation import virtual_time
+
+    from benchmarks import day
+
+    ledger = Ledger(limit=int(job.rate_per_second), settles_after_seconds=day.SETTLES_AFTER_SECONDS)
+    with day.simulated(ledger):
+        measured: Measured = virtual_time.run(whole(job))
+    return msgspec.structs.replace(measured, audit=ledger.audit())
 
 
 async def plan(job: Job) -> Measured:
@@ -166,6 +287,7 @@ async def plan(job: Job) -> Measured:
     watch = Stopwatch()
     async with _engine(job) as engine:
         submission = await engine.plan(job.file)
+    watch.lap("plan", job.lines)
     forecast = submission.forecast
     return watch.measured(count=forecast.count, amount_minor=sum(forecast.totals_minor.values()))
 
@@ -174,10 +296,15 @@ async def plan(job: Job) -> Measured:
 
 CASES: dict[str, Callable[[Job], Any]] = {
     "bare": bare,
+    "floor": floor,
     "whole": whole,
+    "again": again,
+    "follow": follow,
+    "accounts": accounts,
     "requests": requests_loop,
     "httpx": httpx_gather,
     "limiter": limiter,
+    "day": day,
     "plan": plan,
 }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.ledger import Audit
+
 STATUS = Path("/proc/self/status")
 
 
@@ -21,6 +23,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         file: the payout file.
         lines: how many payouts the file holds.
         rate_per_second: the account's documented rate, for the engine; 0 lifts it out of the way.
+        batch: payouts in one call.
+        accounts: how many accounts pay at once, each its share of the lines.
         profile: run under cProfile.
     """
 
@@ -30,7 +34,28 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     lines: int
     rate_per_second: float = 0.0
+    batch: int = 100
+    accounts: int = 1
     profile: bool = False
+
+
+class Phase(msgspec.Struct, frozen=True):
+    """A part of a case.
+
+    Attributes:
+        seconds: how long it took.
+        cpu_seconds: of all threads, in that time.
+        count: payouts it dealt with.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    count: int
+
+    @property
+    def cpu_us(self) -> float:
+        """Processor time for one payout, in microseconds: what a busy machine changes least."""
+        return 1e6 * self.cpu_seconds / self.count if self.count else 0.0
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +67,10 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         peak_bytes: the most memory it ever held, preparation included.
         count: payouts it saw to their end.
         amount_minor: their sum.
-        phases: seconds by phase.
+        phases: its parts, by name; what is called after the clock was stopped is among them.
         trouble: why its figures count for nothing, or empty.
         profile: where the time went, if it was asked.
+        audit: of the ledger, where the provider was simulated in the same process.
     """
 
     seconds: float
@@ -52,31 +78,36 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
     count: int = 0
     amount_minor: int = 0
-    phases: dict[str, float] = {}
+    phases: dict[str, Phase] = {}
     trouble: str = ""
     profile: str = ""
+    audit: Audit | None = None
 
 
 class Stopwatch:
     """Wall and processor time since it was made."""
 
     def __init__(self) -> None:
-        self._started_at = time.perf_counter()
-        self._cpu_started_at = _cpu_seconds()
-        self._lapped_at = self._started_at
-        self.phases: dict[str, float] = {}
+        self._started = self._lapped = _now()
+        self._stopped: tuple[float, float] | None = None
+        self.phases: dict[str, Phase] = {}
 
-    def lap(self, phase: str) -> None:
-        """End a phase that began with the last one's end."""
-        now = time.perf_counter()
-        self.phases[phase] = now - self._lapped_at
-        self._lapped_at = now
+    def lap(self, phase: str, count: int) -> None:
+        """End a phase that began with the last one's end and dealt with `count` payouts."""
+        now = _now()
+        self.phases[phase] = Phase(now[0] - self._lapped[0], now[1] - self._lapped[1], count)
+        self._lapped = now
+
+    def stop(self) -> None:
+        """Let later phases count by themselves only."""
+        self._stopped = _now()
 
     def measured(self, *, count: int = 0, amount_minor: int = 0, trouble: str = "") -> Measured:
-        """Stop, and return what was measured."""
+        """Return what was measured until it was stopped, or until now."""
+        seconds, cpu_seconds = self._stopped or _now()
         return Measured(
-            seconds=time.perf_counter() - self._started_at,
-            cpu_seconds=_cpu_seconds() - self._cpu_started_at,
+            seconds=seconds - self._started[0],
+            cpu_seconds=cpu_seconds - self._started[1],
             peak_bytes=peak_bytes(),
             count=count,
             amount_minor=amount_minor,
@@ -85,9 +116,9 @@ class Stopwatch:
         )
 
 
-def _cpu_seconds() -> float:
+def _now() -> tuple[float, float]:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    return time.perf_counter(), used.ru_utime + used.ru_stime
 
 
 def peak_bytes() -> int:

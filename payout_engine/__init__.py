@@ -9,7 +9,7 @@ async with Engine.open("payouts.toml") as engine:
 from payout_engine.app.engine import Engine
 from payout_engine.app.payment_stream import PaymentStream
 from payout_engine.app.settings import Settings, load_settings
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Submission
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import (
     Brake,

@@ -44,12 +44,14 @@ def bank() -> Bank:
 def engine_for(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Engine]]:
     """Return a maker of engines that pay one account, `bf`, at a given sandbox, with a real journal file."""
 
-    def open_engine(server: Sandbox, **options: Any) -> AbstractAsyncContextManager[Engine]:
+    def open_engine(
+        server: Sandbox, *, patience_seconds: float = 2.0, **options: Any
+    ) -> AbstractAsyncContextManager[Engine]:
         account = {"api_key": "sk_test_tests", "base_url": server.base_url, "rate_per_second": 500, **options}
         settings = Settings(
             journal=tmp_path / "payouts.db",
             accounts={"bf": AccountSettings("senfenico", account)},
-            unknown_patience_seconds=2.0,
+            unknown_patience_seconds=patience_seconds,
         )
         return Engine.open(settings)
 

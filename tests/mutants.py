@@ -11,12 +11,13 @@ from __future__ import annotations
 import ast
 import difflib
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import libcst as cst
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider, WhitespaceInclusivePositionProvider
 from mutmut.mutation import mutators
 from mutmut.mutation.file_mutation import MutationVisitor, deep_replace
 from mutmut.mutation.pragma_handling import IgnoredCode
@@ -66,29 +67,77 @@ def mutants_of(package: Path, module: str) -> list[Mutant]:
     wrapper = MetadataWrapper(cst.parse_module(source))
     visitor = _Visitor(_OPERATORS, IgnoredCode(set(), set(), set()))
     tree = wrapper.visit(visitor)
-    original = ast.parse(source)
+    lines, spans = wrapper.resolve(PositionProvider), wrapper.resolve(WhitespaceInclusivePositionProvider)
+    places = _Places(source)
     found: dict[str, Mutant] = {}
     for mutation in visitor.mutations:
-        if mutation.original_node in visitor.says_nothing and isinstance(mutation.mutated_node, cst.Pass):
+        node = mutation.original_node
+        if node in visitor.says_nothing and isinstance(mutation.mutated_node, cst.Pass):
             continue
-        if isinstance(mutation.original_node, cst.Assign | cst.AnnAssign) and _is_false(mutation.original_node):
+        if isinstance(node, cst.Assign | cst.AnnAssign) and _is_false(node):
             continue  # None would be as false; that True is not, is tried.
-        mutated = _code(cast(cst.Module, deep_replace(tree, mutation.original_node, mutation.mutated_node)))
+        mutated = _spliced(source, spans.get(node), _code(node), _code(mutation.mutated_node))
+        if mutated is None:
+            mutated = _code(cast(cst.Module, deep_replace(tree, node, mutation.mutated_node)))
+        if mutated in found:
+            continue
         try:
-            other = ast.parse(mutated)
+            place = places.of(mutated)
         except SyntaxError:
             continue  # Such as a call without its generator's parentheses; nobody could run it.
-        place = _difference(original, other, "")
-        if place is not None and mutated not in found:
-            line = wrapper.resolve(PositionProvider)[mutation.original_node].start.line
-            found[mutated] = Mutant(module, line, *_changed(source, mutated), mutated, place)
+        if place is not None:
+            found[mutated] = Mutant(module, lines[node].start.line, *_changed(source, mutated), mutated, place)
     return list(found.values())
 
 
+def _spliced(source: str, span: CodeRange | None, before: str, after: str) -> str | None:
+    """Return the source with one piece exchanged, much quicker than by its tree; None where its text differs there."""
+    if span is None:
+        return None
+    lines = source.splitlines(keepends=True)
+    start, end = (sum(map(len, lines[: at.line - 1])) + at.column for at in (span.start, span.end))
+    return source[:start] + after + source[end:] if source[start:end] == before else None
+
+
 def _changed(source: str, mutated: str) -> tuple[str, str]:
-    difference = list(difflib.unified_diff(source.splitlines(), mutated.splitlines(), n=0, lineterm=""))[2:]
+    one, other = _apart(source.splitlines(), mutated.splitlines())
+    difference = list(difflib.unified_diff(one, other, n=0, lineterm=""))[2:]
     before, after = (" ".join(line[1:].strip() for line in difference if line.startswith(sign)) for sign in "-+")
     return before, after
+
+
+def _apart(one: list[str], other: list[str]) -> tuple[list[str], list[str]]:
+    """Leave out the lines that two texts begin and end with."""
+    head = next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
+    one, other = one[head:], other[head:]
+    tail = next((at for at, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b), 0)
+    return one[: len(one) - tail], other[: len(other) - tail]
+
+
+class _Places:
+    """Finds the function in which a mutant differs from its module, looking at one statement of the module only."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._lines = source.splitlines()
+        self._statements = ast.parse(source).body
+        self._first = [
+            min([one.lineno, *(part.lineno for part in getattr(one, "decorator_list", ()))]) for one in self._statements
+        ]
+
+    def of(self, mutated: str) -> str | None:
+        """Return the function's qualified name, "" when it is outside of any, None when nothing differs."""
+        lines = mutated.splitlines()
+        one, other = _apart(self._lines, lines)
+        head = next((at for at, pair in enumerate(zip(self._lines, lines, strict=False)) if pair[0] != pair[1]), 0)
+        at = max(bisect_right(self._first, head + 1) - 1, 0)
+        statement = self._statements[at]
+        begin, end = self._first[at] - 1, statement.end_lineno or 0
+        if head + len(one) > end:
+            return _difference(ast.parse(self._source), ast.parse(mutated), "")
+        more = len(other) - len(one)
+        pair = [ast.parse("\n".join(text)) for text in (self._lines[begin:end], lines[begin : end + more])]
+        return _difference(pair[0], pair[1], "")
 
 
 def _difference(one: ast.AST, other: ast.AST, name: str) -> str | None:
@@ -109,9 +158,6 @@ def _difference(one: ast.AST, other: ast.AST, name: str) -> str | None:
         return ""
     inner = differing[0][0].name
     return _difference(*differing[0], f"{name}.{inner}" if name else inner)
-
-
-_HEAD = ("args", "decorator_list", "returns")
 
 
 def _dumped(part: ast.AST | list[ast.AST] | None) -> str:

@@ -3,13 +3,14 @@
 Each mutant (`mutants.py`) runs in a process of its own, forked from one that has imported everything and collected the
 tests: only the code of one function is exchanged, so that a mutant costs what its tests cost. Of the tests that
 `mutants.toml` names for a module only those run that reach the changed line, the quickest and the deadliest first, and
-the first failure ends it. A fault outside of functions is imported afresh.
+the first failure ends it. A fault outside of functions is imported afresh. `--workers` processes share the mutants.
 
 Who survives is listed with its difference, unless `mutants.toml` knows it with a reason; the score counts the rest.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import gc
@@ -20,7 +21,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 import traceback
@@ -28,9 +28,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
+import coverage
 import hypothesis
 import msgspec
 import pytest
@@ -42,8 +43,10 @@ REVIEWED = PROJECT / "tests" / "mutants.toml"
 KEPT = PROJECT / ".mutants.json"
 """How each mutant fared the last time, for `--survivors`. Written as it goes; not committed."""
 
-TEST_SECONDS_MAX = 12.0
-"""Of tests that take longer than this together, when nothing is wrong, only the first are run for one mutant."""
+KEPT_EVERY_SECONDS = 2.0
+
+TEST_SECONDS_MAX = 6.0
+"""Of tests that compute longer than this together, when nothing is wrong, only the first are run for one mutant."""
 
 for _costly in (
     "aiohttp",
@@ -71,10 +74,11 @@ class Reviewed(NamedTuple):
 
 
 class Reached(msgspec.Struct):
-    """What a run of all tests without any fault showed: how long each took, which lines of each module it
-    ran, and which ran when all was imported."""
+    """What a run of all tests without any fault showed: how long each took and computed, which lines of each
+    module it ran, and which ran when all was imported."""
 
     seconds: dict[str, float] = {}
+    computed: dict[str, float] = {}
     lines: dict[str, dict[str, list[int]]] = {}
     imported: dict[str, list[int]] = {}
     failed: list[str] = []
@@ -102,22 +106,23 @@ def forked(work: Callable[[], int], timeout_seconds: float) -> int:
         code = 3
         try:
             os.setpgid(0, 0)
-            _silent()
             code = work()
         except BaseException:
             code = 2
         finally:
             os._exit(code)
     deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            _end(pid)
-            return os.waitstatus_to_exitcode(status) % 256
-        time.sleep(0.004)
-    _end(pid)
-    os.waitpid(pid, 0)
-    return 255
+    try:
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status) % 256
+            time.sleep(0.004)
+        _end(pid)
+        os.waitpid(pid, 0)
+        return 255
+    finally:
+        _end(pid)
 
 
 def _end(group: int) -> None:
@@ -131,72 +136,141 @@ def _silent() -> None:
         os.dup2(nothing, stream)
 
 
+def in_parallel(workers: int, work: Callable[[int, Callable[[str], None]], None]) -> Iterator[str]:
+    """Do work in several processes, given the number of each, and yield the short lines that they tell, at once."""
+    reading, writing = os.pipe()
+    pids: list[int] = []
+    for worker in range(workers):
+        pid = os.fork()
+        if not pid:
+            code = 3
+            try:
+                os.close(reading)
+                work(worker, lambda line: _told(writing, line))
+                code = 0
+            except Exception:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        pids.append(pid)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as lines:
+        yield from (line.rstrip("\n") for line in lines)
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
+def _told(writing: int, line: str) -> None:
+    os.write(writing, f"{line}\n".encode())  # A pipe keeps a short line of one process whole.
+
+
+def spread(
+    mutants: list[Mutant], workers: int, attempt: Callable[[Mutant, int], str], tell: Callable[[Mutant, str], None]
+) -> None:
+    """Try mutants in several processes; tell how each fared as soon as it is known."""
+
+    def work(worker: int, told: Callable[[str], None]) -> None:
+        for at in range(worker, len(mutants), workers):
+            told(f"{at} {attempt(mutants[at], worker)}")
+
+    for line in in_parallel(workers, work):
+        at, fate = line.split(" ", 1)
+        tell(mutants[int(at)], fate)
+
+
 # ------------------------------------------------------------------------------------------------- the tests in pytest
 
 
 class Session:
     """The pytest plugin that, instead of running what was collected, runs it once for all mutants and once for each."""
 
-    def __init__(self, mutants: list[Mutant], scratch: Path, tell: Callable[[Mutant, str], None]) -> None:
+    def __init__(self, mutants: list[Mutant], workers: int, scratch: Path, tell: Callable[[Mutant, str], None]) -> None:
         self._mutants = mutants
+        self._workers = workers
         self._scratch = scratch
         self._tell = tell
         self._failed = False
         self._nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process lives
         self._deadliest: Counter[str] = Counter()
-        self._tracing = contextlib.ExitStack()
-        self._imported = self._tracing.enter_context(_traced())
+        self._imports = _tracer()
+        self._imports.start()
         self.reached = Reached()
 
     def pytest_collection_finish(self) -> None:
-        self._tracing.close()
+        self._imports.stop()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._failed = self._failed or report.failed
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self._items = {item.nodeid: item for item in session.items}
+        self._temporary = session.config._tmp_path_factory  # type: ignore[attr-defined]
         gc.collect()
         gc.freeze()
-        kept = self._scratch / "reached.json"
-        forked(lambda: self._run_all(kept), 3600.0)
-        self.reached = msgspec.json.decode(kept.read_bytes(), type=Reached)
-        if self.reached.failed:
-            return True
+        imported = {module: ran for (_, module), ran in _traced_by(self._imports).items()}
+        parts = [Path(kept) for kept in in_parallel(self._workers, self._run_all)]
+        found = [msgspec.json.decode(part.read_bytes(), type=Reached) for part in parts]
+        self.reached = Reached(
+            imported=imported,
+            seconds={name: seconds for part in found for name, seconds in part.seconds.items()},
+            computed={name: seconds for part in found for name, seconds in part.computed.items()},
+            lines={name: lines for part in found for name, lines in part.lines.items()},
+            failed=[name for part in found for name in part.failed],
+        )
+        (self._scratch / "reached.json").write_bytes(msgspec.json.encode(self.reached))
         self._functions = _functions()
-        for mutant in self._mutants:
-            if not at_import(mutant, self.reached):
-                self._try(mutant)
+        inside = [mutant for mutant in self._mutants if not at_import(mutant, self.reached)]
+        spread(inside, self._workers, self._try, self._tell)
         return True
 
-    def _run_all(self, kept: Path) -> int:
-        reached = Reached(imported={module: sorted(ran) for module, ran in self._imported.items()})
-        for name in self._items:
-            with _traced() as lines:
-                begun = time.monotonic()
-                self._failed = False
-                self._run(name)
+    def _run_all(self, worker: int, told: Callable[[str], None]) -> None:
+        """Run one part of the tests without any fault, and tell what they reached."""
+        _silent()
+        self._own_folder(worker)
+        reached, names = Reached(), list(self._items)[worker :: self._workers]
+        tracer = _tracer()
+        tracer.start()
+        for name in names:
+            tracer.switch_context(name)
+            begun, computed = time.monotonic(), time.process_time()
+            self._failed = False
+            self._run(name)
             reached.seconds[name] = time.monotonic() - begun
-            reached.lines[name] = {module: sorted(ran) for module, ran in lines.items()}
+            reached.computed[name] = time.process_time() - computed
             if self._failed:
                 reached.failed.append(name)
+        tracer.stop()
+        reached.lines = {name: {} for name in names if name not in reached.failed}
+        for (name, module), ran in _traced_by(tracer).items():
+            if name in reached.lines:
+                reached.lines[name][module] = ran
+        kept = self._scratch / f"reached{worker}.json"
         kept.write_bytes(msgspec.json.encode(reached))
-        return 0
+        told(str(kept))
+
+    def _own_folder(self, worker: int) -> Path:
+        """The folder in which the tests of one worker make theirs."""
+        own = self._scratch / f"tmp{worker}"
+        own.mkdir(exist_ok=True)
+        self._temporary._basetemp = own
+        return own
 
     def _run(self, name: str) -> None:
         item = self._items[name]
         item.config.get_terminal_writer()._file = self._nowhere  # pytest kept a copy of what `_silent` closed.
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
 
-    def _try(self, mutant: Mutant) -> None:
+    def _try(self, mutant: Mutant, worker: int) -> str:
         tests = tests_for(mutant, self.reached, self._deadliest)
         if not tests:
-            self._tell(mutant, UNREACHED)
-            return
-        killer = self._scratch / "killer"
+            return UNREACHED
+        own = self._own_folder(worker)
+        killer = self._scratch / f"killer{worker}"
         killer.unlink(missing_ok=True)
 
         def work() -> int:
+            _silent()
             code = _code_of(mutant)
             for function in self._functions[mutant.module, mutant.function]:
                 function.__code__ = code
@@ -208,12 +282,16 @@ class Session:
                     return 1
             return 0
 
-        survived = forked(work, 6.0 + 1.5 * sum(self.reached.seconds[name] for name in tests)) == 0
+        survived = forked(work, _patience_seconds(self.reached, tests)) == 0
         if killer.exists():
             self._deadliest[killer.read_text()] += 1
-        for left in (self._scratch / "tmp").iterdir():
-            shutil.rmtree(left, ignore_errors=True)
-        self._tell(mutant, SURVIVED if survived else KILLED)
+        shutil.rmtree(own, ignore_errors=True)
+        return SURVIVED if survived else KILLED
+
+
+def _patience_seconds(reached: Reached, tests: list[str]) -> float:
+    """How long the tests of one mutant may take, on a machine that is busier than it was without it."""
+    return 15.0 + 3.0 * sum(reached.seconds[name] for name in tests)
 
 
 def at_import(mutant: Mutant, reached: Reached) -> bool:
@@ -222,73 +300,62 @@ def at_import(mutant: Mutant, reached: Reached) -> bool:
 
 
 def tests_for(mutant: Mutant, reached: Reached, deadliest: Counter[str]) -> list[str]:
-    """Return the tests that reach a mutant, the best first, as far as the time for one mutant goes."""
+    """Return the tests that reach a mutant, the best first, as far as the time for one mutant goes.
+
+    After those that reach its line come those that reach its function: the tracer loses sight of some coroutines.
+    """
     wanted = reviewed().tests.get(mutant.module, [])
-    names = [
-        name
-        for name, lines in reached.lines.items()
-        if any(name == f"tests/{test}" or name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted)
-        and (at_import(mutant, reached) or mutant.line in lines.get(mutant.module, ()) or _head(mutant, lines))
-    ]
-    names.sort(key=lambda name: (reached.seconds[name] + 0.02) / (1 + deadliest[name]))
+    every = _LINES.setdefault(mutant.module, _lines_of(PACKAGE / mutant.module))
+    # A line inside of a statement of several lines may have no event of its own; then the one before it counts.
+    here = {mutant.line, max((line for line in every.get("", set()) if line <= mutant.line), default=0)}
+    around = every.get(mutant.function, set())
+    order: list[tuple[bool, float, str]] = []
+    for name, lines in reached.lines.items():
+        if any(name == f"tests/{test}" or name.startswith((f"tests/{test}::", f"tests/{test}[")) for test in wanted):
+            ran = set(lines.get(mutant.module, ()))
+            if at_import(mutant, reached) or ran & here or ran & around:
+                cost = (reached.computed[name] + 0.02) / (1 + deadliest[name])
+                order.append((not ran & here, cost, name))
     chosen: list[str] = []
     seconds = 0.0
-    for name in names:
-        if not chosen or seconds + reached.seconds[name] <= TEST_SECONDS_MAX:
+    for _, _, name in sorted(order):
+        if not chosen or seconds + reached.computed[name] <= TEST_SECONDS_MAX:
             chosen.append(name)
-            seconds += reached.seconds[name]
+            seconds += reached.computed[name]
     return chosen
 
 
-def _head(mutant: Mutant, lines: dict[str, list[int]]) -> bool:
-    """A line inside of a statement of several lines may have no event of its own; then the one before it counts."""
-    every = _LINES.setdefault(mutant.module, _lines_of(PACKAGE / mutant.module))
-    before = max((line for line in every if line <= mutant.line), default=0)
-    return before in lines.get(mutant.module, ())
+_LINES: dict[str, dict[str, set[int]]] = {}
 
 
-_LINES: dict[str, set[int]] = {}
-
-
-def _lines_of(path: Path) -> set[int]:
+def _lines_of(path: Path) -> dict[str, set[int]]:
+    """Return the lines that can run in each function, but its head, by qualified name; of all together by none."""
     codes = [compile(path.read_text(encoding="utf-8"), str(path), "exec")]
-    lines: set[int] = set()
+    lines: dict[str, set[int]] = {"": set()}
     while codes:
         code = codes.pop()
-        lines.update(line for _, _, line in code.co_lines() if line)
+        ran = {line for _, _, line in code.co_lines() if line}
+        lines[""] |= ran
+        lines[code.co_qualname] = ran - {code.co_firstlineno}
         codes.extend(part for part in code.co_consts if isinstance(part, CodeType))
     return lines
 
 
-@contextlib.contextmanager
-def _traced() -> Iterator[dict[str, set[int]]]:
-    """Note which lines of the package run, in every thread."""
-    lines: dict[str, set[int]] = {}
-    names: dict[str, str] = {}
+def _tracer() -> coverage.Coverage:
+    """Something that notes which lines of the package run, in every thread. It is there because mutmut needs it."""
+    return coverage.Coverage(
+        data_file=None, config_file=False, include=[f"{PACKAGE}/*"], omit=[f"{PACKAGE}/testing/*"], messages=False
+    )
 
-    def call(frame: FrameType, _event: str, _argument: Any) -> Any:
-        file = frame.f_code.co_filename
-        if file not in names:
-            inside = file.startswith(f"{PACKAGE}/") and "/testing/" not in file
-            names[file] = str(Path(file).relative_to(PACKAGE)) if inside else ""
-        if not names[file]:
-            return None
-        ran = lines.setdefault(names[file], set())
 
-        def line(frame: FrameType, _event: str, _argument: Any) -> Any:
-            ran.add(frame.f_lineno)
-            return line
-
-        ran.add(frame.f_lineno)
-        return line
-
-    threading.settrace(call)
-    sys.settrace(call)
-    try:
-        yield lines
-    finally:
-        sys.settrace(None)
-        threading.settrace(None)
+def _traced_by(tracer: coverage.Coverage) -> dict[tuple[str, str], list[int]]:
+    """Return the lines that ran, by context and module."""
+    data, lines = tracer.get_data(), dict[tuple[str, str], list[int]]()
+    for file in data.measured_files():
+        for line, contexts in data.contexts_by_lineno(file).items():
+            for context in contexts:
+                lines.setdefault((context, str(Path(file).relative_to(PACKAGE))), []).append(line)
+    return lines
 
 
 def _functions() -> dict[tuple[str, str], list[FunctionType]]:
@@ -342,14 +409,15 @@ class _Given(SourceFileLoader):
         return compile(self._source, self.get_filename(fullname), "exec", dont_inherit=True)
 
 
-def survives_import(mutant: Mutant, tests: list[str], scratch: Path, seconds: float) -> bool:
+def survives_import(mutant: Mutant, tests: list[str], folder: Path, seconds: float) -> bool:
     """Whether the tests pass when the whole package is imported anew with a fault in one of its modules."""
 
     def work() -> int:
+        _silent()
         sys.meta_path.insert(0, _Fresh(mutant))
-        return int(pytest.main([*ARGUMENTS, "-x", f"--basetemp={scratch / 'tmp'}", *tests]))
+        return int(pytest.main([*ARGUMENTS, "-x", f"--basetemp={folder}", *tests]))
 
-    return forked(work, 20.0 + 1.5 * seconds) == 0
+    return forked(work, seconds + 15.0) == 0
 
 
 # --------------------------------------------------------------------------------------------------------- the report
@@ -412,60 +480,77 @@ def key_of(mutant: Mutant) -> str:
     return f"{mutant.line}\n{mutant.before}\n{mutant.after}"
 
 
-def run(modules: list[str], flags: set[str]) -> bool:
-    """Try the mutants of some modules; false when the tests fail without any fault."""
+def run(modules: list[str], *, survivors: bool, functions: bool, workers: int) -> bool:
+    """Try the mutants of some modules; false when a test fails without any fault."""
     told = reviewed()
     fates: dict[str, dict[str, str]] = msgspec.json.decode(KEPT.read_bytes()) if KEPT.exists() else {}
     mutants: list[Mutant] = []
     for module in modules:
         before = fates.get(module, {})
         made = mutants_of(PACKAGE, module)
-        known = before if "--survivors" in flags else {}
+        known = before if survivors else {}
         fates[module] = {key_of(mutant): known.get(key_of(mutant), UNTRIED) for mutant in made}
         mutants += [mutant for mutant in made if fates[module][key_of(mutant)] != KILLED]
     scratch = Path(tempfile.mkdtemp(prefix="mutants-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    done = 0
+    done, kept_at = 0, 0.0
+
+    def keep() -> None:
+        others = msgspec.json.decode(KEPT.read_bytes()) if KEPT.exists() else {}
+        whole = KEPT.with_suffix(f".{os.getpid()}")
+        whole.write_bytes(msgspec.json.encode({**others, **{module: fates[module] for module in modules}}))
+        whole.replace(KEPT)
 
     def tell(mutant: Mutant, fate: str) -> None:
-        nonlocal done
+        nonlocal done, kept_at
         done += 1
         fates[mutant.module][key_of(mutant)] = fate
-        with Path(KEPT).open("wb") as kept:
-            kept.write(msgspec.json.encode(fates))
+        if time.monotonic() > kept_at + KEPT_EVERY_SECONDS:
+            keep()
+            kept_at = time.monotonic()
         if fate != KILLED or done % 100 == 0:
             print(f"{done}/{len(mutants)} {mutant.module}:{mutant.line} {fate}", file=sys.stderr, flush=True)
 
     def in_session() -> int:
         """Everything that needs the package imported; the process that forks the others must never import it."""
-        session = Session(mutants, scratch, tell)
+        session = Session(mutants, workers, scratch, tell)
         files = sorted({f"tests/{name}" for module in modules for name in told.tests[module]})
         pytest.main([*ARGUMENTS, f"--basetemp={scratch / 'tmp'}", *files], plugins=[session])
-        for name in session.reached.failed:
-            print(f"fails without any fault: {name}", file=sys.stderr, flush=True)
-        return 1 if session.reached.failed or not session.reached.seconds else 0
+        keep()
+        return 0 if session.reached.seconds else 1
 
     try:
         if _loud(in_session):
             return False
-        fates.update(msgspec.json.decode(KEPT.read_bytes()) if KEPT.exists() else {})
+        fates.update(msgspec.json.decode(KEPT.read_bytes()))
         reached = msgspec.json.decode((scratch / "reached.json").read_bytes(), type=Reached)
-        sound: set[str] = set()
-        for mutant in mutants if "--functions" not in flags else ():
-            if not at_import(mutant, reached):
-                continue
-            tests = tests_for(mutant, reached, Counter())
-            seconds = sum(reached.seconds[name] for name in tests)
-            if mutant.module not in sound:
-                itself = mutant._replace(source=(PACKAGE / mutant.module).read_text(encoding="utf-8"))
-                if not survives_import(itself, tests, scratch, seconds):
-                    print(f"fails when imported afresh, without any fault: {mutant.module}", file=sys.stderr)
-                    return False
-                sound.add(mutant.module)
-            tell(mutant, SURVIVED if survives_import(mutant, tests, scratch, seconds) else KILLED)
+        outside = [mutant for mutant in mutants if not functions and at_import(mutant, reached)]
+        unsound = _unsound({mutant.module: mutant for mutant in outside}, reached, scratch)
+        outside = [mutant for mutant in outside if mutant.module not in unsound]
+        spread(outside, workers, lambda one, worker: _imported_afresh(one, worker, reached, scratch), tell)
+        keep()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     report(fates, modules)
-    return True
+    for name in reached.failed:
+        print(f"fails without any fault, so that it was left out: {name}", file=sys.stderr, flush=True)
+    for module in sorted(unsound):
+        print(f"fails when imported afresh, without any fault, so that part was left out: {module}", file=sys.stderr)
+    return not reached.failed and not unsound
+
+
+def _imported_afresh(mutant: Mutant, worker: int, reached: Reached, scratch: Path) -> str:
+    tests = tests_for(mutant, reached, Counter())
+    if not tests:
+        return UNREACHED
+    survived = survives_import(mutant, tests, scratch / f"afresh{worker}", _patience_seconds(reached, tests))
+    return SURVIVED if survived else KILLED
+
+
+def _unsound(one_of_each: dict[str, Mutant], reached: Reached, scratch: Path) -> set[str]:
+    """Return the modules whose tests fail with the importer alone: a fault in them would say nothing."""
+    sources = {module: (PACKAGE / module).read_text(encoding="utf-8") for module in one_of_each}
+    themselves = [mutant._replace(source=sources[module]) for module, mutant in one_of_each.items()]
+    return {each.module for each in themselves if _imported_afresh(each, 0, reached, scratch) == KILLED}
 
 
 def _loud(work: Callable[[], int]) -> int:
@@ -485,15 +570,22 @@ def _loud(work: Callable[[], int]) -> int:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that what was begun is ended and tidied up.
     os.chdir(PROJECT)
     sys.path.insert(0, str(PROJECT))
     known = reviewed().tests
-    asked = [part for part in sys.argv[1:] if not part.startswith("-")]
-    modules = asked or list(known)
+    parser = argparse.ArgumentParser(description="Plant faults in the code that decides about money.")
+    parser.add_argument("modules", nargs="*", help="such as journal/rules.py; all that mutants.toml names, if none")
+    parser.add_argument("--survivors", action="store_true", help="only what was not killed the last time")
+    parser.add_argument("--functions", action="store_true", help="leave out faults outside of functions")
+    parser.add_argument("--report", action="store_true", help="print the last result again")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that share the mutants")
+    asked = parser.parse_args()
+    modules = asked.modules or list(known)
     if strangers := [module for module in modules if module not in known]:
         print(f"mutants.toml names no tests for {', '.join(strangers)}", file=sys.stderr)
         return 2
-    if "--report" in sys.argv:
+    if asked.report:
         report(msgspec.json.decode(KEPT.read_bytes()), modules)
         return 0
     hypothesis.settings.register_profile(
@@ -504,7 +596,8 @@ def main() -> int:
         phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
     )
     hypothesis.settings.load_profile("mutate")
-    return 0 if run(modules, {part for part in sys.argv[1:] if part.startswith("-")}) else 1
+    sound = run(modules, survivors=asked.survivors, functions=asked.functions, workers=asked.workers)
+    return 0 if sound else 1
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
-"""The command line and a bank, each in a process of its own, for the tests that want them as people have them."""
+"""The command line in processes of its own, and a bank that they reach over HTTP, as people have them."""
 
 from __future__ import annotations
 
 import csv
 import os
-import re
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import gettempdir
-from typing import IO
+
+import warm
+from anyio.from_thread import start_blocking_portal
 
 from payout_engine.providers.senfenico.ledger import Ledger
+from payout_engine.providers.senfenico.sandbox import sandbox
+from payout_engine.providers.senfenico.wire import BALANCE_KEYS
 
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
@@ -42,9 +46,7 @@ def command(*arguments: str) -> list[str]:
 
 def call(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end in a folder, without a terminal."""
-    return subprocess.run(
-        command(*arguments), cwd=folder, input=stdin, capture_output=True, timeout=50, env=ENVIRONMENT, check=False
-    )
+    return warm.run(arguments, folder, ENVIRONMENT, stdin=stdin, timeout=50)
 
 
 def rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
@@ -62,23 +64,21 @@ def salaries(folder: Path, count: int) -> Path:
 
 
 class Bank:
-    """A sandbox in a process of its own, with a configuration that points at it."""
+    """A sandbox that listens on this machine, in a thread of the tests, with a configuration that points at it.
+
+    Whoever pays it is another process. In a process of its own it would behave alike and cost more than most tests.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.ledger = folder / "bank" / "senfenico.db"
-        self.process = subprocess.Popen(
-            command("sandbox", "--ledger", str(folder / "bank"), "--balance", "1000000000"),
-            stdout=subprocess.PIPE,
-            env=ENVIRONMENT,
-        )
-        stream: IO[bytes] | None = self.process.stdout
-        assert stream is not None
-        lines = b"".join(stream.readline() for _ in range(4)).decode()
-        url = re.search(r'base_url = "(.+)"', lines)
-        assert url is not None, lines
+        self.ledger.parent.mkdir(mode=0o700)
+        self._open = ExitStack()
+        portal = self._open.enter_context(start_blocking_portal())
+        serving = sandbox(self.ledger, balances=dict.fromkeys(BALANCE_KEYS, 10**9))
+        self.base_url = self._open.enter_context(portal.wrap_async_context_manager(serving)).base_url
         self.config = folder / "payouts.toml"
         self.config.write_text(
-            f'[accounts.bf]\nprovider = "senfenico"\nbase_url = "{url[1]}"\napi_key = "sk_test_cli"\n'
+            f'[accounts.bf]\nprovider = "senfenico"\nbase_url = "{self.base_url}"\napi_key = "sk_test_cli"\n'
         )
 
     def paid(self) -> Counter[str]:
@@ -90,8 +90,7 @@ class Bank:
             ledger.close()
 
     def close(self) -> None:
-        self.process.terminate()
-        self.process.communicate(timeout=10)
+        self._open.close()
 
 
 def wait_for_payments(bank: Bank, count: int) -> None:

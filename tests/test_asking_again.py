@@ -5,7 +5,8 @@ The rules are shown one by one on a scripted provider; `test_asking_again_simula
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ import msgspec
 import pytest
 from burkina import traits as burkina_traits
 from simulation import virtual_time
-from simulation.lives import STARTED_AT
+from simulation.bank import STARTED_AT
 
 from payout_engine.domain import clock
 from payout_engine.domain.ending import Ending
@@ -28,7 +29,7 @@ from payout_engine.journal.db import every
 from payout_engine.journal.snapshot import snapshot
 from payout_engine.payment.poll import FollowPolicy
 from payout_engine.payment.rate_limiter import Pace
-from payout_engine.payment.run import Payer, Payment
+from payout_engine.payment.run import Payer, Payment, Terms
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 from payout_engine.testing.journal_lines import MOOV, approved, chunk, inline, sent, states
 
@@ -106,9 +107,8 @@ class Scene:
         """Pay the run once, or go on with it."""
         options: dict[str, Any] = {"follow_for_seconds": 3600.0, "send": True, **changes}
         payers = {"bf": Payer("bf", self.provider, Pace(self.provider.traits.calls_per_second))}
-        self.payment = Payment(
-            self.journal, "run", payers, policy, publish=self._listen, notify=self.told.append, **options
-        )
+        terms = Terms(policy=policy, **options)
+        self.payment = Payment(self.journal, "run", payers, terms, self._listen, self.told.append)
         ending = await self.payment.run()
         assert (await self.journal.verify("run")).findings == []
         return ending
@@ -378,10 +378,28 @@ def test_the_age_of_a_key_is_known_or_too_great() -> None:
     assert resends.refusal("idempotent", None, None, 1_000.0)
     assert not resends.refusal("idempotent", None, 1_000.0, 5.0)
     assert resends.refusal("some new word", None, 1_000.0, 1_001.0)
-    assert resends.steady([1.0, 2.0, 1.5, 3.0], 2.5)
-    assert resends.steady([3.0], 2.0) and not resends.steady([3.0], 1.9)
-    assert not resends.steady([1.0, 2.0, 3.0], 1.5)
-    assert not resends.steady([5.0, 4.5, 4.0, 3.5], 3.4), "a little, but again and again"
+    assert resends.latest_of([1.0, 2.0, 1.5, 3.0, 2.5]) == 3.0
+    assert resends.latest_of([3.0, 2.0]) == 3.0 and resends.latest_of([3.0, 1.9]) == math.inf
+    assert resends.latest_of([1.0, 2.0, 3.0, 1.5, 4.0]) == math.inf
+    assert resends.latest_of([5.0, 4.5, 4.0, 3.5]) == math.inf, "a little, but again and again"
+    assert resends.latest_of([2.0], 3.0) == 3.0 and resends.latest_of([1.0], 3.0) == math.inf
+
+
+def test_a_resend_reads_of_the_log_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the clock was set back is asked before each: of entries that were read before it is remembered."""
+    read: list[int] = []
+    original = resends.latest_of
+
+    def counting(times: Iterable[float], latest: float) -> float:
+        seen = list(times)
+        read.append(len(seen))
+        return original(seen, latest)
+
+    monkeypatch.setattr(resends, "latest_of", counting)
+    scene = Scene(Scripted(SAFE, LOST, LOST, LOST, State.PAID), lines=3)
+    scene.provider.traits = msgspec.structs.replace(SAFE, batch_limit=1, concurrency=1, key_lifetime_seconds=1e6)
+    assert live(scene, scene.pay) == [State.PAID] * 3
+    assert len(read) == 3 and max(read[1:]) <= 2 < read[0]
 
 
 @pytest.mark.parametrize("later_seconds", [0.0, 2 * 3600.0])

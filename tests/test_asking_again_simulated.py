@@ -18,14 +18,14 @@ from simulation.crashing import Moment, Step
 from simulation.lives import Report, Simulation, explain
 from simulation.plans import Life, Plan, draw_plan
 
-from payout_engine.domain.errors import RefusedError
-from payout_engine.domain.model import Dispatch, LookUpResult, Outcome, Receipt
+from payout_engine.domain.errors import NotSentError, RefusedError
+from payout_engine.domain.model import Dispatch, LookUpResult, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import resends
-from payout_engine.journal.codec import each
-from payout_engine.payment import run
-from payout_engine.payment.dispatch import Dispatcher
-from payout_engine.payment.resend import Resender
+from payout_engine.payment import resend
+from payout_engine.payment.dispatch import Answer
+from payout_engine.payment.first_send import receipts_of
+from payout_engine.payment.resend import results_of_resend
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
@@ -125,25 +125,26 @@ def test_where_a_key_never_dies_nothing_stays_unknown(tmp_path: Path, monkeypatc
         assert not report.violations and not report.counts[State.UNKNOWN], explain(report)
 
 
-class TakesRefusalsForAbsence(Resender):
-    """Releases a payout because its repetition was refused, or never left."""
+def takes_refusals_for_absence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Release a payout because its repetition was refused, or never left."""
 
-    def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
-        return msgspec.structs.replace(super()._refused(dispatch, error), state=State.READY)
+    def believing(dispatch: Dispatch, answer: Answer) -> Sequence[LookUpResult]:
+        if not isinstance(answer, RefusedError | NotSentError):
+            return results_of_resend(dispatch, answer)
+        return [LookUpResult(key, Receipt(State.READY, answer.reason)) for key in dispatch.keys]
 
-    async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
-        said = each(receipts, len(dispatch.keys))
-        return (await self._journal.reconcile(list(map(LookUpResult, dispatch.keys, said)))).outcomes
+    monkeypatch.setattr(resend, "results_of_resend", believing)
 
 
-class TakesRefusalsForFailures(Resender):
-    """Calls a payout failed because its repetition was refused for good."""
+def takes_refusals_for_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call a payout failed because its repetition was refused for good."""
 
-    def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
-        return Dispatcher._refused(self, dispatch, error)
+    def believing(dispatch: Dispatch, answer: Answer) -> Sequence[LookUpResult]:
+        if not isinstance(answer, RefusedError):
+            return results_of_resend(dispatch, answer)
+        return [LookUpResult(key, receipt) for key in dispatch.keys for receipt in receipts_of(answer)]
 
-    async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
-        return await super()._write(dispatch, each(receipts, len(dispatch.keys)))
+    monkeypatch.setattr(resend, "results_of_resend", believing)
 
 
 def believe(monkeypatch: pytest.MonkeyPatch, **beliefs: Any) -> None:
@@ -173,16 +174,6 @@ def asks_without_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
 def asks_after_the_life_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send again however old the key is."""
     monkeypatch.setattr(resends, "KEY_LIFE_SHARE", 1_000.0)
-
-
-def takes_refusals_for_absence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Release what was refused."""
-    monkeypatch.setattr(run, "AskingAgain", TakesRefusalsForAbsence)
-
-
-def takes_refusals_for_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail what was refused for good."""
-    monkeypatch.setattr(run, "AskingAgain", TakesRefusalsForFailures)
 
 
 @pytest.mark.usefixtures("doubtful")

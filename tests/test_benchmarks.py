@@ -10,11 +10,12 @@ import httpx
 import msgspec
 import pytest
 
-from benchmarks.cases import Bench, Row, Stub, stub
+from benchmarks.cases import ACCOUNTS, Bench, Row, Stub, stub
 from benchmarks.clients import bodies
 from benchmarks.files import HEADER, lines, write_file
 from benchmarks.ledger import Ledger, TooManyError
 from benchmarks.report import targets
+from benchmarks.stages import measure, table
 
 LINES = 400
 """Two full calls for each of the two wallets."""
@@ -157,43 +158,112 @@ def assert_counts(row: Row) -> None:
     assert row.rate > 0
 
 
-def test_bound_runs(bench: Bench) -> None:
-    """(a) pays the file's money."""
+def test_bound_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound pays the file's money."""
+    monkeypatch.setattr("benchmarks.cases.BOUND_REPEATS_MIN", 1)
     assert_counts(bench.bound())
 
 
 def test_engine_runs(bench: Bench) -> None:
-    """(b) pays the file's money, once, and says so in its results."""
+    """The engine pays the file's money, once, says so in its results, and proves it; each part has its cost."""
     row = bench.engine()
     assert_counts(row)
     assert row.measured is not None
-    assert list(row.measured.phases) == ["judge", "pay", "results"]
+    assert list(row.measured.phases) == ["judge", "pay", "results", "verify"]
+    assert all(phase.cpu_us > 0 for phase in row.measured.phases.values())
+
+
+def test_following_is_measured_by_itself(bench: Bench) -> None:
+    """What was sent in a first part is found in a second, and only that is counted there."""
+    row = bench.follow()
+    assert_counts(row)
+    assert row.measured is not None
+    assert list(row.measured.phases) == ["judge", "send", "follow"]
 
 
 def test_scripts_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """(c) the scripts pay the file's money too."""
+    """The scripts pay the file's money too."""
     monkeypatch.setattr("benchmarks.cases.REQUESTS_LINES", 10)
     monkeypatch.setattr("benchmarks.cases.HTTPX_LINES", 10)
     for row in bench.scripts():
         assert_counts(row)
 
 
+def test_single_calls_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bare aiohttp and the engine make as many calls as there are payouts."""
+    monkeypatch.setattr("benchmarks.cases.SINGLE_LINES", 10)
+    for row in bench.single():
+        assert_counts(row)
+        assert row.audit is not None
+        assert row.audit.calls == 10
+
+
 def test_documented_limit_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """(d) the engine keeps to the limit; the calls of the script over it are counted, not forbidden."""
+    """The engine keeps to the limit; the calls of the script over it are counted, not forbidden."""
     monkeypatch.setattr("benchmarks.cases.NETWORKS_MS", ((10, 10),))
     [row] = bench.documented_limit(calls=2)
     assert_counts(row)
     assert bench.limiter(calls=8).problem == ""
 
 
-def test_plan_runs_and_sends_nothing(bench: Bench) -> None:
-    """(e) a plan counts the file's money and no call arrives."""
-    row = bench.plan()
+def test_many_accounts_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each account pays its share, and each has a limit of its own at the server."""
+    monkeypatch.setattr("benchmarks.cases.LIMIT_SHARES", {10: 0.98})
+    [row] = bench.accounts(calls=2)
     assert_counts(row)
     assert row.audit is not None
-    assert row.audit.calls == 0
+    assert (row.audit.calls, row.audit.calls_over_limit) == (2 * ACCOUNTS, 0)
+
+
+def test_plan_and_floor_run_and_send_nothing(bench: Bench) -> None:
+    """Both count the file's money and no call arrives."""
+    for row in (bench.plan(), bench.floor()):
+        assert_counts(row)
+        assert row.audit is not None
+        assert row.audit.calls == 0
+
+
+def test_older_transfers_stand_in_the_list_and_count_for_nothing(bench: Bench) -> None:
+    """The run beside them reads of the same ledger what it paid itself."""
+    alone, beside = bench.beside(older=2_000)
+    for row in (alone, beside):
+        assert_counts(row)
+        assert row.audit is not None
+        assert row.audit.count == row.lines
+    ledger = Ledger(older=200)
+    ledger.arrive(0.0)
+    ledger.take(body("a"))
+    listed = msgspec.json.decode(b"[" + b"".join(ledger.listed()) + b"]")
+    assert [transfer["ext_id"] for transfer in listed[:2]] == ["a", "older-99"] and len(listed) == 201
+    assert [transfer["created_at"] for transfer in listed] == sorted((x["created_at"] for x in listed), reverse=True)
+
+
+def test_a_killed_run_is_finished(bench: Bench) -> None:
+    """The run that is killed has begun to send, and what the second one says was paid is what the ledger holds."""
+    bench = Bench(bench.folder, line_count=20_000, say=lambda _text: None)
+    row = bench.crash()
+    assert_counts(row)
+    assert row.audit is not None
+    assert row.audit.silence_seconds > 0
+
+
+def test_a_day_passes_in_simulated_time(bench: Bench) -> None:
+    """Five calls a second keep to the limit, and what is read of the list is counted."""
+    row = bench.day()
+    assert_counts(row)
+    assert row.audit is not None
+    assert row.audit.listed_bytes > 0 and row.audit.calls_over_limit == 0
 
 
 def test_a_figure_that_does_not_count_reaches_no_target() -> None:
     """A row with a problem has no rate, so nothing is claimed of it."""
-    assert targets([Row(case="a", title="", lines=1, problem="the ledger differs")]) == []
+    assert targets([Row(case="bound", title="", lines=1, problem="the ledger differs")]) == []
+
+
+async def test_the_stages_of_a_plan_count_every_payout(tmp_path: Path) -> None:
+    """The file goes through all of them, to the forecast, and the table names each."""
+    file = write_file(tmp_path / "payouts.csv", LINES)
+    count, seconds = await measure(file.path, tmp_path)
+    assert count == LINES
+    assert {"read", "validate", "pack", "record", "find repeats", "forecast"} <= set(seconds)
+    assert all(name in table(count, seconds) for name in seconds)

@@ -66,6 +66,7 @@ def test_reading_is_idempotent_whatever_the_default_country(mobile: tuple[str, s
     digits = COUNTRIES[code].dial_code + national
     for text in (f"+{digits}", f"00{digits}"):
         assert accepted(text, default).digits == digits
+        assert read_phone(text, default) == read_phone(text, "") == read_phone(text, code)
     for home in (code, ""):
         assert accepted(digits, home).digits == digits
     found = read_phone(digits, default)

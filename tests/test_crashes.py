@@ -125,7 +125,7 @@ def _ending(fate: Fate) -> str:
 
 @pytest.fixture
 def bank(tmp_path: Path) -> Iterator[Bank]:
-    """A bank in a process of its own."""
+    """A bank of its own."""
     opened = Bank(tmp_path)
     yield opened
     opened.close()
@@ -388,7 +388,7 @@ def test_a_journal_that_cannot_be_written_pays_nobody(tmp_path: Path, bank: Bank
 JUMPING = """
 import sys, time
 from pathlib import Path
-from payout_engine import clock
+from payout_engine.domain import clock
 from payout_engine.cli import main
 
 sign = Path(sys.argv.pop(1))

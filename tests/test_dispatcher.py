@@ -21,7 +21,9 @@ from payout_engine.domain.errors import AmbiguousError, Brake, NotSentError, Ref
 from payout_engine.domain.model import Lane, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
+from payout_engine.payment.context import Context
 from payout_engine.payment.dispatch import REFUSALS_MAX, TROUBLES_MAX, Dispatcher
+from payout_engine.payment.first_send import FirstSend
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.ports import observer
 from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, inline, states
@@ -56,8 +58,8 @@ class Told:
         async def publish(outcomes: Sequence[Outcome]) -> None:
             self.outcomes += outcomes
 
-        lanes, pace = self._lanes, Pace(None)
-        return Dispatcher(journal, self.provider, "run", "bf", lanes, pace, publish, self.events.append)
+        context = Context(journal, self.provider, "run", "bf", publish, self.events.append)
+        return Dispatcher(context, FirstSend(context), self._lanes, Pace(None))
 
     @property
     def brakes(self) -> list[tuple[str, Lane | None, Brake]]:
@@ -187,7 +189,8 @@ def test_who_is_stopped_waits_for_nothing() -> None:
 
         async with inline(folder / "payouts.db") as journal:
             await approved(journal, "run", *(chunk([line]) for line in range(1, 9)))
-            dispatcher = Dispatcher(journal, provider, "run", "bf", [ORANGE], Pace(None), publish, lambda _event: None)
+            context = Context(journal, provider, "run", "bf", publish, lambda _event: None)
+            dispatcher = Dispatcher(context, FirstSend(context), [ORANGE], Pace(None))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(dispatcher.run)
                 await anyio.sleep(4 * 0.2 + 1.0 + 2.0 + 4.0 + 1.0)  # Into the fourth pause, of 8 seconds.

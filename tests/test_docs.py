@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import operator
 import re
 import subprocess
 import sys
@@ -35,7 +37,7 @@ def test_every_command_and_option_in_the_documents_exists(document: Path) -> Non
     """Nobody is told to type what is not there."""
     text = document.read_text(encoding="utf-8")
     named = re.findall(r"payout-engine ([a-z]+)((?:(?!payout-engine)[^`\n])*)", text)
-    assert named or document.name == "lifecycle.md"
+    assert named or document.name in ("glossary.md", "lifecycle.md", "one-payout.md")
     for command, rest in named:
         assert command in COMMANDS, f"{document.name} names the command {command}"
         known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
@@ -67,3 +69,26 @@ def test_the_documents_agree_with_one_another() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([\w./-]+\.md)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name} -> {target}"
+
+
+def test_the_glossary_has_every_word_once() -> None:
+    """No word has two meanings, and what it says is stored under another word is stored so."""
+    text = (PROJECT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines() if row.startswith("| ")]
+    entries = [(row[0], row[2]) for row in rows if row[0] not in ("word", "---")]
+    words = [word.strip() for names, _ in entries for word in names.split(",")]
+    assert len(words) == len(set(words)) > 40
+    journal = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "payout_engine").rglob("*.py"))
+    for stored in re.findall(r"`(\w+)`", "".join(kept for _, kept in entries)):
+        assert f'"{stored}"' in journal or f" {stored}" in journal, stored
+
+
+def test_the_walk_of_one_payout_names_functions_in_order() -> None:
+    """Every function of the walk exists, and its steps are counted without a gap."""
+    text = (PROJECT / "docs" / "one-payout.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^\| (\d+) \| `([\w.]+)` \|", text, re.MULTILINE)
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
+    for name in [*(name for _, name in steps), *re.findall(r"`(journal\.\w+\.\w+)`", text)]:
+        parts = name.split(".")
+        module = importlib.import_module(f"payout_engine.{parts[0]}.{parts[1]}")
+        assert callable(operator.attrgetter(".".join(parts[2:]))(module)), name

@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import anyio
-import msgspec
 import pytest
 
 from payout_engine import (
@@ -449,8 +448,7 @@ async def test_unknowns_nobody_could_look_for_are_not_given_up(bank: Bank, engin
 async def test_looking_for_unknowns_ends_however_many_look_ups_fail(bank: Bank, engine_for: EngineFor) -> None:
     """With no end to the follow-up time, failing look-ups stretch patience only so far; the run stays open."""
     faults = [Fault(FaultKind.RESET_AFTER, "bulk"), Fault(FaultKind.STATUS_BEFORE, "list", times=10**6)]
-    async with bank(faults=faults) as server, engine_for(server) as engine:
-        engine.settings = msgspec.structs.replace(engine.settings, unknown_patience_seconds=0.5)
+    async with bank(faults=faults) as server, engine_for(server, patience_seconds=0.5) as engine:
         run = await engine.submit(payouts(10))
         began_at, stream = anyio.current_time(), engine.pay(run, follow_for_seconds=None)
         with anyio.fail_after(30):

@@ -17,7 +17,7 @@ from simulation.small_world import PROMISES, Case, Fate, Following, SmallWorld, 
 
 from payout_engine.journal import dispatches
 from payout_engine.journal.db import every
-from payout_engine.journal.writer import Asked, Need, Writer
+from payout_engine.journal.writer import Job, Need, Writer
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
 
@@ -84,11 +84,11 @@ def recover_only_whole_chunks(db: apsw.Connection, query: str, arguments: Sequen
     return every(db, query.replace("ended_at IS NULL", "ended_at IS NULL AND indexes IS NULL"), arguments)
 
 
-def answer_before_commit(writer: Any, connection: apsw.Connection, group: list[Asked]) -> None:
+def answer_before_commit(writer: Any, connection: apsw.Connection, group: list[Job]) -> None:
     """Let those who asked go on before their work is on the disk."""
-    need = max(asked.need for asked in group)
+    need = max(job.need for job in group)
     writer._begin(connection, need)
-    writer._answer([writer._attempt(connection, asked) for asked in group])
+    writer._answer([writer._attempt(connection, job) for job in group])
     connection.execute("COMMIT")
     writer.commits += need is not Need.READ
 

@@ -12,7 +12,7 @@ from test_hostile import CELLS, MANY
 from payout_engine.domain.errors import AmbiguousError, RefusedError
 from payout_engine.domain.model import Receipt
 from payout_engine.domain.states import State
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.envelope import read_envelope
 from payout_engine.providers.senfenico.listing import TransferListReader
@@ -71,7 +71,7 @@ def test_any_answer_is_understood_or_ambiguous(body: bytes, status: int) -> None
     """Every reader of answers: a documented error, or a value; and what it says shows no control character."""
     for understand in READERS:
         try:
-            understand(Answer(status, body))
+            understand(HttpAnswer(status, body))
         except (AmbiguousError, RefusedError) as error:
             assert "\n" not in str(error)
             assert not any(unicodedata.category(character) == "Cc" for character in str(error)), repr(str(error))
@@ -82,7 +82,7 @@ def test_any_answer_is_understood_or_ambiguous(body: bytes, status: int) -> None
 def test_no_invented_answer_to_a_payment_is_paid_or_unsent(body: bytes, status: int) -> None:
     """Whatever a bulk answer says, each order has one receipt, none is paid, and only documented words free or fail."""
     try:
-        found = wire.receipts(ORDERS, wire.read_bulk(Answer(status, body)))
+        found = wire.receipts(ORDERS, wire.read_bulk(HttpAnswer(status, body)))
     except (AmbiguousError, RefusedError):
         return
     assert len(found) == len(ORDERS)

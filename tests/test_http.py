@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ import pytest
 
 from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX
-from payout_engine.providers._http import MEANINGS, Answer, HttpClient, Proof, classify
+from payout_engine.providers._http import MEANINGS, HttpAnswer, HttpClient, Proof, Stream, classify, connections
 
 SECRET = "sk_live_very_secret"
 BODY = b'{"secret":"22670123456"}'
@@ -87,7 +88,7 @@ def test_the_exact_class_decides_and_the_default_is_ambiguous() -> None:
     invented = Invented.__new__(Invented)
 
     assert classify(invented)[0] is Proof.AMBIGUOUS
-    assert classify(ValueError("x"))[0] is Proof.AMBIGUOUS
+    assert classify(ValueError("x")) == (Proof.AMBIGUOUS, "http_error")
     assert classify(aiohttp.ClientOSError())[0] is Proof.AMBIGUOUS
     assert classify(aiohttp.ConnectionTimeoutError())[0] is Proof.NOT_SENT
 
@@ -116,6 +117,7 @@ async def test_a_closed_port_proves_that_nothing_was_sent() -> None:
 
     assert isinstance(error, NotSentError)
     assert error.reason == "connection_refused"
+    assert re.match(r"127\.0\.0\.1:\d+ could not be reached", str(error))
 
 
 async def test_an_unknown_host_proves_that_nothing_was_sent() -> None:
@@ -188,6 +190,7 @@ async def test_silence_is_ambiguous() -> None:
 
     assert isinstance(error, AmbiguousError)
     assert error.reason == "timeout"
+    assert re.match(r"127\.0\.0\.1:\d+ may have acted on the call", str(error))
 
 
 async def test_half_an_answer_is_ambiguous() -> None:
@@ -220,11 +223,92 @@ async def test_an_endless_answer_is_ambiguous() -> None:
     assert error.reason == "answer_too_long"
 
 
+async def ok(stream: anyio.abc.SocketStream, _: bytes) -> None:
+    await stream.send(b"HTTP/1.1 200 OK\r\nSet-Cookie: who=we\r\nContent-Length: 6\r\n\r\nxxxxxx")
+
+
+async def test_what_is_asked_arrives_as_it_was_written() -> None:
+    """Method, path below the base address, and headers, the key among them; and nothing that a server left with us."""
+    async with server(ok) as (base_url, seen), client(f"{base_url}/apiX/") as http:
+        await http.post_json("/pay%7E", BODY)
+        await http.get("/list?a=%7E")
+    post, get = ({*one.decode().lower().split("\r\n")} for one in seen)
+    assert seen[0].startswith(b"POST /apiX/pay%7E HTTP/1.1\r\n")
+    assert seen[1].startswith(b"GET /apiX/list?a=%7E HTTP/1.1\r\n")
+    assert {"accept: application/json", f"x-api-key: {SECRET}"} <= post & get
+    assert "content-type: application/json" in post
+    assert not any(line.startswith(("content-type", "cookie")) for line in get)
+
+
+async def test_connections_are_as_many_as_wanted_and_nobody_elses() -> None:
+    """No proxy that the environment names sees a key, and a payment waits for no list."""
+    async with connections({"X-API-KEY": SECRET}, 3) as session:
+        assert session.connector is not None and session.connector.limit == 3
+        assert not session.trust_env
+
+
+async def test_a_connection_that_never_opens_proves_that_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up long before the call is, for a payment as for a list."""
+    monkeypatch.setattr("payout_engine.providers._http.CONNECT_SECONDS_MAX", 0.3)
+    with socket.socket() as full, contextlib.ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        base_url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        async with client(base_url, 30.0) as http:
+            with anyio.fail_after(10), pytest.raises(NotSentError, match="connect timeout"):
+                await http.post_json("/pay", BODY)
+            with anyio.fail_after(10), pytest.raises(NotSentError, match="connect timeout"):
+                async with http.stream("/list"):
+                    pass
+
+
+async def test_a_list_that_falls_silent_is_given_up() -> None:
+    """After the time of one call, long before that of the whole list is over."""
+
+    async def begin(stream: anyio.abc.SocketStream, _: bytes) -> None:
+        await stream.send(CHUNKED + b"1\r\nx\r\n")
+        await anyio.sleep(30)
+
+    async with server(begin) as (base_url, _), client(base_url, 0.3) as http:
+        with anyio.fail_after(10), pytest.raises(AmbiguousError) as caught:
+            async with http.stream("/") as list_:
+                async for _piece in list_.chunks():
+                    pass
+
+    assert caught.value.reason == "timeout"
+
+
+async def test_the_bounds_of_an_answer_are_met_exactly() -> None:
+    """As many bytes as there may be are read, and one more is not; nor is anything once the time is over."""
+
+    async def read(**bounds: Any) -> str:
+        async with aiohttp.ClientSession() as session, session.get(base_url) as response:
+            try:
+                return b"".join([piece async for piece in Stream(response, "host", **bounds).chunks()]).decode()
+            except AmbiguousError as error:
+                return error.reason
+
+    async with server(ok) as (base_url, _):
+        assert await read(bytes_max=6) == "xxxxxx"
+        assert await read(bytes_max=5) == "answer_too_long"
+        assert await read(ends_at=anyio.current_time() - 1) == "answer_too_slow"
+
+    async def say_nothing(stream: anyio.abc.SocketStream, _: bytes) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with server(say_nothing) as (base_url, _):
+        assert await read(ends_at=anyio.current_time() - 1) == "", "it had come to its end"
+
+
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 async def drip(stream: anyio.abc.SocketStream, _: bytes) -> None:
-    """Answer a byte now and then, for ever."""
+    """HttpAnswer a byte now and then, for ever."""
     await stream.send(CHUNKED)
     while True:
         await stream.send(b"1\r\nx\r\n")
@@ -239,7 +323,7 @@ async def drip(stream: anyio.abc.SocketStream, _: bytes) -> None:
 async def test_a_list_without_end_is_given_up(bounds: dict[str, Any], reason: str) -> None:
     """Each piece comes in time, and no bound on the time between two pieces would ever end it; the whole has one."""
     async with server(drip) as (base_url, _), client(base_url) as http:
-        with anyio.fail_after(5), pytest.raises(AmbiguousError, match="given up") as caught:
+        with anyio.fail_after(5), pytest.raises(AmbiguousError, match=r"^127\.0\.0\.1:.*given up") as caught:
             async with http.stream("/", **bounds) as stream:
                 async for _piece in stream.chunks():
                     pass
@@ -291,8 +375,11 @@ async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     async with server(redirect) as (base_url, seen), client(base_url) as http:
         answer = await http.post_json("/pay", BODY)
 
+        async with http.stream("/list") as list_:
+            assert list_.status == 307
+
     assert answer.status == 307
-    assert len(seen) == 1
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("3", 3.0), ("999999", 3600.0), ("soon", None), ("-1", None)])
@@ -308,7 +395,18 @@ async def test_retry_after_is_read_in_seconds(text: str, seconds: float | None) 
 
 @pytest.mark.parametrize(
     "base_url",
-    ["http://api.example.com", "ftp://localhost", "https://", "https://user:word@example.com", "https://a.b/?k=1", "x"],
+    [
+        "http://api.example.com",
+        "ftp://localhost",
+        "https://",
+        "https://user:word@example.com",
+        "https://user@a.b",
+        "https://:word@a.b",
+        "https://a.b/?k=1",
+        "https://a.b/#k",
+        "https://[",
+        "x",
+    ],
 )
 def test_an_unsafe_address_is_refused_at_once(base_url: str) -> None:
     """Plain HTTP to another machine, and addresses that could carry secrets, never become a client."""
@@ -336,4 +434,4 @@ def test_no_secret_and_no_body_is_shown() -> None:
     http = HttpClient("https://a.example", {"X-API-KEY": SECRET}, timeout_seconds=1, loopback_only=False, concurrency=1)
 
     assert SECRET not in repr(http)
-    assert "70123456" not in repr(Answer(200, BODY))
+    assert "70123456" not in repr(HttpAnswer(200, BODY))

@@ -197,7 +197,7 @@ def test_the_configured_country_must_exist() -> None:
     """A name is as good as a code; a mistake is found before any line is read."""
     source = RowsSource(WITH_REFERENCES, rows(1))
     _, judge = prepare(source, router(), country="Sénégal")
-    assert judge.default_country == "SN"
+    assert judge.careful.default_country == "SN"
     with pytest.raises(ConfigError, match="Atlantide"):
         prepare(source, router(), country="Atlantide")
 

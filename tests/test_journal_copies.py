@@ -1,6 +1,6 @@
 """A journal that was copied, restored, moved or deleted: what its user's keys remember stops it from paying twice.
 
-Real processes, real journals, kill -9, and a bank in a process of its own whose ledger is the truth.
+Real processes, real journals, kill -9, and a bank of its own whose ledger is the truth.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ main()
 
 @pytest.fixture
 def far(tmp_path: Path) -> Iterator[Bank]:
-    """A bank in a process of its own."""
+    """A bank of its own."""
     opened = Bank(tmp_path)
     yield opened
     opened.close()

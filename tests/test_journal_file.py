@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -24,6 +25,7 @@ from payout_engine.domain.errors import (
 )
 from payout_engine.domain.facts import RunFacts, summed_up
 from payout_engine.domain.model import (
+    Chunk,
     ControlKind,
     ControlRequest,
     DuplicateKind,
@@ -32,13 +34,16 @@ from payout_engine.domain.model import (
     Problem,
     Receipt,
 )
-from payout_engine.domain.states import BIRTHS, LETTERS, MOVES, State
+from payout_engine.domain.states import INITIAL_STATES, LETTERS, MOVES, State
 from payout_engine.journal import SqliteJournal, log, verify_file
+from payout_engine.journal.db import value
 from payout_engine.journal.facts import cancelled
-from payout_engine.journal.ids import chunk_range, position_range
-from payout_engine.journal.log import Asked, Person, read_moved
+from payout_engine.journal.ids import CHUNK_PAYOUTS_MAX, chunk_range, position_range
+from payout_engine.journal.log import AskedRemark, Person, read_moved
+from payout_engine.journal.runs import chained_payouts
 from payout_engine.journal.schema import CHECKPOINT_PAGES, PAGE_CACHE_KIBIBYTES, VERSION, connect
 from payout_engine.testing.journal_lines import (
+    MOOV,
     ORANGE,
     SOMEBODY,
     approved,
@@ -46,7 +51,9 @@ from payout_engine.testing.journal_lines import (
     dispatched,
     entry,
     every,
+    inline,
     judged,
+    payout,
     refused,
     run,
     said,
@@ -161,7 +168,7 @@ async def test_what_older_remarks_say_is_carried_over_once(path: Path) -> None:
             await journal.note("run", kind, text)
         kept = await journal.digest("run")
     with apsw.Connection(str(path)) as db:
-        note = Asked("asked_cancel", "Awa: finance: wrong month", "Awa: finance", "wrong month")
+        note = AskedRemark("asked_cancel", "Awa: finance: wrong month", "Awa: finance", "wrong month")
         log.append(db, 1.0, 1, "note", msgspec.json.encode(note).decode())
         log.append(db, 2.0, 1, "answered", '{"kind":"cancel"}')
         db.execute("DROP INDEX log_facts; PRAGMA user_version = 3")
@@ -207,6 +214,25 @@ async def test_the_oldest_cancellations_are_carried_over(path: Path, text: str, 
         asked = cancelled(db, 1)
     assert asked is not None
     assert (asked.who, str(asked)) == (who, text)
+
+
+async def test_an_older_journal_gets_the_keys_it_would_have_had(path: Path) -> None:
+    """What is hashed has changed since: the keys of all that was approved, and of nothing else, are made anew."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk([1, 2]), chunk([3], MOOV), refused([4]))
+        await approved(journal, "bare", chunk([5]), has_references=False)
+        await journal.begin(msgspec.structs.replace(run("results"), columns=("reference", "phone", "payout_line")))
+        await journal.add("results", [Chunk(ORANGE, [payout(6)], [["R", "1", "6"]])])
+        await journal.seal("results")
+        assert await journal.approve("results")
+        await judged(journal, "nobody said yes", chunk([7]))
+    keys = by_hand(path, "SELECT hash, position FROM keys ORDER BY hash, position")
+    assert len(keys) == 3 * 4 + 2, "of a list without references, cells say nothing"
+    by_hand(path, "PRAGMA user_version = 2; DELETE FROM keys WHERE position % 2; INSERT INTO keys VALUES (1, 1)")
+    by_hand(path, "DROP INDEX progress_held; DROP INDEX log_decisions; DROP INDEX log_facts")
+    by_hand(path, "ALTER TABLE dispatches DROP COLUMN on_wire")
+    await opened(path)
+    assert by_hand(path, "SELECT hash, position FROM keys ORDER BY hash, position") == keys
 
 
 async def test_the_settings_of_a_connection_hold(tmp_path: Path) -> None:
@@ -448,7 +474,7 @@ async def test_the_guard_has_the_lifecycles_own_table(path: Path) -> None:
     await opened(path)
     assert set(by_hand(path, "SELECT source, target FROM moves")) == {(LETTERS[a], LETTERS[b]) for a, b in MOVES}
     assert set(by_hand(path, "SELECT letter, word, birth FROM words")) == {
-        (letter, state.value, int(state in BIRTHS)) for state, letter in LETTERS.items()
+        (letter, state.value, int(state in INITIAL_STATES)) for state, letter in LETTERS.items()
     }
 
 
@@ -534,6 +560,130 @@ async def test_what_is_held_during_intake_is_born_held_in_the_log(path: Path) ->
         await journal.discard("run")
     assert by_hand(path, "SELECT kind FROM log ORDER BY seq") == [("seal",), ("hold",), ("discard",)]
     assert by_hand(path, "SELECT count(*) FROM payouts") == [(0,)]
+
+
+async def test_what_is_held_after_the_seal_is_told_in_the_log(path: Path) -> None:
+    """Replay finds the hold where it was made."""
+    async with SqliteJournal.open(path) as journal:
+        await judged(journal, "run", chunk([1, 2], reference="SAME"))
+        duplicates = await every(journal.duplicates("run"))
+        await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in duplicates})
+        assert await journal.approve("run")
+    assert by_hand(path, "SELECT kind FROM log ORDER BY seq") == [("seal",), ("hold",), ("approve",)]
+    assert verify_file(path, "run").proven
+
+
+async def test_the_seal_says_all_that_never_changes_of_a_run(path: Path) -> None:
+    """Whatever column a run has, but for those that its later entries tell."""
+    async with SqliteJournal.open(path) as journal:
+        await judged(journal, "run", chunk([1]), retry_of="earlier", sandbox=True)
+    columns = [name for _, name, *_ in by_hand(path, "PRAGMA table_info(runs)")]
+    later = {"run_no", "state", "approved_no", "approved_at", "finished_at"}
+    ((body,),) = by_hand(path, "SELECT body FROM log WHERE kind = 'seal'")
+    sealed = msgspec.json.decode(str(body))
+    (stored,) = by_hand(path, "SELECT * FROM runs")
+    assert {name: sealed.get(name) for name in columns if name not in later} == {
+        name: found for name, found in zip(columns, stored, strict=True) if name not in later
+    }
+
+
+@pytest.mark.parametrize("end", ["approve", "discard"])
+async def test_what_was_known_for_judging_a_run_is_let_go_of(path: Path, end: str) -> None:
+    """A process that judges file after file needs no more memory for the last than for the first."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "earlier", chunk([1, 2], reference="PAID"), chunk([3]))
+        await sent(journal, "earlier", Receipt(State.FAILED))
+        for run_id in ("other", "run"):
+            await judged(journal, run_id, chunk([1, 2], reference="PAID"))
+            await anext(journal.duplicates(run_id))
+
+        def count(db: apsw.Connection) -> dict[tuple[str, str], int]:
+            return {
+                (table, run_id): value(
+                    db,
+                    f"SELECT count(*) FROM {table} JOIN runs"
+                    f" ON runs.run_no = {'position >> 34' if table == 'fresh' else f'{table}.run_no'} WHERE run_id = ?",
+                    (run_id,),
+                )
+                for table in ("judging", "found", "formerly", "fresh")
+                for run_id in ("run", "other")
+            }
+
+        async def known() -> dict[tuple[str, str], int]:
+            return await journal._read(count)
+
+        def rows(db: apsw.Connection) -> int:
+            return sum(
+                value(db, f"SELECT count(*) FROM {table}") for table in ("judging", "found", "formerly", "fresh")
+            )
+
+        both = await known()
+        assert all(both.values()), both
+        await getattr(journal, end)("run")
+        assert await known() == {place: 0 if place[1] == "run" else counted for place, counted in both.items()}
+        await journal.discard("other")
+        assert await journal._read(rows) == 0
+        if end == "approve":
+            assert await every(journal.duplicates("run")) == []
+            assert (await known())["fresh", "run"] == 0, "it was compared once more"
+
+
+async def test_a_search_that_was_broken_off_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far it had come, the next search finds what it would have found, and all of it."""
+    monkeypatch.setattr("payout_engine.journal.duplicates.SUSPECTS_STEP", 2)
+    async with inline(path) as journal:
+        await approved(journal, "first", chunk(range(1, 9)))
+        for run_id in ("one", "two"):
+            await judged(journal, run_id, chunk(range(1, 9)))
+        whole = await every(journal.duplicates("two"))
+        assert {found.payout.line for found in whole} == set(range(1, 9))
+        broken_off = 0
+        for turns in range(1, 40, 3):
+            search = asyncio.ensure_future(every(journal.duplicates("one")))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            broken_off += search.cancel()
+            await asyncio.wait([search])
+            assert await every(journal.duplicates("two")) == whole
+        assert broken_off > 3
+
+
+async def test_what_is_told_page_by_page_is_told_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the pages, and whoever else is told of another run meanwhile."""
+    monkeypatch.setattr("payout_engine.journal.duplicates.PAGE", 2)
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "first", chunk([1, 2, 3]))
+        for run_id in ("one", "two"):
+            await judged(journal, run_id, chunk([1, 2, 3], reference="SAME"))
+        whole = await every(journal.duplicates("two"))
+        assert len(whole) == len({(found.position, found.kind, found.same_run) for found in whole}) > 4
+        pages = journal.duplicates("two")
+        told = list(await anext(pages))
+        assert len(await every(journal.duplicates("one"))) == len(whole)
+        assert told + await every(pages) == whole
+
+
+async def test_a_run_has_as_many_chunks_as_can_be_numbered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is refused, however they come; and a chunk has as many payouts as can be numbered."""
+    monkeypatch.setattr("payout_engine.journal.runs.CHUNKS_MAX", 3)
+    async with SqliteJournal.open(path) as journal:
+        await journal.begin(run("run"))
+        await journal.add("run", [chunk([1])])
+        await journal.add("run", [chunk(range(2, 2 + CHUNK_PAYOUTS_MAX)), chunk([2000])])
+        with pytest.raises(JournalError, match="more than 3 chunks"):
+            await journal.add("run", [chunk([2001])])
+        await journal.seal("run")
+        assert len(await every(journal.entries("run"))) == CHUNK_PAYOUTS_MAX + 2
+
+
+def test_the_digest_of_the_payouts_is_that_of_each_part() -> None:
+    """No part of a chunk may be another, or move into its neighbour, unnoticed."""
+    parts = (b"before", 7, "bf", "orange", "payouts", "cells", "refusals")
+    others = [
+        (*parts[:at], b"after" if at == 0 else 8 if at == 1 else "x", *parts[at + 1 :]) for at in range(len(parts))
+    ]
+    shifted = [(*parts[:4], "payoutsc", "ells", "refusals"), (*parts[:4], "payouts", "cellsr", "efusals")]
+    assert len({chained_payouts(*each) for each in [parts, *others, *shifted]}) == 1 + len(parts) + 2  # type: ignore[arg-type]
 
 
 async def test_lanes_are_told_apart_by_all_of_their_name(path: Path) -> None:

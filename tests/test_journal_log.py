@@ -13,7 +13,7 @@ from payout_engine.domain.model import ControlKind, ControlRequest, LookUpResult
 from payout_engine.domain.states import LETTERS, State, move
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.ids import parse_key, run_no_of
-from payout_engine.journal.log import GENESIS, MOVED_KINDS, Intent, Person, chained, read_moved
+from payout_engine.journal.log import GENESIS, MOVED_KINDS, Approval, Intent, Person, chained, read_moved
 from payout_engine.journal.runs import chained_payouts
 from payout_engine.testing.journal_lines import (
     MOOV,
@@ -185,3 +185,10 @@ async def test_what_comes_to_light_of_a_withdrawn_line_is_proven(tmp_path: Path)
         applied = await journal.reconcile([LookUpResult(ready[0].keys[0], Receipt(State.PAID), 1001)])
         assert [outcome.status for outcome in applied.outcomes] == [State.HELD]
         assert not (await journal.verify("run")).findings
+
+
+def test_an_approval_keeps_its_stored_word() -> None:
+    """A journal of an earlier version says so in this word, and the comparison of a run that goes on depends on it."""
+    stored = b'{"approved_no":3,"formerly":true}'
+    assert msgspec.json.decode(stored, type=Approval).former_accounts
+    assert msgspec.json.encode(Approval(3, former_accounts=True)) == stored

@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from payout_engine import Engine, Payout, Settings
-from payout_engine.app.settings import AccountSettings, RouteSettings
+from payout_engine.app.settings import AccountSettings
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Choice, Decision
 from payout_engine.domain.states import State
+from payout_engine.intake.route import Route
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
 
@@ -103,7 +104,7 @@ async def test_a_run_without_a_key_for_all_its_accounts_is_not_begun(bank: BankM
     """Not even where an account's lines are all held: a run that cannot be paid must not hold up others' references."""
     async with bank() as server:
         account = {"api_key": "sk_test_tests", "base_url": server.base_url}
-        routes = [RouteSettings("orange", wallet="orange_bf"), RouteSettings("rest")]
+        routes = [Route("orange", wallet="orange_bf"), Route("rest")]
         accounts = {name: AccountSettings("senfenico", account) for name in ("orange", "rest")}
         settings = Settings(journal=tmp_path / "payouts.db", accounts=accounts, routes=routes)
         async with Engine.open(settings) as engine:

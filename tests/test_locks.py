@@ -24,7 +24,7 @@ import os, sys
 from pathlib import Path
 from payout_engine.domain.errors import JournalBusyError
 from payout_engine.journal.file_locks import locked
-from payout_engine.domain.model import Holder
+from payout_engine.domain.errors import Holder
 
 path, inside = Path(sys.argv[1]), Path(sys.argv[2])
 won = 0

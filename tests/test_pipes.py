@@ -1,6 +1,6 @@
 """Readers of what is printed who do not read, read slowly, or leave: none of them touches a payment.
 
-Real processes with real pipes, and a bank in a process of its own whose ledger is the truth.
+Real processes with real pipes, and a bank of its own whose ledger is the truth.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 import pytest
+import warm
 from processes import ENVIRONMENT, Bank, rows
 
 from payout_engine import Engine, Payout
@@ -57,22 +58,14 @@ TALKATIVE = """
 import logging, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 logging.getLogger("aiohttp.client").debug("the logs are on")
-from payout_engine.cli import main
-main()
 """
 
 
 def talk(folder: Path, *arguments: str, key: str = KEY) -> subprocess.CompletedProcess[bytes]:
     """Run a command with every logger and the event loop at their most talkative."""
     environment = {**ENVIRONMENT, "MARKED_KEY": key, "PYTHONASYNCIODEBUG": "1"}
-    return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore", "-c", TALKATIVE, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    options = ("-X", "dev", "-W", "ignore")
+    return warm.run(arguments, folder, environment, timeout=60, options=options, before=TALKATIVE)
 
 
 def leaks(shown: bytes | str) -> list[str]:
@@ -141,7 +134,7 @@ def echo() -> Iterator[Server]:
 
 @pytest.fixture
 def bank(tmp_path: Path) -> Iterator[Bank]:
-    """A bank in a process of its own, paid with the marked key."""
+    """A bank of its own, paid with the marked key."""
     opened = Bank(tmp_path)
     url = opened.config.read_text().split('base_url = "')[1].split('"')[0]
     write_config(opened.config, url)
@@ -186,8 +179,8 @@ def test_no_command_shows_a_key_or_a_full_phone(tmp_path: Path, bank: Bank) -> N
         said.append(talk(tmp_path, *arguments))
     for done in said:
         assert b"Traceback" not in done.stderr, done.stderr.decode()
-        assert not leaks(done.stdout), (done.args[6:], leaks(done.stdout), done.stdout.decode())
-        assert not leaks(done.stderr), (done.args[6:], leaks(done.stderr), done.stderr.decode())
+        assert not leaks(done.stdout), (done.args, leaks(done.stdout), done.stdout.decode())
+        assert not leaks(done.stderr), (done.args, leaks(done.stderr), done.stderr.decode())
     assert all(b"the logs are on" in done.stderr for done in said)
     assert {row["payout_status"] for row in rows(tmp_path / "out" / "results.csv")} >= {"paid", "failed", "rejected"}
     assert not leaks((tmp_path / "out" / "events.jsonl").read_bytes()), "events hold no phone"

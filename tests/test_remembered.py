@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,9 @@ def test_a_mark_goes_only_forward_and_only_where_a_key_is_remembered(memory: Rem
     begun(memory, "a", 3, run("two"))
     known = memory.known("a")
     assert known is not None and known.mark.seq == 5
+    assert memory.keep(mark("a", 6)) is None
+    of_a_copy = Mark("a", 6, "another hash", 0.0)
+    assert memory.keep(of_a_copy) == mark("a", 6), "as far, and another: both have gone on apart"
     memory.adopt(mark("a", 3), "/copy.db", {"one"})
     known = memory.known("a")
     assert known is not None and (known.mark.seq, str(known.path)) == (3, "/copy.db")
@@ -104,9 +108,101 @@ def test_what_others_began_is_told_in_its_order(memory: Remembered) -> None:
     assert told("ours") == []
 
 
+def test_a_journal_is_where_it_was_used_last(memory: Remembered) -> None:
+    """Though its log is shorter there than what is remembered; others stay where they are."""
+    begun(memory, "a", 5, run("one"))
+    begun(memory, "b", 5, run("two"))
+
+    def told() -> list[tuple[str, int]]:
+        known = [memory.known(name) for name in "ab"]
+        return [(str(each.path), each.mark.seq) for each in known if each is not None]
+
+    memory.begin(["key"], mark("a", 3), "/elsewhere.db", run("three"), "D")
+    assert told() == [("/elsewhere.db", 5), ("/b.db", 5)]
+    memory.move("b", "/moved.db")
+    assert told() == [("/elsewhere.db", 5), ("/moved.db", 5)]
+
+
+def test_a_key_is_used_once_anything_was_begun_with_it(memory: Remembered) -> None:
+    """And no other key is."""
+    begun(memory, "a", 1, run("one"))
+    assert memory.used(["never", "key"]) and not memory.used(["never"])
+
+
+def test_what_was_given_up_is_forgotten_and_nothing_else(memory: Remembered) -> None:
+    """Of others; and a run of another journal that has the same name is another run."""
+    ours = run("ours", digest="D")
+    for name in ("lost", "kept"):
+        begun(memory, name, 1, run(name, digest="D"))
+    begun(memory, "third", 1, ours)
+    (lost, *_) = memory.others(["key"], "D", "us", "")
+    memory.begin(["key"], mark("us", 1), "/us.db", ours, "D", [lost])
+    assert [each.journal.mark.identity for each in memory.others(["key"], "D", "us", "")] == ["kept", "third"]
+    assert [each.run_id for each in memory.others(["key"], "D", "else", "")] == ["kept", "ours", "ours"]
+
+
+def test_what_was_begun_outlives_the_loss_of_power(memory: Remembered) -> None:
+    """Marks between are a lower bound, and may be a little behind."""
+    begun(memory, "a", 1, run("one"))
+    assert memory._opened is not None and memory._opened.pragma("synchronous") == 2
+    memory.keep(mark("a", 2))
+    assert memory._opened.pragma("synchronous") == 1
+    memory.adopt(mark("a", 1), "/a.db", set())
+    assert memory._opened.pragma("synchronous") == 2
+
+
+def test_what_fails_on_the_way_leaves_nothing(memory: Remembered) -> None:
+    """Neither a part of what was to be remembered nor a transaction that would be in the way."""
+    with pytest.raises(TypeError):
+        memory.begin(["key", object()], mark("a", 1), "/a.db", run("one"), "D")  # type: ignore[list-item]
+    assert not memory.used(["key"])
+    begun(memory, "a", 1, run("one"))
+    assert memory.used(["key"])
+
+
+def test_another_that_writes_is_waited_for_and_then_named(
+    memory: Remembered, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be kept is an error of the journal, so that nothing is sent; afterwards all is as before."""
+    monkeypatch.setattr("payout_engine.app.remembered.BUSY_TIMEOUT_MILLISECONDS", 1_000)
+    begun(memory, "a", 1, run("one"))
+    other = apsw.Connection(str(file))
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.2, other.execute, ["ROLLBACK"])
+    done.start()
+    assert memory.keep(mark("a", 2)) is None
+    done.join()
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalError, match=r"remembered\.db.*cannot be written"):
+        memory.keep(mark("a", 3))
+    with pytest.raises(ConfigError, match=r"remembered\.db.*cannot be written"):
+        begun(memory, "a", 3, run("two"))
+    other.execute("ROLLBACK")
+    other.close()
+    assert memory.keep(mark("a", 3)) is None
+
+
+def test_a_file_that_cannot_be_made_is_said(memory: Remembered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words, with the file; nothing is remembered then, and nothing may be begun."""
+    monkeypatch.setattr("payout_engine.app.remembered.FILE_NAME", "x" * 300)
+    with pytest.raises(ConfigError, match=r"which remembers who has paid, cannot be made \(File name too long\)"):
+        begun(memory, "a", 1, run("one"))
+
+
+def test_it_is_let_go_of_whole(memory: Remembered, file: Path) -> None:
+    """Closing leaves the file alone; what is open answers though somebody removed the file meanwhile."""
+    begun(memory, "a", 1, run("one"))
+    memory.close()
+    assert [path.name for path in file.parent.iterdir() if path.is_file()] == ["remembered.db"]
+    assert memory.known("a") is not None
+    for path in file.parent.glob("remembered.db*"):
+        path.unlink()
+    assert memory.known("a") is not None
+
+
 def test_nothing_is_made_by_looking(memory: Remembered) -> None:
     """Where nobody ever paid, there is no file afterwards either."""
-    assert memory.known("a") is None and not memory.used([])
+    assert memory.known("a") is None and not memory.used([]) and memory.keep(mark("a", 1)) is None
     assert not state_folder().exists()
 
 
@@ -127,7 +223,19 @@ def test_it_is_its_users_alone_under_any_umask(memory: Remembered, file: Path, u
     assert set(modes.values()) == {0o600}
 
 
-@pytest.mark.parametrize("what", ["text", "another database", "a newer version", "a link", "a hard link", "a folder"])
+UNUSABLE = {
+    "text": "cannot be read .*Put a copy of it back",
+    "another database": "another program, or by another version",
+    "a newer version": "another program, or by another version",
+    "a strange kind": "another program, or by another version",
+    "a strange version": "another program, or by another version",
+    "a link": "is a link, or no file",
+    "a hard link": "is a link, or no file",
+    "a folder": "is a link, or no file",
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
 async def test_a_memory_that_cannot_be_used_pays_nobody(tmp_path: Path, bank: BankMaker, file: Path, what: str) -> None:
     """Nobody can say then who has paid: the error names the file and what to do, and the file is left as it was."""
     precious = tmp_path / "precious"
@@ -141,7 +249,10 @@ async def test_a_memory_that_cannot_be_used_pays_nobody(tmp_path: Path, bank: Ba
         file.symlink_to(precious) if what == "a link" else file.hardlink_to(precious)
     else:
         db = apsw.Connection(str(file))
-        db.execute("CREATE TABLE t (x)")
+        if what.startswith("a strange"):
+            db.execute(f"PRAGMA {'application_id' if what.endswith('kind') else 'user_version'} = 7")
+        else:
+            db.execute("CREATE TABLE t (x)")
         if what == "a newer version":
             db.execute(f"PRAGMA application_id = {0x50614F72}; PRAGMA user_version = 99")
         db.close()
@@ -150,7 +261,7 @@ async def test_a_memory_that_cannot_be_used_pays_nobody(tmp_path: Path, bank: Ba
         async with Engine.open(two_names(server, tmp_path / "payouts.db")) as engine:
             submission = await engine.submit(a_file(tmp_path, "salaries", 0, 5))
             for attempt in (engine.check_accounts(submission.run_id), anext(engine.pay(submission))):
-                with pytest.raises(ConfigError, match=r"remembered\.db"):
+                with pytest.raises(ConfigError, match=rf"remembered\.db.*{UNUSABLE[what]}"):
                     await attempt
             assert (await engine.run(submission.run_id)).approved_at is None
             assert [found.run_id for found in await engine.runs()] == [submission.run_id], "looking still works"

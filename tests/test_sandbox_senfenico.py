@@ -1,4 +1,4 @@
-"""The sandboxes themselves: strict limits, a truthful ledger, faults over HTTP, the door that serves them all."""
+"""The sandboxes themselves: strict limits, a truthful ledger, faults over HTTP, all of them served at once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payout_engine import Engine, Payout, Settings, State
+from payout_engine.app.sandboxes import open_sandboxes
 from payout_engine.app.settings import AccountSettings
-from payout_engine.cli import sandbox as door
 from payout_engine.domain import clock
 from payout_engine.domain.errors import ConfigError
 from payout_engine.providers._sandbox import Fault, FaultKind, Faults, SlidingWindow
@@ -175,7 +174,7 @@ ledger = Ledger(pathlib.Path({str(path)!r}), {{"orange_bf": 1_000}})
 ledger.add([NewTransfer("tr_1", 100, 2, 150, "orange_bf", "76000000", "x", "::1", "success", 0.0, 0.0, 0.0)])
 os.kill(os.getpid(), 9)
 """
-    root = Path(door.__file__).parent.parent
+    root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == -9
 
     ledger = Ledger(path, {"orange_bf": 1_000})
@@ -200,24 +199,10 @@ async def test_a_rehearsal_knows_the_prefixes_of_the_configuration(tmp_path: Pat
     assert told["a"] == ("" if extra else "prefix_not_served")
 
 
-async def test_the_door_serves_every_sandbox_until_cancelled(tmp_path: Path) -> None:
+async def test_sandboxes_are_served_together(tmp_path: Path) -> None:
     """Each at an address of its own, with a ledger of its own."""
-    announced: list[str] = []
-    async with anyio.create_task_group() as tasks:
-        ready = anyio.Event()
-
-        def announce(servers: Any) -> None:
-            announced.extend(server.base_url for server in servers.values())
-            ready.set()
-
-        async def serve() -> None:
-            await door.serve(["senfenico"], ledger=tmp_path / "ledgers", announce=announce)
-
-        tasks.start_soon(serve)
-        with anyio.fail_after(30):
-            await ready.wait()
-        status, _ = await ask("GET", announced[0] + "/v1/payment/balances")
-        tasks.cancel_scope.cancel()
+    async with open_sandboxes(["senfenico"], ledger=tmp_path / "ledgers") as servers:
+        status, _ = await ask("GET", servers["senfenico"].base_url + "/v1/payment/balances")
 
     assert status == 200
     assert (tmp_path / "ledgers" / "senfenico.db").exists()
@@ -228,5 +213,5 @@ async def test_a_port_that_is_taken_is_a_plain_error() -> None:
     async with sandbox() as server:
         port = int(server.base_url.rsplit(":", 1)[1])
         with pytest.raises(ConfigError, match=str(port)):
-            async with door.open_sandboxes(["senfenico"], port=port):
+            async with open_sandboxes(["senfenico"], port=port):
                 pass

@@ -90,6 +90,23 @@ async def test_a_dispatch_is_accepted_then_found_paid() -> None:
     assert server.calls == {"bulk": 1, "list": 1}
 
 
+async def test_a_list_is_read_back_to_a_moment_and_hardly_further() -> None:
+    """Of four thousand transfers of an hour ago a thousand are read, which show that the list is newest first."""
+    time = [1_800_000_000.0]
+    with clock.replaced(lambda: time[0]):
+        async with connected(calls_per_second=100_000) as (provider, _):
+            for first in range(0, 4_000, 100):
+                await provider.send(dispatch(*["76000000"] * 100, first=first))
+            time[0] += 3_600.0
+            await provider.send(dispatch(*["77000000"] * 5, first=4_000))
+            bounded = [seen async for batch in provider.look_up_since([], time[0] - 60.0) for seen in batch]
+            whole = await sweep(provider)
+
+    assert len(whole) == 4_005
+    assert {f"key-{4_000 + n}" for n in range(5)} <= {seen.key for seen in bounded}
+    assert 1_005 <= len(bounded) < 4_005
+
+
 async def test_every_fate_has_its_outcome() -> None:
     """The magic numbers, as the notes describe them: after the time to settle, and before that of the late one."""
     time = [1_800_000_000.0]

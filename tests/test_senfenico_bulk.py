@@ -10,7 +10,7 @@ import pytest
 
 from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.states import State
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.senfenico import wire
 
 ORDERS = [wire.Order(1000 + n, f"7000000{n}", "orange_bf", f"token-1-{n}") for n in range(3)]
@@ -25,7 +25,7 @@ def item(number: int, *, strange: bool = False) -> dict[str, Any]:
 
 def answered(accepted: bool, queued: int | None, refused: list[dict[str, Any]] | None) -> wire.BulkAnswer:
     """Return an answer as it is understood."""
-    told = Answer(200, orjson.dumps({"status": True, "failed_transfers": refused}))
+    told = HttpAnswer(200, orjson.dumps({"status": True, "failed_transfers": refused}))
     items = wire.read_bulk(told).refused
     return wire.BulkAnswer(accepted, queued, items)
 
@@ -55,7 +55,7 @@ def test_a_yes_with_a_code_is_no_yes() -> None:
         {"status": False, "error_code": "INTERNAL_ERROR", "failed_transfers": [item(1)]},
     ):
         with pytest.raises(AmbiguousError) as caught:
-            wire.read_bulk(Answer(200, orjson.dumps(document)))
+            wire.read_bulk(HttpAnswer(200, orjson.dumps(document)))
         assert caught.value.reason == "answer_disagrees"
 
 
@@ -64,7 +64,7 @@ def test_what_is_no_transfer_is_a_doubt(data: bytes) -> None:
     """A yes without the transfer that the document shows says nothing of any transfer."""
     for read in wire.read_created, wire.read_transfer:
         with pytest.raises(AmbiguousError) as caught:
-            read(Answer(200, b'{"status": true, "data": ' + data + b"}"))
+            read(HttpAnswer(200, b'{"status": true, "data": ' + data + b"}"))
         assert caught.value.reason == "answer_unreadable"
 
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from payout_engine.domain.errors import AmbiguousError, Brake, ProviderError, RefusedError
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.senfenico.envelope import (
     DOUBTS,
     INVALID_KEY,
@@ -24,7 +24,7 @@ from payout_engine.providers.senfenico.envelope import (
 def error_of(status: int = 400, refusals: Any = REFUSALS, **envelope: Any) -> ProviderError:
     """Return what an answer with this envelope raises; it asks us to wait for 7 seconds."""
     with pytest.raises(ProviderError) as caught:
-        read_envelope(Answer(status, orjson.dumps({"status": False, **envelope}), 7.0), refusals)
+        read_envelope(HttpAnswer(status, orjson.dumps({"status": False, **envelope}), 7.0), refusals)
     return caught.value
 
 
@@ -83,19 +83,19 @@ def test_whatever_else_is_no_yes_is_a_doubt() -> None:
     assert (type(other), other.reason, other.brake) == (AmbiguousError, "refusal_not_documented", None)
     assert str(other) == "Senfenico answered: No."
     with pytest.raises(AmbiguousError, match=r"X: Yes\.") as both:
-        read_envelope(Answer(200, b'{"status": true, "error_code": "X", "message": "Yes."}'))
+        read_envelope(HttpAnswer(200, b'{"status": true, "error_code": "X", "message": "Yes."}'))
     assert both.value.reason == "answer_disagrees"
     for status in (500, 503):
         failed = error_of(status, error_code="RATE_LIMIT_EXCEEDED")
         assert (type(failed), failed.reason) == (AmbiguousError, f"http_{status}")
     for body in (b"", b"<html>", b"[]", b'{"status": "yes"}', b"\xff", b"[" * 100_000):
         with pytest.raises(AmbiguousError) as caught:
-            read_envelope(Answer(200, body))
+            read_envelope(HttpAnswer(200, body))
         assert (caught.value.reason, caught.value.brake) == ("answer_unreadable", None)
         with pytest.raises(AmbiguousError) as caught:
-            read_envelope(Answer(401, body))
+            read_envelope(HttpAnswer(401, body))
         assert (caught.value.reason, caught.value.brake) == ("api_key_in_doubt", Brake.CREDENTIALS)
-    assert read_envelope(Answer(499, b'{"status": true}')).status
+    assert read_envelope(HttpAnswer(499, b'{"status": true}')).status
 
 
 def test_the_words_of_an_answer_are_clean() -> None:

@@ -9,10 +9,12 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from payout_engine.domain.errors import AmbiguousError, RefusedError
 from payout_engine.providers.senfenico import listing
-from payout_engine.providers.senfenico.listing import TransferListReader
+from payout_engine.providers.senfenico.listing import OLDER_MIN, NewestFirst, TransferListReader
+from payout_engine.providers.senfenico.wire import Transfer
 
 AWKWARD = ["},", '"},{"', "]}", '"data":[', "}" * 120, "\\", "{[", 'a"},{"b', "é}€,"]
 texts = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=8))
@@ -202,3 +204,56 @@ def test_a_flood_is_no_list(flood: bytes) -> None:
     for end in (b"", b"]}"):
         with pytest.raises(AmbiguousError):
             read(HEAD + flood + end, 65_536)
+
+
+# ------------------------------------------------------------------------------------------------------ what is older
+
+SINCE = 1_800_000_000.0
+"""2027-01-15T08:00:00Z."""
+NEW, OLD, OLDER = "2027-01-15T08:00:01.000001Z", "2027-01-15T07:59:59Z", "2026-12-31T23:00:00.5Z"
+
+
+def dated(*dates: str | None) -> list[Transfer]:
+    """Return transfers of these dates."""
+    return [Transfer("tr", Raw(b"1"), "76000000", "success", created_at=date) for date in dates]
+
+
+def test_the_rest_of_a_list_is_older_when_many_in_a_row_are() -> None:
+    """From newer ones down to a thousand older ones, wherever the pieces are cut."""
+    order = NewestFirst(SINCE)
+    assert not order.is_past(dated(NEW))
+    assert not order.is_past(dated(NEW, OLD, *[OLDER] * (OLDER_MIN - 2)))
+    assert order.is_past(dated(OLDER))
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        [],  # nothing that is newer: the dates are of another clock, or all the same
+        [NEW, OLD, NEW],  # groups
+        [OLD, NEW],  # the oldest first
+        [NEW, None],  # no date
+        [NEW, "15/01/2027 07:59"],  # a date in other words
+        [NEW, "2027-01-15T07:59:59+01:00"],  # a time of another zone
+        ["", NEW],
+    ],
+)
+def test_a_list_in_another_order_is_read_to_its_end(beginning: list[str | None]) -> None:
+    """However many older ones follow, nothing is taken for older unseen."""
+    for cut in range(1, len(beginning) + 1):
+        order = NewestFirst(SINCE)
+        if beginning[:cut]:
+            assert not order.is_past(dated(*beginning[:cut]))
+        assert not order.is_past(dated(*beginning[cut:], *[OLDER] * 3 * OLDER_MIN))
+    order = NewestFirst(SINCE)
+    assert not order.is_past(dated(*beginning, *[OLDER] * 3 * OLDER_MIN))
+    assert not order.is_past(dated(OLDER))
+
+
+def test_an_envelope_that_says_no_ends_no_list_early() -> None:
+    """Only one that says success before its transfers may be left before its end."""
+    for head, wanted in (('"status": true', True), ('"status": false', False), ('"message": "x"', False)):
+        reader = TransferListReader(200)
+        assert not reader.said_success()
+        reader.feed(f'{{{head}, "message": "list", "data": ['.encode() + orjson.dumps(item("a")))
+        assert reader.said_success() is wanted

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, ProviderError, RefusedError
 from payout_engine.domain.model import Receipt
 from payout_engine.domain.states import State
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.senfenico import envelope, figures, wire
 
 ORDERS = [wire.Order(1_000 + n, f"7600000{n}", "orange_bf", f"key-{n}") for n in range(3)]
@@ -37,8 +37,8 @@ DOCUMENTED_CODES = {
 }
 
 
-def answer(document: object, status: int = 200) -> Answer:
-    return Answer(status, document if isinstance(document, bytes) else orjson.dumps(document))
+def answer(document: object, status: int = 200) -> HttpAnswer:
+    return HttpAnswer(status, document if isinstance(document, bytes) else orjson.dumps(document))
 
 
 def refused_item(n: int, errors: dict[str, list[str]] | None = None, **other: Any) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def test_what_the_document_does_not_show_is_ambiguous(document: object, status: 
 def test_noise_is_never_a_receipt(body: bytes, status: int) -> None:
     """Random bytes raise one of our errors, and never one that says nothing was done."""
     with pytest.raises(AmbiguousError):
-        wire.read_bulk(Answer(status, body))
+        wire.read_bulk(HttpAnswer(status, body))
 
 
 # --------------------------------------------------------------------------------------------------- bulk answers
@@ -409,6 +409,8 @@ def test_a_transfer_that_cannot_be_matched_is_passed_over(other: dict[str, Any])
         (b"0.0", -1),
         (b"null", -1),
         (b'"NaN"', -1),
+        (b"1.0", 1),
+        (b"0.5", -1),
         (b'"1_000"', -1),
         (b'"1,000"', -1),
         (b'""', -1),
@@ -457,7 +459,7 @@ def test_a_fee_becomes_basis_points(percent: str | int | float, points: int) -> 
     assert figures.fee_basis_points(percent) == points
 
 
-@pytest.mark.parametrize("percent", ["", "a", "-1", "NaN", "Infinity", "101", -0.1])
+@pytest.mark.parametrize("percent", ["", "a", "-1", "NaN", "Infinity", "100.01", -0.1])
 def test_what_is_no_fee_is_refused(percent: str | float) -> None:
     """A configuration mistake is told before anything is planned."""
     with pytest.raises(ConfigError):

@@ -30,6 +30,7 @@ from simulation.shelf import Deed
 
 from payout_engine.app import controls, retry
 from payout_engine.domain import clock
+from payout_engine.domain.errors import ProviderError
 from payout_engine.domain.facts import CanaryPassed
 from payout_engine.domain.model import (
     Choice,
@@ -50,10 +51,13 @@ from payout_engine.journal import requests as journal_steering
 from payout_engine.journal.db import every, value
 from payout_engine.journal.ids import chunk_range
 from payout_engine.journal.transitions import run_no
-from payout_engine.journal.writer import Asked, Writer
-from payout_engine.payment import run
-from payout_engine.payment.dispatch import Dispatcher
+from payout_engine.journal.writer import Job, Writer
+from payout_engine.payment import dispatch, first_send, run
+from payout_engine.payment.context import Context
+from payout_engine.payment.dispatch import Answer, SendStrategy, send_durably
+from payout_engine.payment.first_send import receipts_of
 from payout_engine.payment.poll import Follower, FollowPolicy, Found
+from payout_engine.payment.rate_limiter import Turn
 from payout_engine.ports.journal import Journal, ReadyChunk
 from payout_engine.ports.provider import LookUpKind, Provider
 from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
@@ -90,7 +94,7 @@ def test_the_seeds_reach_everything() -> None:
     assert sum(report.lives for report in reports) > 300
     crashed_at = {line.split("CRASH ")[1] for report in reports for line in report.trace if "CRASH " in line}
     money = {f"{when} {step}" for step in ("intend", "send", "record") for when in ("before", "inside", "after")}
-    assert money | {"before approve", "after recover", "after apply", "before remember", "after keep"} <= crashed_at
+    assert money | {"before approve", "after recover", "after reconcile", "before remember", "after keep"} <= crashed_at
     assert any(where.endswith(" seal") for where in crashed_at)
     assert any(where.startswith("between requests") for where in crashed_at)
     happened = {what for report in reports for what, count in report.happened.items() if count}
@@ -104,7 +108,7 @@ def test_the_seeds_reach_everything() -> None:
 
 def test_a_seed_tells_the_same_story_twice() -> None:
     """The same seed gives the same trace in another process, whose hashes fall out otherwise."""
-    command = [sys.executable, "-m", "simulation.lives", "--seeds", "1-20", "--trace"]
+    command = [sys.executable, "-m", "simulation.lives", "--seeds", "1-8", "--trace"]
     stories = [
         subprocess.run(
             command,
@@ -122,29 +126,41 @@ def test_a_seed_tells_the_same_story_twice() -> None:
 # --------------------------------------------------------------------------------------------------- planted faults
 
 
-class ResendsOnTimeout(Dispatcher):
-    """Takes a missing answer for a refusal."""
+def resends_on_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a missing answer for a refusal."""
 
-    async def _speak(self, dispatch: Dispatch) -> Sequence[Receipt]:
-        receipts = await super()._speak(dispatch)
-        return [
-            msgspec.structs.replace(receipt, state=State.READY) if receipt.reason == "timeout" else receipt
-            for receipt in receipts
-        ]
+    def believing(answer: Answer) -> Sequence[Receipt]:
+        ready = {"state": State.READY} if isinstance(answer, ProviderError) and answer.reason == "timeout" else {}
+        return [msgspec.structs.replace(receipt, **ready) for receipt in receipts_of(answer)]
+
+    monkeypatch.setattr(first_send, "receipts_of", believing)
 
 
-class JournalsAfterSending(Dispatcher):
-    """Writes down what it sends only once it has been sent."""
+def journals_after_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write down what is sent only once it has been sent."""
 
-    async def _pay(self, chunk: ReadyChunk) -> None:
-        async with self._pace.turn() as turn:
-            if not self._may_send(chunk.lane):
-                return
-            turn.begin()
-            early = Dispatch(0, chunk.chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
-            receipts = await self._speak(early)
-            dispatch = await self._journal.intend(chunk)
-        await self._publish(await self._record(dispatch, receipts))
+    class Late:
+        def __init__(self, strategy: SendStrategy) -> None:
+            self._strategy = strategy
+
+        async def intend(self, chunk: ReadyChunk) -> Dispatch:
+            return Dispatch(0, chunk.chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
+
+        async def record(self, dispatch: Dispatch, answer: Answer) -> Sequence[Outcome]:
+            return ()
+
+    async def send(
+        strategy: SendStrategy, provider: Provider, chunk: ReadyChunk, turn: Turn
+    ) -> tuple[Dispatch, Answer]:
+        _, answer = await send_durably(cast(SendStrategy, Late(strategy)), provider, chunk, turn)
+        return await strategy.intend(chunk), answer
+
+    monkeypatch.setattr(dispatch, "send_durably", send)
+
+
+def gives_up_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Follow with `GivesUpByAge`."""
+    monkeypatch.setattr(run, "Follower", GivesUpByAge)
 
 
 class GivesUpByAge(Follower):
@@ -237,14 +253,16 @@ NOT_HEEDED = "meant to be sent after a (pause|cancellation) was heard"
 
 
 @pytest.mark.parametrize(
-    ("planted", "draw"), [(ResendsOnTimeout, plainly), (JournalsAfterSending, plainly), (GivesUpByAge, draw_plan)]
+    ("plant", "draw"), [(resends_on_timeout, plainly), (journals_after_sending, plainly), (gives_up_by_age, draw_plan)]
 )
-def test_a_planted_fault_is_found(planted: type, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_fault_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each fault is seen within a hundred seeds, by its damage: somebody is paid twice."""
-    monkeypatch.setattr(run, "Dispatcher" if issubclass(planted, Dispatcher) else "Follower", planted)
+    plant(monkeypatch)
     monkeypatch.setattr(lives, "draw_plan", draw)
     found = _first(lambda report: any("PAID TWICE" in violation for violation in report.violations))
-    assert found is not None, f"{planted.__name__} went unseen"
+    assert found is not None, f"{plant.__name__} went unseen"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +271,7 @@ def test_a_planted_fault_is_found(planted: type, draw: Draw, monkeypatch: pytest
         (journal_steering, "cancel", withdraw_what_is_unknown, with_cancels, "is cancelled, and the bank paid it"),
         (mortal, "_mortally_locked", lock_nothing, with_twins, "two processes send for account .* at once"),
         (run.Payment, "_send_canary", send_no_canary, draw_plan, "are out, and its canary of . was not well yet"),
-        (controls, "lift", say_it_passed, draw_plan, "was told to have passed, and it had not"),
+        (controls, "unpause", say_it_passed, draw_plan, "was told to have passed, and it had not"),
         (run.Payment, "_heed", heed_nobody, draw_plan, NOT_HEEDED),
         (
             retry,
@@ -278,10 +296,10 @@ def test_a_planted_breach_of_a_persons_will_is_found(
 def answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tell whoever waits that it is done when it is only about to be."""
 
-    def carry_out(writer: Writer, connection: apsw.Connection, group: list[Asked]) -> None:
-        need = max(asked.need for asked in group)
+    def carry_out(writer: Writer, connection: apsw.Connection, group: list[Job]) -> None:
+        need = max(job.need for job in group)
         writer._begin(connection, need)
-        writer._answer([writer._attempt(connection, asked) for asked in group])
+        writer._answer([writer._attempt(connection, job) for job in group])
         connection.execute("COMMIT")
 
     monkeypatch.setattr(Writer, "_carry_out", carry_out)
@@ -323,7 +341,7 @@ def test_a_fault_planted_in_the_journal_is_found(
 
 def test_an_intent_that_comes_late_is_seen_before_it_does_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule itself is watched, at every send, and not only what comes of breaking it."""
-    monkeypatch.setattr(run, "Dispatcher", JournalsAfterSending)
+    journals_after_sending(monkeypatch)
     found = _first(lambda report: any("without an intent" in violation for violation in report.violations))
     assert found is not None and found.seed < 3
 
@@ -332,7 +350,7 @@ def test_a_failure_is_explained_and_ends_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command stops at the first failing seed with a trace, the seed, and how to see it again."""
-    monkeypatch.setattr(run, "Dispatcher", JournalsAfterSending)
+    journals_after_sending(monkeypatch)
     assert main(["--seeds", "1-100"]) == 1
     told = capsys.readouterr().out
     assert "sent without an intent" in told and "journal: approve" in told
@@ -367,7 +385,8 @@ def test_absence_proves_nothing_of_a_later_dispatch(follower: type[Follower], ex
                 await approved(journal, "run", chunk([1]))
                 await sent(journal, "run", Receipt(State.UNKNOWN))
                 provider = cast(Provider, Witness(journal))
-                await follower(journal, provider, "run", "bf", FollowPolicy(), listen, lambda event: None).look_up()
+                context = Context(journal, provider, "run", "bf", listen, lambda event: None)
+                await follower(context, FollowPolicy()).look_up()
             return await states(journal, "run")
 
     assert virtual_time.run(main()) == {1: expected}

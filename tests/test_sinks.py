@@ -17,6 +17,7 @@ from reading import read
 from payout_engine.domain.cells import harmless, harmless_rows, may_hold_ours, restored, restored_rows
 from payout_engine.domain.errors import ConfigError, InputError, SinkError
 from payout_engine.sinks import FORMATS, open_sink
+from payout_engine.sinks.csv import written as careful
 
 CELLS = st.one_of(
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8),
@@ -109,6 +110,28 @@ def test_restoring_a_whole_block_overlooks_nothing(rows: list[list[str]]) -> Non
 def test_looking_at_a_whole_block_overlooks_nothing(rows: list[list[str]]) -> None:
     """Many rows at once come out as cell by cell."""
     assert [list(row) for row in harmless_rows(rows)] == [[harmless(cell) for cell in row] for row in rows]
+
+
+KINDS_OF_ODD = [CELLS, *(st.text(characters, max_size=3) for characters in ("é\0", "é\ud800", 'é"', "é',;| -=\n"))]
+
+
+@st.composite
+def odd_rows(draw: st.DrawFn) -> list[list[str]]:
+    """Draw a few rows of one width whose cells are odd in one way: one reason for care must not hide another."""
+    start, cell, width = draw(st.sampled_from(["", "é"])), draw(st.sampled_from(KINDS_OF_ODD)), draw(st.integers(1, 3))
+    return draw(st.lists(st.lists(cell.map(start.__add__), min_size=width, max_size=width), min_size=1, max_size=4))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(odd=odd_rows(), plain=st.integers(0, 110), delimiter=st.sampled_from([*",;\t| '-", "\xa6"]), bom=st.booleans())
+def test_rows_are_joined_only_where_that_gives_what_care_gives(
+    tmp_path: Path, odd: list[list[str]], plain: int, delimiter: str, bom: bool
+) -> None:
+    """Whatever the cells hold, the file has the bytes of the careful writer, of odd rows and of those beside them."""
+    header, *rows = odd + [["N'Guessan", "22670000000", "2026-11-20"][: len(odd[0])]] * plain + odd
+    path = written(tmp_path / "odd.csv", header, rows, delimiter=delimiter, bom="yes" if bom else "no")
+    start = b"\xef\xbb\xbf" if bom else b""
+    assert path.read_bytes() == start + careful([header], delimiter) + careful(rows, delimiter)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,8 +17,10 @@ import pytest
 from test_engine import assert_paid_once, collect, paid_at_the_bank, payouts
 
 from payout_engine import Brake, ConfigError, Engine, Exit, Payout, Settings, State, summarize
+from payout_engine.app import pay
 from payout_engine.app.settings import AccountSettings
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Submission
+from payout_engine.app.workspace import Workspace
 from payout_engine.domain.clock import now, replaced
 from payout_engine.domain.errors import LimitError
 from payout_engine.domain.model import (
@@ -61,11 +63,11 @@ def engine_with(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Eng
 def quick_followers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask the sandbox more often than a real provider: it settles at once."""
 
-    def policy(engine: Engine) -> FollowPolicy:
-        patience = engine.settings.unknown_patience_seconds
+    def policy(workspace: Workspace) -> FollowPolicy:
+        patience = workspace.settings.unknown_patience_seconds
         return FollowPolicy(first_seconds=0.1, longest_seconds=0.3, unknown_patience_seconds=patience)
 
-    monkeypatch.setattr(Engine, "_policy", policy)
+    monkeypatch.setattr(pay, "follow_policy", policy)
 
 
 EngineWith = Callable[..., AbstractAsyncContextManager[Engine]]

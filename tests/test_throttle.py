@@ -10,7 +10,7 @@ import anyio
 import pytest
 from simulation import virtual_time
 
-from payout_engine.payment.rate_limiter import Pace
+from payout_engine.payment.rate_limiter import GUARD_SECONDS_MAX, Pace
 
 
 async def arrivals(pace: Pace, calls: int, delay: Callable[[], tuple[float, float]]) -> list[float]:
@@ -147,3 +147,135 @@ def test_no_documented_rate_means_no_waiting() -> None:
         return anyio.current_time()
 
     assert virtual_time.run(main()) < 0.1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_turn_counts_from_when_its_call_leaves(seed: int) -> None:
+    """However long writing the intent takes between the turn and the call."""
+    chance = random.Random(seed)
+
+    async def main() -> list[float]:
+        pace, arrived = Pace(5.0), list[float]()
+
+        async def call() -> None:
+            async with pace.turn() as turn:
+                await anyio.sleep(chance.choice([0.0, 0.0, 1.5]))
+                turn.begin()
+                await anyio.sleep(0.02)
+                arrived.append(anyio.current_time())
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(60):
+                tasks.start_soon(call)
+        return sorted(arrived)
+
+    assert most_in_a_second(virtual_time.run(main())) <= 5
+
+
+def test_calls_without_an_answer_hold_up_nobody() -> None:
+    """A call counts as having arrived a window after it left, answered or not."""
+
+    async def main() -> list[float]:
+        return await arrivals(Pace(5.0), 20, lambda: (0.01, 60.0))
+
+    assert virtual_time.run(main())[-1] < 10.0
+
+
+def test_calls_are_spread_within_a_window() -> None:
+    """Not in one burst: they are kept most of their even distance apart; beyond what timers can do, only counted."""
+
+    async def main(rate: float) -> list[float]:
+        return await arrivals(Pace(rate), 50, lambda: (0.01, 0.01))
+
+    assert min(later - earlier for earlier, later in pairwise(virtual_time.run(main(5.0)))) >= 0.8 / 5.0 - 1e-6
+    assert most_in_a_second(virtual_time.run(main(20.0))) <= 20
+    quick = virtual_time.run(main(1000.0))
+    assert quick[-1] - quick[0] < 0.05
+
+
+@pytest.mark.parametrize("asked_seconds", [None, 0.2, 4.0])
+def test_a_refusal_pauses_as_long_as_it_says_or_for_a_window(asked_seconds: float | None) -> None:
+    """And a shorter word after a longer one shortens nothing; the margin has an end."""
+
+    async def main() -> float:
+        pace = Pace(5.0)
+        begun = anyio.current_time()
+        pace.slow_down(asked_seconds)
+        pace.slow_down(0.1)
+        async with pace.turn() as turn:
+            turn.begin()
+        waited = anyio.current_time() - begun
+        for _ in range(50):
+            pace.slow_down(None)
+        assert pace.guard_seconds == GUARD_SECONDS_MAX
+        Pace(None).slow_down(None)
+        return waited
+
+    wanted = 1.0 if asked_seconds is None else asked_seconds
+    assert wanted <= virtual_time.run(main()) < wanted + 0.1
+
+
+def test_who_is_halted_waits_for_nothing() -> None:
+    """Neither for a pause, nor for a window, nor for somebody else's turn that has not begun."""
+
+    async def main() -> float:
+        begun, halted = anyio.current_time(), anyio.Event()
+        pace = Pace(1.0)
+        async with pace.turn() as held, anyio.create_task_group() as tasks:
+            with anyio.fail_after(0.5):
+                done = anyio.Event()
+                done.set()
+                async with pace.turn(done):
+                    pass
+            held.begin()
+
+            async def wait(pace: Pace) -> None:
+                async with pace.turn(halted):
+                    assert halted.is_set()
+
+            tasks.start_soon(wait, pace)
+            tasks.start_soon(wait, Pace(1.0, used_before=True))
+            await anyio.sleep(0.1)
+            halted.set()
+        return anyio.current_time() - begun
+
+    assert virtual_time.run(main()) < 0.2
+
+
+def test_the_first_call_waits_for_nobody() -> None:
+    """Where no other process used the rate before."""
+
+    async def main() -> float:
+        begun = anyio.current_time()
+        async with Pace(1.0).turn() as turn:
+            turn.begin()
+        return anyio.current_time() - begun
+
+    assert virtual_time.run(main()) < 0.001
+
+
+def test_the_margin_is_kept_between_windows() -> None:
+    """After refusals a call counts for its window and the whole margin, however the calls before it ended."""
+
+    async def main() -> list[float]:
+        pace = Pace(1.0)
+        for _ in range(20):
+            pace.slow_down(0.0)
+        return await arrivals(pace, 4, lambda: (0.0, 0.0))
+
+    arrived = virtual_time.run(main())
+    assert all(later - earlier >= 1.0 + GUARD_SECONDS_MAX - 1e-6 for earlier, later in pairwise(arrived))
+
+    async def one_by_one() -> list[float]:
+        pace, left = Pace(1.0), list[float]()
+        for _ in range(20):
+            pace.slow_down(0.0)
+        for _ in range(4):
+            async with pace.turn() as turn:
+                turn.begin()
+                left.append(anyio.current_time())
+            await anyio.sleep(0.9)
+        return left
+
+    left = virtual_time.run(one_by_one())
+    assert all(later - earlier >= 1.0 + GUARD_SECONDS_MAX - 1e-6 for earlier, later in pairwise(left))

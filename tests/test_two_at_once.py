@@ -27,9 +27,10 @@ from processes import ENVIRONMENT, Bank, call, command, rows, wait_for_payments
 
 from payout_engine import Engine, Payout, Settings
 from payout_engine.app.accounts import key_of
-from payout_engine.app.settings import AccountSettings, RouteSettings
+from payout_engine.app.settings import AccountSettings
 from payout_engine.domain.errors import ConfigError, JournalBusyError
 from payout_engine.domain.states import State
+from payout_engine.intake.route import Route
 from payout_engine.ports.registration import Account
 from payout_engine.providers import senfenico
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def far(tmp_path: Path) -> Iterator[Bank]:
-    """A bank in a process of its own."""
+    """A bank of its own."""
     opened = Bank(tmp_path)
     yield opened
     opened.close()
@@ -125,13 +126,12 @@ def test_the_second_says_what_the_first_is_doing(tmp_path: Path, far: Bank) -> N
     wait_for_payments(far, 200)
     second = Terminal(tmp_path, *arguments, "--json")
     line = second.hear("Waiting until it has ended")
+    second.hear("of its 3,500 payouts have settled")
     run_id = str(orjson.loads(call(tmp_path, "runs", "--json", "--config", str(far.config)).stdout)["run_id"])
-
     expected = (
         rf"Process {first.process.pid} is paying run {run_id} \(salaries.csv\) with the journal .*payouts.db, since"
     )
     assert re.search(expected, line), line
-    second.hear("of its 3,500 payouts have settled")
     assert (first.end(), second.end()) == (0, 0), first.said + second.said
     assert "going on" in second.said
     assert paid_once(far, 3500)
@@ -334,7 +334,7 @@ BankMaker = Callable[..., AbstractAsyncContextManager[SenfenicoSandbox]]
 def two_names(server: SenfenicoSandbox, journal: Path) -> Settings:
     """Two accounts of one key, one for each wallet."""
     account = AccountSettings("senfenico", {"api_key": "sk_test_tests", "base_url": server.base_url})
-    routes = [RouteSettings("orange", wallet="orange_bf"), RouteSettings("rest")]
+    routes = [Route("orange", wallet="orange_bf"), Route("rest")]
     return Settings(journal=journal, accounts={"orange": account, "rest": account}, routes=routes)
 
 
@@ -415,7 +415,7 @@ async def test_one_content_is_judged_by_one(tmp_path: Path, bank: BankMaker) -> 
         settings = two_names(server, tmp_path / "payouts.db")
         async with Engine.open(settings) as one, Engine.open(settings) as two:
             run = await one.submit(path)
-            with pytest.raises(JournalBusyError, match="is judging salaries"):
+            with pytest.raises(JournalBusyError, match="is validating salaries"):
                 await two.submit(path)
             again = await one.submit(path)
             assert again.run_id != run.run_id, "its own earlier submission is replaced"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from payout_engine.domain import rejections
 from payout_engine.domain.errors import ConfigError, InputError
-from payout_engine.domain.limits import CHUNK_SIZE
+from payout_engine.domain.limits import CHUNK_SIZE, CHUNK_SIZE_SINGLY
 from payout_engine.domain.model import REJECTED_LANE, Block, Chunk, Payout, Problem
 from payout_engine.domain.rejections import SENTENCES, problem
 from payout_engine.intake.chunk import Packer, chunk_size
@@ -32,7 +32,7 @@ def judge(columns: Sequence[str] = COLUMNS, router_: Router | None = None, **opt
 
 
 def judged(row: Sequence[str], one: Validator | None = None) -> Validated:
-    return (one or judge()).judge(Block([2], [row]))
+    return (one or judge()).validate(Block([2], [row]))
 
 
 def payout(row: Sequence[str], one: Validator | None = None) -> Payout:
@@ -105,7 +105,7 @@ def test_the_most_fundamental_fault_comes_first() -> None:
 
 def test_what_the_source_could_not_read_is_refused() -> None:
     """Ragged and unreadable lines come out like any other."""
-    found = judge().judge(Block([2, 3, 5], [GOOD, GOOD, GOOD], ragged={3: 9}, unreadable={5: "it is not JSON"}))
+    found = judge().validate(Block([2, 3, 5], [GOOD, GOOD, GOOD], ragged={3: 9}, unreadable={5: "it is not JSON"}))
     assert [(payout.line, why.code) for payout, _, why in found.refused] == [(3, "line_ragged"), (5, "line_unreadable")]
     assert "9 cells" in found.refused[0][2].message
     assert "it is not JSON" in found.refused[1][2].message
@@ -178,7 +178,7 @@ def test_a_name_is_one_line() -> None:
 @given(st.lists(st.tuples(*[st.text(max_size=12)] * len(COLUMNS)) | st.just(GOOD), max_size=30))
 def test_every_line_comes_out_once(rows: list[tuple[str, ...]]) -> None:
     """Whatever the cells hold, nothing raises, is lost or is doubled."""
-    found = judge().judge(Block(range(2, len(rows) + 2), rows))
+    found = judge().validate(Block(range(2, len(rows) + 2), rows))
     lines = [payout.line for batch in found.accepted.values() for payout in batch.payouts]
     lines += [payout.line for payout, _, _ in found.refused]
     assert sorted(lines) == list(range(2, len(rows) + 2))
@@ -201,7 +201,7 @@ def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[st
     for phones in blocks:
         rows = [(f"r{line + index}", phone, "500") for index, phone in enumerate(phones)]
         expected |= {line + index: row for index, row in enumerate(rows)}
-        chunks += packer.add(one.judge(Block(range(line, line + len(rows)), rows)))
+        chunks += packer.add(one.validate(Block(range(line, line + len(rows)), rows)))
         line += len(rows)
     chunks += packer.rest()
     seen = [(payout.line, row) for chunk in chunks for payout, row in zip(chunk.payouts, chunk.rows, strict=True)]
@@ -215,9 +215,17 @@ def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[st
         assert all(bool(chunk.problems) == (lane == REJECTED_LANE) for chunk in mine)
 
 
+def test_refused_lines_leave_as_soon_as_they_fill_a_chunk() -> None:
+    """A file of nothing but refusals needs no more memory than another."""
+    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": 100})
+    bad = [(f"r{line}", "bad", "500") for line in range(250)]
+    assert [len(chunk.payouts) for chunk in packer.add(one.validate(Block(range(2, 252), bad)))] == [100, 100]
+    assert [len(chunk.payouts) for chunk in packer.rest()] == [50]
+
+
 def test_chunks_are_as_large_as_a_call_may_be() -> None:
     """Where a provider takes payouts singly, the chunk is only the journal's unit."""
-    assert [chunk_size(limit) for limit in (1, 20, 100, 1_000)] == [CHUNK_SIZE, 20, 100, CHUNK_SIZE]
+    assert [chunk_size(limit) for limit in (1, 20, 100, 1_000)] == [CHUNK_SIZE_SINGLY, 20, 100, CHUNK_SIZE]
 
 
 # ------------------------------------------------------------------------------------------------------------ columns
@@ -290,8 +298,8 @@ def test_a_mapping_to_nothing_is_an_error() -> None:
 
 def test_every_code_that_is_used_has_a_sentence_and_every_sentence_is_used() -> None:
     """The one table of reasons is complete and has nothing left over."""
-    package = Path(rejections.__file__).parent
-    sources = [*(package / "pipeline").glob("*.py"), package / "countries.py", package / "money.py"]
+    domain = Path(rejections.__file__).parent
+    sources = [*(domain.parent / "intake").glob("*.py"), domain / "countries.py", domain / "money.py"]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     used = set(re.findall(r'"([a-z]+_[a-z_]+)"', text))
     assert set(SENTENCES) <= used, sorted(set(SENTENCES) - used)

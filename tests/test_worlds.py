@@ -25,9 +25,8 @@ from simulation.bank import Fault
 from simulation.lives import explain, simulate
 from simulation.plans import Plan, RunReplay, draw_plan, over_a_wire, with_journals
 
-from payout_engine.app import other_journals
+from payout_engine.app import other_journals, pay
 from payout_engine.app.clearing import Clearing
-from payout_engine.app.engine import Engine
 from payout_engine.app.remembered import Remembered
 from payout_engine.domain.errors import JournalBusyError
 from payout_engine.domain.states import UNPAID, State
@@ -92,6 +91,16 @@ def put_into(table: dict[Any, Any], key: object, value: object) -> Plant:
     return lambda monkeypatch: monkeypatch.setitem(table, key, value)
 
 
+def both(first: Plant, second: Plant) -> Plant:
+    """Return what plants two faults that only together do damage."""
+
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        first(monkeypatch)
+        second(monkeypatch)
+
+    return plant
+
+
 async def none_is_newer(memory: Remembered, journal: object) -> None:
     """Notice no older copy."""
 
@@ -101,19 +110,25 @@ def keep_nothing(memory: Remembered, mark: Mark) -> None:
 
 
 BEGUN_LATE = edit(
-    Engine,
-    "_pay",
+    pay,
+    "_begin",
     (
-        "await remember_begun(self.memory, *here,",
+        "await remember_begun(workspace.memory, *here,",
         (
-            "await may_begin(self.memory, *here, run, granted.keys, lost=terms.journal_lost)\n"
-            "        remember = lambda: remember_begun(self.memory, *here,"
+            "await may_begin(workspace.memory, *here, run, granted.keys, lost=terms.journal_lost)\n"
+            "    stream.remember = lambda: remember_begun(workspace.memory, *here,"
         ),
     ),
-    ("        granted = await", "        nonlocal remember\n        granted = await"),
+)
+REMEMBERED_AFTER_PAYING = edit(
+    pay,
+    "pay_run",
     (
-        "    await stream.drive(begin)",
-        "    remember = None\n    await stream.drive(begin)\n    if remember is not None:\n        await remember()",
+        "await stream.drive(partial(_begin, workspace, stream, terms))",
+        (
+            "stream.remember = None\n    await stream.drive(partial(_begin, workspace, stream, terms))\n"
+            "    if stream.remember is not None:\n        await stream.remember()"
+        ),
     ),
 )
 
@@ -124,9 +139,13 @@ PLANTED: dict[str, tuple[Plant, Draw, str]] = {
         telling(RunReplay.SECOND),
         "PAID TWICE",
     ),
-    "begun remembered after paying": (BEGUN_LATE, telling(RunReplay.SECOND), "PAID TWICE"),
+    "begun remembered after paying": (
+        both(BEGUN_LATE, REMEMBERED_AFTER_PAYING),
+        telling(RunReplay.SECOND),
+        "PAID TWICE",
+    ),
     "first look only if finished": (
-        edit(Engine, "_pay", ("if sending:", "if sending and run.state is RunState.FINISHED:")),
+        edit(pay, "_begin", ("if sending:", "if sending and run.state is RunState.FINISHED:")),
         draw_plan,
         "PAID TWICE",
     ),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import ascii_uppercase
 
-from payout_engine.domain.states import ATTENTION, BIRTHS, EDGES, OPEN, UNPAID, Edge, State
+from payout_engine.domain.states import ATTENTION, EDGES, INITIAL_STATES, OPEN, UNPAID, Edge, State
 
 PAGE = Path(__file__).parent.parent / "docs" / "lifecycle.md"
 
@@ -64,7 +64,7 @@ def page() -> str:
     lines += [f"arrows {_back(lettered)}.", "", "## The states", ""]
     lines += ["| state | meaning | may begin here | what it counts as |", "| --- | --- | --- | --- |"]
     for state in State:
-        begins = "yes" if state in BIRTHS else "no"
+        begins = "yes" if state in INITIAL_STATES else "no"
         lines.append(f"| `{state}` | {MEANINGS[state]} | {begins} | {_kind(state)} |")
     return "\n".join([*lines, "", "What to do about each of them is in [operating.md](operating.md).", ""])
 
@@ -73,7 +73,7 @@ def _diagram(lettered: list[tuple[str, Edge]]) -> Iterator[str]:
     yield "```mermaid"
     yield "stateDiagram-v2"
     for state in State:
-        if state in BIRTHS:
+        if state in INITIAL_STATES:
             yield f"    [*] --> {state}"
     for letter, edge in lettered:
         yield f"    {edge.source} --> {edge.target}: {letter}"

@@ -20,7 +20,7 @@ from payout_engine import providers
 from payout_engine.app.settings import AccountSettings, Settings, lock_folder, resolve_account
 from payout_engine.domain.errors import ConfigError, ProviderError
 from payout_engine.domain.model import Balance, Lane
-from payout_engine.intake.route import AccountWallets, Route, Router
+from payout_engine.intake.route import AccountWallets, Router
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer
 from payout_engine.ports.provider import HasBalances, Provider, Traits, Wallet
@@ -28,6 +28,11 @@ from payout_engine.ports.registration import Account, Registration, SandboxServe
 
 SANDBOX_BALANCE_MINOR = 1_000_000_000
 """What each wallet of an embedded sandbox holds at first: enough for a demonstration, and visible when spent."""
+
+
+def known_providers() -> Mapping[str, Registration]:
+    """Return the registrations of all providers that this installation knows, by name."""
+    return providers.discover()
 
 
 class Balances(msgspec.Struct, frozen=True):
@@ -41,7 +46,7 @@ class Accounts:
     """All accounts of one engine; their connections are closed with the engine's stack.
 
     Attributes:
-        keys: of each connected account, what tells the provider's view of who calls; secrets cannot be read from it.
+        keys: of each connected account, the fingerprint of its credentials.
 
     Args:
         settings: the configuration.
@@ -73,7 +78,7 @@ class Accounts:
         if not self._settings:
             raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
         served = [AccountWallets(name, self.traits(name), self.wallets(name)) for name in self._settings]
-        return Router(served, [Route(**msgspec.structs.asdict(route)) for route in self._routes])
+        return Router(served, self._routes)
 
     @property
     def names(self) -> Sequence[str]:
@@ -193,7 +198,7 @@ class Accounts:
 
 
 def key_of(registration: Registration, account: Account) -> str:
-    """Return what tells one company's view of who calls from another's, without telling the secrets themselves."""
+    """Return a fingerprint of an account's credentials and address; the secrets cannot be read from it."""
     address = _address(account.base_url or registration.base_url)
     facts = [address, *(f"{name}={secret}" for name, secret in sorted(account.secrets.items()))]
     digest = blake2b("\0".join(facts).encode(), key=registration.name.encode(), digest_size=12)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import anyio
+import msgspec
 
 from payout_engine.app.accounts import Accounts
 from payout_engine.app.locks import holder
@@ -19,11 +20,27 @@ from payout_engine.domain.errors import ConfigError, UnansweredError
 from payout_engine.domain.model import Run
 from payout_engine.domain.states import State
 from payout_engine.intake.duplicates import hold_duplicates
-from payout_engine.payment.dispatch import Publish
+from payout_engine.payment.context import Context, Publish
 from payout_engine.payment.first_look import Looked, look_first
 from payout_engine.payment.run import REQUESTS_SECONDS
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal
+
+
+class Looking(msgspec.Struct, frozen=True):
+    """How first looks are made.
+
+    Attributes:
+        publish: told of what a look-up changes in the run.
+        notify: told of what happens.
+        seconds: how long a look-up may take.
+        halted: set when nobody waits for it any more.
+    """
+
+    publish: Publish
+    notify: observer.Observer
+    seconds: float
+    halted: anyio.Event
 
 
 class Clearing:
@@ -39,10 +56,7 @@ class Clearing:
         run: the run.
         leased: the accounts whose leases are held.
         held: takes the leases of other accounts that have to be asked.
-        publish: told of what a look-up changes in the run.
-        tell: told of what happens.
-        seconds: how long a look-up may take.
-        halted: set when nobody waits for it any more.
+        looking: how first looks are made.
     """
 
     def __init__(
@@ -52,11 +66,7 @@ class Clearing:
         run: Run,
         leased: Iterable[str],
         held: AsyncExitStack,
-        publish: Publish,
-        notify: observer.Observer,
-        *,
-        seconds: float,
-        halted: anyio.Event,
+        looking: Looking,
     ) -> None:
         self.late: set[int] = set()
         self.looked: dict[str, Looked] = {}
@@ -65,10 +75,7 @@ class Clearing:
         self._run = run
         self._leased = set(leased)
         self._held = held
-        self._publish = publish
-        self._notify = notify
-        self._seconds = seconds
-        self._halted = halted
+        self._looking = looking
 
     async def clear(self, first: Iterable[str] = ()) -> None:
         """Compare the run, ask what has to be asked, and compare again, until nothing new came up.
@@ -143,22 +150,15 @@ class Clearing:
             watching.cancel_scope.cancel()
 
     async def _look_at(self, name: str) -> None:
-        self.looked[name] = await look_first(
-            self._journal,
-            await self._accounts.connect(name),
-            self._run.run_id,
-            name,
-            self._publish,
-            self._notify,
-            seconds=self._seconds,
-            halted=self._halted,
-        )
+        looking, provider = self._looking, await self._accounts.connect(name)
+        context = Context(self._journal, provider, self._run.run_id, name, looking.publish, looking.notify)
+        self.looked[name] = await look_first(context, seconds=looking.seconds, halted=looking.halted)
 
     async def _heed(self) -> None:
         """End the looking when a person asks from another process to pause or cancel the run."""
         while not await self._journal.requests(self._run.run_id):  # noqa: ASYNC110
             await anyio.sleep(REQUESTS_SECONDS)
-        self._halted.set()
+        self._looking.halted.set()
 
 
 async def accounts_to_send(journal: Journal, run: Run) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""What a person asks of a run beside paying it: to pause, to withdraw what was never sent, to go on; and money limits.
+"""What a person asks of a run beside paying it: to pause, to withdraw what was never sent, to go on.
 
 Whoever pays a run hears of it through the journal (`payment/run.py`). When nobody pays it, it is done at once.
 `Engine` is the only caller.
@@ -6,29 +6,19 @@ Whoever pays a run hears of it through the journal (`payment/run.py`). When nobo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anyio
 import msgspec
 
 from payout_engine.app.locks import holder, leases
-from payout_engine.app.settings import Settings
-from payout_engine.domain.clock import now
-from payout_engine.domain.errors import ConfigError, JournalBusyError, LimitError
+from payout_engine.domain.errors import ConfigError, JournalBusyError
 from payout_engine.domain.facts import CanaryOverruled
 from payout_engine.domain.model import ControlKind, ControlRequest, Run, RunState
-from payout_engine.domain.money import SCALES, format_amount
 from payout_engine.domain.states import UNPAID, State
 from payout_engine.payment.run import CANCEL_CHUNKS, REQUESTS_SECONDS
 from payout_engine.ports.journal import Journal
 
-DAY_SECONDS = 24 * 3600
-
 HEARD_WITHIN_SECONDS = 10 * REQUESTS_SECONDS
 """Whoever pays the run has taken up a request by then; otherwise the account is busy with another run."""
-
-Amounts = dict[str, int]
-"""Amounts in minor units, by currency."""
 
 
 class Withdrawal(msgspec.Struct, frozen=True):
@@ -41,74 +31,6 @@ class Withdrawal(msgspec.Struct, frozen=True):
 
     cancelled: int
     others: dict[State, int]
-
-
-# ------------------------------------------------------------------------------------------------------------- limits
-
-
-async def over_limits(journal: Journal, run: Run, settings: Settings, approved: Journal | None = None) -> Sequence[str]:
-    """Return which money limits paying a validated run would pass, each as a sentence.
-
-    Args:
-        journal: where the run is recorded.
-        run: judged, and not approved yet.
-        settings: the limits.
-        approved: the journal whose approved runs count; the same one if not given.
-    """
-    if settings.max_run_amount is None and settings.max_day_amount is None:
-        return ()
-    amounts = await _amounts(journal, run, frozenset({State.READY}))
-    found = [
-        f"The run would pay {format_amount(amount, currency)}, and max_run_amount is {_limit(limit, currency)}."
-        for currency, amount in sorted(amounts.items())
-        if (limit := settings.max_run_amount) is not None and amount > limit * SCALES[currency]
-    ]
-    if settings.max_day_amount is not None:
-        before = await _approved_lately(approved or journal)
-        for currency, amount in sorted(amounts.items()):
-            earlier = before.get(currency, 0)
-            if amount + earlier > settings.max_day_amount * SCALES[currency]:
-                found.append(
-                    f"The run would pay {format_amount(amount, currency)} beside {format_amount(earlier, currency)} "
-                    f"approved in the last 24 hours, and max_day_amount is {_limit(settings.max_day_amount, currency)}."
-                )
-    return found
-
-
-def refuse(sentences: Sequence[str]) -> None:
-    """Refuse to begin when a limit would be passed.
-
-    Raises:
-        LimitError: there is a sentence.
-    """
-    if sentences:
-        raise LimitError(f"Nothing was sent. {' '.join(sentences)} Pay less, wait, or have the limit changed.")
-
-
-def _limit(limit: int, currency: str) -> str:
-    return format_amount(limit * SCALES[currency], currency)
-
-
-async def _approved_lately(journal: Journal) -> Amounts:
-    """Add up what was approved within a day and is not provably unpaid. What is held was not let go yet."""
-    since, sums = now() - DAY_SECONDS, Amounts()
-    counted = frozenset(State) - UNPAID - {State.HELD}
-    for run in await journal.runs():
-        if run.approved_at is not None and run.approved_at > since:
-            for currency, amount in (await _amounts(journal, run, counted)).items():
-                sums[currency] = sums.get(currency, 0) + amount
-    return sums
-
-
-async def _amounts(journal: Journal, run: Run, states: frozenset[State]) -> Amounts:
-    sums = Amounts()
-    for tally in await journal.tally(run.run_id):
-        if tally.state in states and tally.lane.currency:
-            sums[tally.lane.currency] = sums.get(tally.lane.currency, 0) + tally.amount_minor
-    return sums
-
-
-# ------------------------------------------------------------------------------------------------------------ requests
 
 
 async def pause(journal: Journal, run: Run, who: str, why: str) -> bool:
@@ -207,41 +129,3 @@ async def _is_free(journal: Journal, run: Run) -> bool:
 
 async def _count(journal: Journal, run: Run, state: State) -> int:
     return sum(tally.count for tally in await journal.tally(run.run_id) if tally.state is state)
-
-
-class Steered:
-    """The verbs above, for an engine that has a journal."""
-
-    async def journal(self) -> Journal:
-        """Return the journal."""
-        raise NotImplementedError
-
-    async def run(self, run_id: str) -> Run:
-        """Return a run by its id."""
-        raise NotImplementedError
-
-    async def pause(self, run_id: str, who: str, why: str = "") -> bool:
-        """Ask that nothing more of a run is sent until `lift`; what is on the wire lands. From any process.
-
-        Returns:
-            True when somebody is paying it and has heard, False when nobody is paying it now.
-
-        Raises:
-            ConfigError: there is no such run, or it is finished, or was never approved.
-        """
-        return await pause(await self.journal(), await self.run(run_id), who, why)
-
-    async def cancel(self, run_id: str, who: str, why: str = "") -> Withdrawal:
-        """Withdraw what was never sent of a run; what was sent is followed to its end as usual. From any process.
-
-        Raises:
-            ConfigError: there is no such run, or it was never approved.
-        """
-        return await cancel(await self.journal(), await self.run(run_id), who, why)
-
-    async def unpause(self, run_id: str, who: str = "") -> None:
-        """Let a run go on that a person paused, or whose canary a person has looked at. `pay` pays it then.
-
-        The journal remembers `who` overruled a canary that did not pass.
-        """
-        await unpause(await self.journal(), await self.run(run_id), who)

@@ -1,60 +1,50 @@
-"""The engine: where the rooms meet. It alone knows the journal, the providers, the sources and the pipeline.
+"""The engine: a journal, the configured accounts, and the verbs of a payer.
 
     async with Engine.open("payouts.toml") as engine:
         run = await engine.submit("salaries.csv")
         async for outcome in engine.pay(run):
             ...
 
-`submit` judges the whole file and records it; nothing is sent. `pay` approves the run, sends what is ready, follows
-what is open, and streams outcomes as they settle. Both may be called again after a crash with the same file.
+`submit` validates the whole file and records it; nothing is sent. `pay` approves the run, sends what is ready, follows
+what is open, and streams outcomes as they settle. Both may be called again after a crash with the same file. What a
+verb promises is said here; how it is kept, in the module that it is handed to.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import msgspec
 
+from payout_engine.app import controls
+from payout_engine.app import pay as paying
+from payout_engine.app import submit as submitting
 from payout_engine.app.accounts import Accounts
-from payout_engine.app.clearing import Clearing, accounts_to_send
-from payout_engine.app.controls import over_limits, refuse
-from payout_engine.app.locks import PaymentLocks, holder, leases, payment_locks, require_same_keys, wait_for_lock
-from payout_engine.app.other_journals import may_begin, notice_move, remember_begun
+from payout_engine.app.locks import holder, leases
 from payout_engine.app.payment_stream import PaymentStream, unwrap_group
+from payout_engine.app.remembered import Remembered
 from payout_engine.app.settings import SANDBOX_JOURNAL, Settings, load_settings
-from payout_engine.app.submission import Submission
-from payout_engine.app.submit import Judging
-from payout_engine.domain.errors import ConfigError
-from payout_engine.domain.facts import CanarySize
-from payout_engine.domain.model import Decision, Entry, Outcome, Payout, Run, RunState, Step, Tally
+from payout_engine.app.submit import Payouts, Submission
+from payout_engine.app.workspace import Workspace
+from payout_engine.domain.model import Decision, Entry, Outcome, Run, Step, Tally
 from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import ATTENTION, State
-from payout_engine.intake.duplicates import hold_duplicates
 from payout_engine.intake.forecast import Forecast
 from payout_engine.journal import SqliteJournal, verify_file
-from payout_engine.payment.dispatch import Publish
-from payout_engine.payment.first_look import seconds_allowed
-from payout_engine.payment.poll import FollowPolicy
-from payout_engine.payment.run import Payment
-from payout_engine.ports import observer
+from payout_engine.ports.files import Source
 from payout_engine.ports.journal import Journal
-from payout_engine.results.deliver import writing_events
+from payout_engine.ports.observer import Observer, safe
 from payout_engine.results.files import ResultFiles, write_results
 from payout_engine.sinks import open_sink
 
 FOLLOW_FOR_SECONDS = 30 * 60.0
 """How long a run is followed after its last payout was sent, unless the caller says otherwise."""
-
-SANDBOX_POLICY = FollowPolicy(first_seconds=0.4, longest_seconds=5.0, unknown_patience_seconds=10.0)
-"""The sandbox settles within a second or two, so it is asked more often."""
-
-Payouts = Iterable[Payout] | AsyncIterable[Payout]
 
 
 class AttentionLine(msgspec.Struct, frozen=True):
@@ -64,35 +54,17 @@ class AttentionLine(msgspec.Struct, frozen=True):
     steps: Sequence[Step]
 
 
-class _PayTerms(NamedTuple):
-    """How a run is to be paid; see `Engine.pay`."""
-
-    follow_for_seconds: float | None
-    send: bool
-    events: Path | None
-    notify: observer.Observer
-    canary: int | None
-    wait: bool
-    key_renewed: bool
-    journal_lost: bool
-
-
-class Engine(Judging):
+class Engine:
     """A journal, the configured accounts, and the verbs of a payer. Made by `Engine.open`."""
 
-    def __init__(
-        self, settings: Settings, accounts: Accounts, tasks: anyio.abc.TaskGroup, stack: AsyncExitStack
-    ) -> None:
-        super().__init__(settings, accounts, stack)
+    def __init__(self, workspace: Workspace, tasks: anyio.abc.TaskGroup) -> None:
+        self._workspace = workspace
         self._tasks = tasks
-        self._opened: Journal | None = None
-        self._opening = anyio.Lock()
         self._streams: list[PaymentStream] = []
 
-    @classmethod
+    @staticmethod
     @asynccontextmanager
     async def open(
-        cls,
         config: Settings | Path | str | None = None,
         *,
         journal: Path | str | None = None,
@@ -113,17 +85,12 @@ class Engine(Judging):
         settings = config if isinstance(config, Settings) else load_settings(Path(config) if config else None)
         path = Path(journal) if journal is not None else (SANDBOX_JOURNAL if sandbox else settings.journal)
         settings = msgspec.structs.replace(settings, journal=path)
-        stack = AsyncExitStack()
-        try:
-            async with stack, anyio.create_task_group() as tasks:
-                accounts = Accounts(settings, stack, only=account, sandbox=sandbox)
-                engine = cls(settings, accounts, tasks, stack)
-                try:
-                    yield engine
-                finally:
-                    await engine._stop()
-        except BaseExceptionGroup as group:
-            raise unwrap_group(group) from None
+        stack, memory = AsyncExitStack(), Remembered()
+        accounts = Accounts(settings, stack, only=account, sandbox=sandbox)
+        remember = None if sandbox else memory.keep  # How far the journal comes is remembered apart from it.
+        open_journal = partial(SqliteJournal.open, path, sandbox=sandbox, remember=remember)
+        async with engine_over(Workspace(settings, accounts, memory, open_journal, stack)) as engine:
+            yield engine
 
     async def _stop(self) -> None:
         """Let every payment finish what is on the wire: a call that is cut off leaves its payouts unknown."""
@@ -135,24 +102,107 @@ class Engine(Judging):
             for stream in self._streams:
                 await stream.done.wait()
 
+    @property
+    def settings(self) -> Settings:
+        """The configuration."""
+        return self._workspace.settings
+
+    @property
+    def accounts(self) -> Accounts:
+        """The configured accounts, and their connections."""
+        return self._workspace.accounts
+
     async def journal(self) -> Journal:
         """Return the journal, opened (and created) at the first call."""
-        async with self._opening:
-            if self._opened is not None:
-                return self._opened
-            journal = await self._stack.enter_async_context(self._journal_file())
-            if not self.accounts.sandbox:
-                await notice_move(self.memory, journal, self.settings.journal)
-            self._opened = journal
-            return journal
+        return await self._workspace.journal()
 
-    def _journal_file(self) -> AbstractAsyncContextManager[Journal]:
-        """Open the file of the journal. How far it comes is remembered apart from it."""
-        sandbox = self.accounts.sandbox
-        remember = None if sandbox else self.memory.keep
-        return SqliteJournal.open(self.settings.journal, sandbox=sandbox, remember=remember)
+    # ------------------------------------------------------------------------------------------------------ submitting
 
-    # ------------------------------------------------------------------------------------------------------- paying
+    async def plan(
+        self,
+        payouts: Path | str | Source | Payouts,
+        *,
+        name: str = "payouts",
+        sheet: str | None = None,
+        out: Path | None = None,
+        watch: Observer | None = None,
+    ) -> Submission:
+        """Validate a file exactly as `submit` does, and record nothing.
+
+        Args:
+            payouts: as for `submit`.
+            name: what to call an iterable.
+            sheet: as for `submit`.
+            out: a folder for `rejected.csv` and `attention.csv`, or None to write nothing.
+            watch: told of progress.
+
+        Raises:
+            InputError: it cannot be used as a payout file.
+            SinkError: the folder cannot be written.
+        """
+        source = await submitting.open_payouts(self._workspace, payouts, name, sheet)
+        return await submitting.plan(self._workspace, source, out, safe(watch))
+
+    async def submit(
+        self,
+        payouts: Path | str | Source | Payouts,
+        *,
+        name: str = "payouts",
+        sheet: str | None = None,
+        watch: Observer | None = None,
+        wait: bool = False,
+    ) -> Submission:
+        """Validate a whole file (or iterable) and record it as a run; send nothing.
+
+        Args:
+            payouts: a path, `-` for standard input, an open source, or an iterable or async iterable of `Payout`.
+            name: what to call an iterable.
+            sheet: which sheet of a workbook; None means the only one with data.
+            watch: told of progress.
+            wait: while another process is validating the same content, wait until it has begun to pay, or given up.
+
+        Returns:
+            The run, ready for `pay`. The same content gives the run that it began, whatever the file is called now.
+
+        Raises:
+            InputError: it cannot be used as a payout file; nothing was recorded.
+            LimitError: the money limits forbid it; nothing was recorded.
+            JournalBusyError: another process is validating the same content, and `wait` is false.
+        """
+        source = await submitting.open_payouts(self._workspace, payouts, name, sheet)
+        return await submitting.submit(self._workspace, source, safe(watch), wait=wait)
+
+    async def retry(
+        self,
+        run_id: str,
+        *,
+        watch: Observer | None = None,
+        wait: bool = False,
+        key_renewed: bool = False,
+        journal_lost: bool = False,
+    ) -> Submission:
+        """Validate the provably unpaid lines of a run by today's rules, and record them as a new run; send nothing.
+
+        The lines keep their references. What a later retry has paid or has in flight is left out; what any other run
+        has paid since is held. Rejected lines are not among them: they have to be mended first.
+
+        Returns:
+            The new run, ready for `pay`.
+
+        Raises:
+            ConfigError: there is nothing to retry, or a retry of the run is not finished, or the run was paid with
+                another key: what that account knows of its lines cannot be asked; or this journal is an older copy.
+                `key_renewed` and `journal_lost` as for `pay`, which has to be told the latter, too.
+            UnansweredError: the provider could not say what it already has; nothing was recorded.
+            LimitError: the money limits forbid it; nothing was recorded.
+            JournalBusyError: another process is about to retry the same run, or pays from an account of it, and `wait`
+                is false.
+        """
+        return await submitting.retry(
+            self._workspace, run_id, safe(watch), wait=wait, key_renewed=key_renewed, journal_lost=journal_lost
+        )
+
+    # ---------------------------------------------------------------------------------------------------------- paying
 
     def pay(
         self,
@@ -161,7 +211,7 @@ class Engine(Judging):
         follow_for_seconds: float | None = FOLLOW_FOR_SECONDS,
         send: bool = True,
         events: Path | None = None,
-        watch: observer.Observer | None = None,
+        watch: Observer | None = None,
         canary: int | None = None,
         wait: bool = False,
         key_renewed: bool = False,
@@ -191,73 +241,20 @@ class Engine(Judging):
             with other keys, or another journal knows more of it; and UnansweredError if a provider could not say what
             it already has of lines that may have been sent before.
         """
-        run_id = run if isinstance(run, str) else run.run_id
-        stream = PaymentStream(run_id, self.journal)
+        stream = PaymentStream(run if isinstance(run, str) else run.run_id, self.journal)
         self._streams.append(stream)
-        terms = _PayTerms(
-            follow_for_seconds, send, events, observer.safe(watch), canary, wait, key_renewed, journal_lost
+        terms = paying.PayTerms(
+            follow_for_seconds=follow_for_seconds,
+            send=send,
+            events=events,
+            notify=safe(watch),
+            canary=canary,
+            wait=wait,
+            key_renewed=key_renewed,
+            journal_lost=journal_lost,
         )
-        self._tasks.start_soon(self._pay, stream, terms)
+        self._tasks.start_soon(paying.pay_run, self._workspace, stream, terms)
         return stream
-
-    async def _pay(self, stream: PaymentStream, terms: _PayTerms) -> None:
-        """Hold the rights, and keep the event file up to date, while the stream is driven."""
-
-        async def begin(publish: Publish, held: AsyncExitStack) -> Payment:
-            granted = await self._granted(stream, terms, held)
-            used_before = self.memory.used(granted.keys) or await self._used_before()
-            journal, run = await self.journal(), await self.run(stream.run_id)
-            resumed = run.approved_at is not None
-            if not resumed and not terms.send:
-                raise ConfigError(f"Run {run.run_id} was never approved, so there is nothing of it to follow.")
-            here = (journal, self.settings.journal)
-            await remember_begun(self.memory, *here, run, granted.keys, lost=terms.journal_lost)
-            payers = await self.accounts.payers(granted.accounts, used_before)
-            halted = anyio.Event()
-            clearing = Clearing(
-                journal,
-                self.accounts,
-                run,
-                granted.leased,
-                held,
-                publish,
-                terms.notify,
-                seconds=seconds_allowed(terms.follow_for_seconds),
-                halted=halted,
-            )
-            stream.when_stopped(halted.set)
-            if resumed:
-                await self._same_keys(run, granted.accounts, terms)
-                sending = await accounts_to_send(journal, run) if terms.send else ()
-                if sending:
-                    await clearing.clear(sending)
-            else:
-                # The approval comes last: a run that cannot be paid now must not hold up the references of others.
-                await self._approve(run, clearing.must_clear, terms.canary)
-                await self._same_keys(run, granted.accounts, terms)
-            await self._tell_late(journal, run, clearing.late, publish)
-            if terms.events is not None:
-                await held.enter_async_context(writing_events(journal, run, terms.events, terms.notify))
-            return Payment(
-                journal,
-                run.run_id,
-                payers,
-                self._policy(),
-                follow_for_seconds=terms.follow_for_seconds,
-                send=terms.send,
-                uncleared=clearing.uncleared(granted.accounts),
-                publish=publish,
-                notify=terms.notify,
-                max_failure_share=self.settings.max_failure_share,
-                canary=await self._canary(run.run_id),
-            )
-
-        await stream.drive(begin)
-
-    async def _same_keys(self, run: Run, accounts: Sequence[str], terms: _PayTerms) -> None:
-        if not self.accounts.sandbox:
-            keys = self.accounts.keys
-            await require_same_keys(await self.journal(), run, keys, accounts, renewed=terms.key_renewed)
 
     async def check_accounts(self, run_id: str, *, journal_lost: bool = False) -> None:
         """Find out before anybody is asked whether a validated run could be paid; no byte is sent by this.
@@ -270,102 +267,46 @@ class Engine(Judging):
             ConfigError: an account has no key, this journal is an older copy, or another one has begun this file with
                 the same key or cannot say.
         """
-        names = sorted({tally.lane.account for tally in await self.tally(run_id)} - {""})
-        for name in names:
-            await self.accounts.connect(name)
-        keys = [self.accounts.keys[name] for name in (await self.accounts.locks(names)).values()]
-        journal, run = await self.journal(), await self.run(run_id)
-        await may_begin(self.memory, journal, self.settings.journal, run, keys, lost=journal_lost)
+        await paying.check_accounts(self._workspace, run_id, journal_lost=journal_lost)
 
-    async def _granted(self, stream: PaymentStream, terms: _PayTerms, held: AsyncExitStack) -> PaymentLocks:
-        """Hold everything that paying needs, as soon as nobody else does."""
-        journal, path = await self.journal(), self.settings.journal
-
-        async def enter() -> PaymentLocks:
-            run = await self.run(stream.run_id)
-            return await held.enter_async_context(payment_locks(journal, self.accounts, run, path, send=terms.send))
-
-        return await (wait_for_lock(enter, journal, path, terms.notify, stream.stopping) if terms.wait else enter())
-
-    async def _approve(self, run: Run, clear: Callable[[], Awaitable[None]], canary: int | None) -> None:
-        """Approve a validated run.
-
-        Args:
-            run: the run.
-            clear: compares it with the others once more, and does what has to be done before it is approved.
-            canary: as for `pay`.
-
-        Raises:
-            ConfigError: the run's file was not read to the end.
-            LimitError: the money limits forbid it by now.
-        """
-        journal = await self.journal()
-        if run.state is RunState.INTAKE:
-            raise ConfigError(f"Run {run.run_id} stopped while its file was being read. Run the file again.")
-        # What another run had provably not paid when this one was validated may have come to light since, while a
-        # person was asked or another process paid.
-        again = any(other.approved_at is not None for other in await journal.runs())
-        while True:
-            if again:
-                await clear()
-            refuse(await over_limits(journal, run, self.settings))
-            await self._begin_canary(run, canary)
-            if await journal.approve(run.run_id):
-                await self.begun(run)
-                return
-            again = True  # Another run was approved since the comparison.
-
-    async def approved(
-        self, run_id: str, *, canary: int | None = None, publish: Publish | None = None
-    ) -> tuple[Journal, Run]:
-        """Return a run that may be paid, approving it if it was only validated; nobody is asked anything yet.
-
-        Args:
-            run_id: the run.
-            canary: as for `pay`.
-            publish: told of lines that are held because of what happened since the run was validated.
+    async def approved(self, run_id: str) -> tuple[Journal, Run]:
+        """Return a run that may be paid, approving it if it was only validated; no provider is asked anything yet.
 
         Raises:
             ConfigError: there is no such run, or its file was not read to the end.
             LimitError: the money limits forbid it by now.
         """
-        journal, run = await self.journal(), await self.run(run_id)
-        if run.state in (RunState.PAYING, RunState.FINISHED):
-            return journal, run
-        late: set[int] = set()
+        return await paying.approved(self._workspace, run_id)
 
-        async def compare() -> None:
-            late.update(line for line, _ in (await hold_duplicates(journal, run)).held)
+    # --------------------------------------------------------------------------------------------------------- control
 
-        await self._approve(run, compare, canary)
-        if publish is not None:
-            await self._tell_late(journal, run, late, publish)
-        return journal, await self.run(run_id)
+    async def pause(self, run_id: str, who: str, why: str = "") -> bool:
+        """Ask that nothing more of a run is sent until `unpause`; what is on the wire lands. From any process.
 
-    async def _begin_canary(self, run: Run, canary: int | None) -> None:
-        """Record the size of a run's canary once, before it is approved."""
-        size = canary if canary is not None else self.settings.canary
-        if size and not await self._canary(run.run_id):
-            await (await self.journal()).add_fact(run.run_id, CanarySize(size))
+        Returns:
+            True when somebody is paying it and has heard, False when nobody is paying it now.
 
-    async def _tell_late(self, journal: Journal, run: Run, late: set[int], publish: Publish) -> None:
-        """Tell the caller of lines that are held because of what happened since the run was validated."""
-        if late:
-            async for _, outcomes in journal.outcomes(run.run_id):
-                await publish([one for one in outcomes if one.line in late and one.status is State.HELD])
+        Raises:
+            ConfigError: there is no such run, or it is finished, or was never approved.
+        """
+        return await controls.pause(await self.journal(), await self.run(run_id), who, why)
 
-    async def _canary(self, run_id: str) -> int:
-        """Return the size of a run's canary as it was when the run was approved, or 0."""
-        return (await (await self.journal()).facts(run_id)).canary_size
+    async def cancel(self, run_id: str, who: str, why: str = "") -> controls.Withdrawal:
+        """Withdraw what was never sent of a run; what was sent is followed to its end as usual. From any process.
 
-    async def _used_before(self) -> bool:
-        """Whether calls made moments ago, for this run or another, may still count against the rate."""
-        return any(run.approved_at is not None for run in await (await self.journal()).runs())
+        Raises:
+            ConfigError: there is no such run, or it was never approved; or this journal is an older copy, which does
+                not know what was sent.
+        """
+        await self._workspace.require_newest()
+        return await controls.cancel(await self.journal(), await self.run(run_id), who, why)
 
-    def _policy(self) -> FollowPolicy:
-        if self.accounts.sandbox:
-            return SANDBOX_POLICY
-        return FollowPolicy(unknown_patience_seconds=self.settings.unknown_patience_seconds)
+    async def unpause(self, run_id: str, who: str = "") -> None:
+        """Let a run go on that a person paused, or whose canary a person has looked at. `pay` pays it then.
+
+        The journal remembers `who` overruled a canary that did not pass.
+        """
+        await controls.unpause(await self.journal(), await self.run(run_id), who)
 
     # ------------------------------------------------------------------------------------------------------- looking
 
@@ -375,12 +316,7 @@ class Engine(Judging):
         Raises:
             ConfigError: there is no such run.
         """
-        found = await (await self.journal()).find(run_id)
-        if found is None:
-            raise ConfigError(
-                f"There is no run “{run_id}” in {self.settings.journal}. See them with: payout-engine runs"
-            )
-        return found
+        return await self._workspace.run(run_id)
 
     async def runs(self) -> Sequence[Run]:
         """Return all runs, newest first."""
@@ -392,7 +328,7 @@ class Engine(Judging):
 
     async def forecast(self, run_id: str) -> Forecast:
         """Return what the payouts of a run that are still ready will need, with the balances as they are now."""
-        return await self._forecast(await self.journal(), run_id)
+        return await submitting.forecast_of(self._workspace, await self.journal(), run_id)
 
     async def waiting(self, run_id: str, *, accepted: bool = False) -> AsyncIterator[Sequence[AttentionLine]]:
         """Yield the lines of a run that wait for a person, in the order of the file, with what is known of each.
@@ -440,3 +376,17 @@ class Engine(Judging):
         """
         journal, run = await self.journal(), await self.run(run_id)
         return await write_results(journal, run, folder, format=format, open_sink=open_sink)
+
+
+@asynccontextmanager
+async def engine_over(workspace: Workspace) -> AsyncIterator[Engine]:
+    """Open an engine over parts that were made elsewhere; `Engine.open` makes them from a configuration."""
+    try:
+        async with workspace.stack, anyio.create_task_group() as tasks:
+            engine = Engine(workspace, tasks)
+            try:
+                yield engine
+            finally:
+                await engine._stop()
+    except BaseExceptionGroup as group:
+        raise unwrap_group(group) from None

@@ -16,8 +16,8 @@ import anyio
 import anyio.to_thread
 
 from payout_engine.app.locks import whereabouts
-from payout_engine.app.remembered import Begun, Known, Remembered
-from payout_engine.domain.clock import text
+from payout_engine.app.remembered import BegunContent, Known, Remembered
+from payout_engine.domain.clock import minute, text
 from payout_engine.domain.errors import ConfigError, JournalError
 from payout_engine.domain.model import Run
 from payout_engine.domain.states import UNPAID
@@ -59,7 +59,7 @@ async def require_newest(memory: Remembered, journal: Journal, path: Path) -> No
 
 async def may_begin(
     memory: Remembered, journal: Journal, path: Path, run: Run, keys: Collection[str], *, lost: bool
-) -> Sequence[Begun]:
+) -> Sequence[BegunContent]:
     """Find out whether a run may be sent from this journal; return what may only because a person gave it up.
 
     Args:
@@ -77,7 +77,7 @@ async def may_begin(
         return ()
     if not lost:
         await require_newest(memory, journal, path)
-    given_up: list[Begun] = []
+    given_up: list[BegunContent] = []
     mark, digest = await _end(journal), (await _first_match(journal, run)).digest
     begun_here = run.run_id if run.approved_at is not None else ""
     for begun in memory.others(keys, digest, mark.identity, begun_here) if digest else ():
@@ -112,7 +112,7 @@ async def remember_begun(
 
 
 async def _note_lost(journal: Journal, run: Run, known: Known) -> None:
-    what = f"{known.path}, which had come to entry {known.mark.seq} of {_time(known.mark)}"
+    what = f"{known.path}, which had come to entry {known.mark.seq} of {minute(known.mark.at)}"
     await journal.note(run.run_id, LOST_NOTE, f"{user_name()} says that this journal is lost: {what}")
 
 
@@ -136,7 +136,7 @@ async def _is_there(known: Known) -> bool:
 
 async def _end(journal: Journal) -> Mark:
     mark = await journal.mark()
-    assert mark is not None, "the log of a judged run is not empty"
+    assert mark is not None, "the log of a validated run is not empty"
     return mark
 
 
@@ -154,7 +154,7 @@ async def _first_match(journal: Journal, run: Run) -> Run:
     return run
 
 
-async def _missing(begun: Begun, digest: str, ours: Path) -> str:
+async def _missing(begun: BegunContent, digest: str, ours: Path) -> str:
     """Return why a journal that has begun a content cannot be asked about it, or an empty text if it can.
 
     Raises:
@@ -185,7 +185,7 @@ async def _missing(begun: Begun, digest: str, ours: Path) -> str:
     return ""
 
 
-def _gone(begun: Begun, missing: str) -> str:
+def _gone(begun: BegunContent, missing: str) -> str:
     """Say which journal is missing, what it knew, and what to do."""
     remedy = (
         "Put it back, with all files beside it; if it was only moved, use it once where it is now: payout-engine runs"
@@ -203,7 +203,7 @@ async def _older(journal: Journal, path: Path, newer: Known) -> str:
     end = await _end(journal)
     apart = end.seq >= newer.mark.seq
     which = "has gone on apart from the one that paid last" if apart else "is an older copy"
-    here, there = f"entry {end.seq} of {_time(end)}", f"entry {newer.mark.seq} of {_time(newer.mark)}"
+    here, there = f"entry {end.seq} of {minute(end.at)}", f"entry {newer.mark.seq} of {minute(newer.mark.at)}"
     if str(newer.path) == whereabouts(path):
         use = "The newer one was in this same place: put it back, with all files beside it"
     elif await _is_there(newer):
@@ -214,7 +214,3 @@ async def _older(journal: Journal, path: Path, newer: Known) -> str:
         f"Nothing was sent: the journal {path} {which}. Its log ends with {here}; the newer one had come to {there}, "
         f"and this one does not know what was sent since. {use}. If it is lost for good, {_SAY_SO}."
     )
-
-
-def _time(mark: Mark) -> str:
-    return f"{text(mark.at)[:16].replace('T', ' ')} UTC"

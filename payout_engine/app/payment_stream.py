@@ -16,7 +16,7 @@ import anyio
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import JournalError, PayoutEngineError, UnansweredError
 from payout_engine.domain.model import Outcome
-from payout_engine.payment.dispatch import Publish
+from payout_engine.payment.context import Publish
 from payout_engine.payment.run import Payment
 from payout_engine.ports.journal import Journal
 

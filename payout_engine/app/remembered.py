@@ -4,7 +4,7 @@ A journal cannot tell whether it is the newest copy of itself, and another journ
 So both are kept apart, in one small SQLite file in the user's state folder. It is a lower bound: a mark is kept after
 the journal's own commit and before anything is sent, so the journal it came from is never behind it. A mark survives
 the death of the process; what is begun also survives the loss of power, before the run is approved.
-`other_journals.py` judges by it, `journal/sqlite.py` hands in the marks.
+`other_journals.py` decides by it, `journal/sqlite.py` hands in the marks.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from payout_engine.ports.journal import Mark
 
 FILE_NAME = "remembered.db"
 
-APPLICATION_ID = 0x50614F72
+_APPLICATION_ID = 0x50614F72
 """Written into the file's header, `PaOr`."""
 
 FORMAT = 1
 
-BUSY_TIMEOUT_MILLISECONDS = 15_000
+_BUSY_TIMEOUT_MILLISECONDS = 15_000
 
 WRITE = "BEGIN IMMEDIATE"
 
@@ -69,7 +69,7 @@ class Known(msgspec.Struct, frozen=True):
     mark: Mark
 
 
-class Begun(msgspec.Struct, frozen=True):
+class BegunContent(msgspec.Struct, frozen=True):
     """A content that a journal has begun, or was about to.
 
     Attributes:
@@ -120,7 +120,7 @@ class Remembered:
             found = list(db.execute("SELECT path, seq, hash, at FROM journals WHERE identity = ?", (identity,)))
         return next((Known(Path(path), Mark(identity, seq, hash, at)) for path, seq, hash, at in found), None)
 
-    def others(self, keys: Collection[str], digest: str, identity: str, run_id: str) -> Sequence[Begun]:
+    def others(self, keys: Collection[str], digest: str, identity: str, run_id: str) -> Sequence[BegunContent]:
         """Return what others have begun of a content with some keys, and what a lost state of this journal has.
 
         Args:
@@ -129,7 +129,7 @@ class Remembered:
             identity: this journal.
             run_id: a run of it that was begun: only what was begun after it is returned. Empty for all.
         """
-        found: dict[int, Begun] = {}
+        found: dict[int, BegunContent] = {}
         with self._connection() as db:
             for key in keys:
                 for number, other, run, name, begun_at, lost, path, seq, hash, at in db.execute(
@@ -140,13 +140,19 @@ class Remembered:
                     {"digest": digest, "key": key, "identity": identity, "run_id": run_id},
                 ):
                     journal = Known(Path(path), Mark(other, seq, hash, at))
-                    found[number] = Begun(number, journal, run, name, begun_at, bool(lost))
+                    found[number] = BegunContent(number, journal, run, name, begun_at, bool(lost))
         return [found[number] for number in sorted(found)]
 
     # ------------------------------------------------------------------------------------------------------- writing
 
     def begin(
-        self, keys: Collection[str], mark: Mark, path: str, run: Run, digest: str, given_up: Collection[Begun] = ()
+        self,
+        keys: Collection[str],
+        mark: Mark,
+        path: str,
+        run: Run,
+        digest: str,
+        given_up: Collection[BegunContent] = (),
     ) -> None:
         """Remember, durably, that a journal begins a run with some keys, or goes on with it.
 
@@ -276,13 +282,13 @@ def _open(path: Path) -> apsw.Connection:
         ) from None
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
-        connection.set_busy_timeout(BUSY_TIMEOUT_MILLISECONDS)
+        connection.set_busy_timeout(_BUSY_TIMEOUT_MILLISECONDS)
         _is_new(connection, path)  # What is not ours is not even brought into another mode.
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
         connection.execute("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")
         if _is_new(connection, path):
             connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}")
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {FORMAT}")
         connection.execute("COMMIT")
     except BaseException:
         connection.close()
@@ -301,7 +307,7 @@ def _is_new(connection: apsw.Connection, path: Path) -> bool:
     )
     if not application and not version and not tables:
         return True
-    if (application, version) != (APPLICATION_ID, FORMAT):
+    if (application, version) != (_APPLICATION_ID, FORMAT):
         raise ConfigError(
             f"The file {path} was written by another program, or by another version of payout_engine. Nothing was "
             "sent. Install that version, or move the file away if it is none of payout_engine."

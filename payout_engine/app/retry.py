@@ -1,4 +1,4 @@
-"""Paying again what is provably unpaid: the lines of an earlier run as a source, to be judged by today's rules.
+"""Paying again what is provably unpaid: the lines of an earlier run as a source, to be validated by today's rules.
 
 The lines keep their references, so that the journal itself recognises any that has been paid since; what a later retry
 has paid, or has in flight, is left out here beforehand. `Engine.retry` is the only caller.
@@ -13,6 +13,7 @@ from payout_engine.domain.errors import ConfigError, UnansweredError
 from payout_engine.domain.limits import BLOCK_ROWS
 from payout_engine.domain.model import DATA_LINES, Block, Entry, Outcome, Run, RunState
 from payout_engine.domain.states import UNPAID, State
+from payout_engine.payment.context import Context
 from payout_engine.payment.first_look import look_first
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal
@@ -90,7 +91,8 @@ async def ask_providers(journal: Journal, run: Run, accounts: Accounts, notify: 
         UnansweredError: a provider could not say what it already has.
     """
     for account in sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""}):
-        looked = await look_first(journal, await accounts.connect(account), run.run_id, account, _unheard, notify)
+        provider = await accounts.connect(account)
+        looked = await look_first(Context(journal, provider, run.run_id, account, _unheard, notify))
         if looked.problem:
             raise UnansweredError(
                 f"Nothing was sent, because account {account} could not say what it already has: {looked.problem}"

@@ -1,7 +1,7 @@
 """The configuration file `payouts.toml`, read and checked; and secrets, found without ever being shown.
 
 Settings know no provider by name: what an account needs is said by the provider's registration, and resolved here when
-the account is first used, so that judging a file never asks for a key.
+the account is first used, so that validating a file never asks for a key.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from payout_engine.domain.errors import ConfigError
+from payout_engine.intake.route import Route
 from payout_engine.ports.registration import Account, is_loopback
 
 DEFAULT_CONFIG = Path("payouts.toml")
 DEFAULT_JOURNAL = Path("payouts.db")
 SANDBOX_JOURNAL = Path("payouts-sandbox.db")
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
 
 
 def state_folder() -> Path:
@@ -97,16 +100,6 @@ def _make_private(folder: Path) -> None:
         folder.chmod(0o700)  # The umask may have taken away even what its owner needs.
 
 
-class RouteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One routing rule: payouts that agree with every given field go to `account`. The first match wins."""
-
-    account: str
-    country: str = ""
-    operator: str = ""
-    wallet: str = ""
-    currency: str = ""
-
-
 class AccountSettings(msgspec.Struct, frozen=True):
     """One account as written: the provider's code and everything else of its table, secrets unresolved."""
 
@@ -117,7 +110,7 @@ class AccountSettings(msgspec.Struct, frozen=True):
         return f"AccountSettings({self.provider!r})"
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `payouts.toml` says.
 
     Attributes:
@@ -136,15 +129,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     journal: Path = DEFAULT_JOURNAL
     accounts: Mapping[str, AccountSettings] = {}
-    routes: Sequence[RouteSettings] = ()
+    routes: Sequence[Route] = ()
     columns: Mapping[str, str] = {}
     country: str = ""
-    max_payout_amount: int | None = None
-    max_run_amount: Annotated[int, msgspec.Meta(gt=0)] | None = None
-    max_day_amount: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    max_payout_amount: Positive | None = None
+    max_run_amount: Positive | None = None
+    max_day_amount: Positive | None = None
     max_failure_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
-    canary: Annotated[int, msgspec.Meta(gt=0)] | None = None
-    unknown_patience_seconds: float = 300.0
+    canary: Positive | None = None
+    unknown_patience_seconds: Annotated[float, msgspec.Meta(ge=0)] = 300.0
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -172,28 +165,24 @@ def load_settings(path: Path | None) -> Settings:
 
 
 def _settings(raw: dict[str, Any], path: Path) -> Settings:
-    unknown = sorted(set(raw) - set(Settings.__struct_fields__))
-    if unknown:
-        raise ConfigError(f"{path}: “{unknown[0]}” is not a setting. Known: {', '.join(Settings.__struct_fields__)}.")
-    tables, journal_name = raw.pop("accounts", {}), raw.pop("journal", str(DEFAULT_JOURNAL))
+    tables = raw.pop("accounts", {})
     if not isinstance(tables, dict):
         raise ConfigError(f"{path}: write each account as a table of its own, such as [accounts.bf].")
-    if not isinstance(journal_name, str):
-        raise ConfigError(f"{path}: journal must be the name of a file, in quotes.")
     accounts = {name: _account(name, table, path) for name, table in tables.items()}
-    journal = path.parent / journal_name
+
+    def file_beside(wanted: type, written: Any) -> Path:
+        if not isinstance(written, str):
+            raise ValueError("Write the name of a file, in quotes")
+        return path.parent / written
+
     try:
-        settings = msgspec.convert({**raw, "journal": str(journal)}, Settings, dec_hook=_decode)
+        settings = msgspec.convert({"journal": str(DEFAULT_JOURNAL)} | raw, Settings, dec_hook=file_beside)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}.") from None
     for route in settings.routes:
         if route.account not in accounts:
             raise ConfigError(f"{path}: a route names the account “{route.account}”, which is not configured.")
     return msgspec.structs.replace(settings, accounts=accounts)
-
-
-def _decode(wanted: type, value: Any) -> Any:
-    return wanted(value)
 
 
 def _account(name: str, table: Any, path: Path) -> AccountSettings:
@@ -210,16 +199,21 @@ def resolve_account(name: str, settings: AccountSettings, secret_names: Sequence
         ConfigError: a secret is missing or may not be written where it is, or an option has the wrong type.
     """
     options = dict(settings.options)
-    base_url = options.pop("base_url", None)
-    timeout_seconds = options.pop("timeout_seconds", 60)
-    if base_url is not None and not isinstance(base_url, str):
-        raise ConfigError(f"[accounts.{name}] base_url must be a text in quotes.")
-    if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, int | float) or timeout_seconds <= 0:
-        raise ConfigError(f"[accounts.{name}] timeout_seconds must be a number above zero.")
-    secrets = {key: _secret(name, key, options.pop(key, None), base_url) for key in secret_names}
-    return Account(
-        name=name, secrets=secrets, base_url=base_url, timeout_seconds=float(timeout_seconds), options=options
-    )
+    try:
+        common = msgspec.convert(options, _Common)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"[accounts.{name}] {error}.") from None
+    secrets = {key: _secret(name, key, options.pop(key, None), common.base_url) for key in secret_names}
+    for field in _Common.__struct_fields__:
+        options.pop(field, None)
+    return Account(name=name, secrets=secrets, options=options, **msgspec.structs.asdict(common))
+
+
+class _Common(msgspec.Struct):
+    """What every account may say, whatever its provider."""
+
+    base_url: str | None = None
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 
 
 def _secret(account: str, key: str, value: Any, base_url: str | None) -> str:

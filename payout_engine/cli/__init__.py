@@ -1,9 +1,15 @@
 """The command line: a door. Results and data go to stdout; progress and messages go to stderr.
 
-    payout-engine plan salaries.csv     judge the file, move nothing
+    payout-engine plan salaries.csv     validate the file, move nothing
     payout-engine run salaries.csv      plan, ask, pay, follow, write results; run again to finish what was begun
 
 Exit codes are those of `payout_engine.results.summary.Exit`.
+
+In the order in which a command meets them: `main`: every command, with its options from `options`. A module for each
+group of commands: `look` (plan, runs, show, results, balance, providers, countries), `pay` (run, resume, follow),
+`control` (pause, cancel, retry), `decide` (resolve, verify), `sandbox`. `render` says it in words and tables,
+`progress` while it goes on; `console` makes foreign text harmless, and `outlet` prints without waiting for whoever
+reads.
 """
 
 from __future__ import annotations

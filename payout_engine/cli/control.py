@@ -16,11 +16,11 @@ from payout_engine.results.summary import Exit
 from payout_engine.sinks import check_format
 
 
-async def pause(engine: Engine, run_id: str, who: str, why: str, options: str) -> int:
+async def pause(engine: Engine, run_id: str, who: str, why: str, given: str) -> int:
     """Ask that nothing more of a run is sent."""
     heard = await engine.pause(run_id, asker(who), why)
     what = "The paying process has heard it and lets the wire land" if heard else "Nobody is paying it now"
-    say(f"Run {run_id} is paused. {what}. To go on: [bold]payout-engine resume {run_id}{plain(options)}[/]")
+    say(f"Run {run_id} is paused. {what}. To go on: [bold]payout-engine resume {run_id}{plain(given)}[/]")
     return Exit.ALL_PAID
 
 
@@ -38,14 +38,14 @@ async def cancel(engine: Engine, run_id: str, who: str, why: str, *, json: bool)
     return Exit.ALL_PAID
 
 
-async def retry(engine: Engine, run_id: str, wishes: PayOptions, *, yes: bool) -> int:
+async def retry(engine: Engine, run_id: str, options: PayOptions, *, yes: bool) -> int:
     """Plan, confirm and pay the provably unpaid lines of a run as a new run."""
     if not yes and not sys.stdin.isatty():
         raise UserError("Nothing was sent: there is nobody to ask. Pay with `retry --yes`.")
-    check_format(wishes.format)
-    watch = LineCounter(json=wishes.json).watch
+    check_format(options.format)
+    watch = LineCounter(json=options.json).watch
     submission = await engine.retry(
-        run_id, watch=watch, wait=True, key_renewed=wishes.key_renewed, journal_lost=wishes.journal_lost
+        run_id, watch=watch, wait=True, key_renewed=options.key_renewed, journal_lost=options.journal_lost
     )
-    out = wishes.out or Path(f"{submission.run_id}-results")
-    return await pay_submission(engine, submission, out, wishes, yes=yes)
+    out = options.out or Path(f"{submission.run_id}-results")
+    return await pay_submission(engine, submission, out, options, yes=yes)

@@ -2,66 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
+from payout_engine.app.decisions import LINE, DecisionInput, decisions_meant, read_table
 from payout_engine.app.engine import AttentionLine, Engine
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, plain, room, say
 from payout_engine.domain.errors import UserError
-from payout_engine.domain.model import Choice, Decision, Entry, Run, Step, mask, masked
+from payout_engine.domain.model import Choice, Decision, Run, Step, mask, masked
 from payout_engine.domain.money import format_amount
 from payout_engine.domain.proof import Finding
 from payout_engine.domain.rejections import REPEATED
 from payout_engine.domain.states import State
-from payout_engine.journal.decisions import PROBLEMS_SHOWN, refused
-from payout_engine.journal.log import INTENT
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 from payout_engine.results.summary import Exit
-from payout_engine.sources import open_source
 
 SHOWN_MAX = 50
 """Lines shown to a person; `--json` gives all of them, and attention.csv has them."""
-
-LINE = "line:"
-"""How a line is named where its reference does not say which is meant."""
-
-WORDS: Mapping[str, Choice] = {
-    "paid": Choice.PAID,
-    "failed": Choice.FAILED,
-    "send again": Choice.SEND_AGAIN,
-    "cancel": Choice.CANCEL,
-    "cancelled": Choice.CANCEL,
-}
-"""What may stand in the column `decision`; case, hyphens and underscores do not matter."""
-
-
-class DecisionInput(msgspec.Struct, frozen=True):
-    """What a person said of one line, before it is known which payout is meant.
-
-    Attributes:
-        reference: the payer's reference, or `line:57`, or empty.
-        line: the line's number, or 0 if only a reference is given.
-        choice: what was decided.
-        note: what was said of this line alone.
-    """
-
-    reference: str
-    line: int
-    choice: Choice
-    note: str = ""
-
-    def __str__(self) -> str:
-        return f"line {self.line}" if not self.reference else self.reference
 
 
 # ------------------------------------------------------------------------------------------------ what waits for whom
 
 
-async def attention(engine: Engine, run_id: str, options: str, *, accepted: bool, json: bool) -> int:
+async def attention(engine: Engine, run_id: str, given: str, *, accepted: bool, json: bool) -> int:
     """List what waits for a person, with everything that is known."""
     run = await engine.run(run_id)
     tallies = await engine.tally(run_id)
@@ -91,7 +57,7 @@ async def attention(engine: Engine, run_id: str, options: str, *, accepted: bool
         say(f"{render.counted(sending, 'payout')} being sent now, or when the program stopped: resume the run first.")
     for state, of_state in sorted(amounts.items()):
         say(f"[bold]{str(state).capitalize()} money: {render.money(of_state)}[/]")
-    for text in _advice(engine, run, sorted(accounts), options, count):
+    for text in _advice(engine, run, sorted(accounts), given, count):
         say(text)
     return Exit.NEEDS_A_PERSON if count else Exit.ALL_PAID
 
@@ -115,7 +81,7 @@ def _told(line: AttentionLine) -> Iterator[str]:
 def _step(step: Step) -> str:
     receipt = step.receipt
     if receipt is None:
-        return "sent" if step.kind == INTENT else "sent again under the same key, to ask"
+        return "sent" if step.kind == "intent" else "sent again under the same key, to ask"
     heads = {"receipts": "answered", "sighting": "look-up", "recover": "interrupted", "decision": "decided"}
     said = ": ".join(part for part in (receipt.reason, receipt.message) if part)
     number = f" [transfer {receipt.provider_reference}]" if receipt.provider_reference else ""
@@ -152,7 +118,7 @@ def _emit(line: AttentionLine) -> None:
     )
 
 
-def _advice(engine: Engine, run: Run, accounts: Sequence[str], options: str, count: int) -> Iterator[str]:
+def _advice(engine: Engine, run: Run, accounts: Sequence[str], given: str, count: int) -> Iterator[str]:
     """Yield what a person should know before deciding."""
     if not count:
         yield f"Nothing of run {run.run_id} waits for a person."
@@ -160,7 +126,7 @@ def _advice(engine: Engine, run: Run, accounts: Sequence[str], options: str, cou
     for account in accounts:
         if account in engine.accounts.names:
             yield f"[bold]Account {plain(account)}:[/] {_of_provider(engine.accounts.traits(account))}"
-    command = f"payout-engine resolve {run.run_id}{plain(options)}"
+    command = f"payout-engine resolve {run.run_id}{plain(given)}"
     yield (
         f"Decide with: [bold]{command} --send-again REFERENCE --who NAME --why TEXT[/]  (or --paid, --failed, "
         f"--cancel; {LINE}57 names a line; --from FILE takes a table, such as attention.csv with a column decision; "
@@ -186,35 +152,35 @@ def _of_provider(traits: Traits) -> str:
 # -------------------------------------------------------------------------------------------------------- decisions
 
 
-async def resolve(
-    engine: Engine,
-    run_id: str,
-    words: Sequence[DecisionInput],
-    table: Path | None,
-    who: str,
-    why: str,
-    options: str,
-    *,
-    release_held: bool,
-    json: bool,
-) -> int:
+class ResolveOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person says, and how.
+
+    Attributes:
+        words: said of single lines.
+        table: a file that says more, or None.
+        release_held: send every line that is held only because it repeats another.
+        given: the options that find the run again, to be repeated in the commands that we propose.
+    """
+
+    words: Sequence[DecisionInput]
+    table: Path | None
+    who: str
+    why: str
+    release_held: bool
+    json: bool
+    given: str
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is said."""
+        return bool(self.words or self.table is not None or self.release_held)
+
+
+async def resolve(engine: Engine, run_id: str, options: ResolveOptions) -> int:
     """Record a person's decisions, all of them or none."""
-    if not who.strip() or not why.strip():
-        raise UserError("A decision needs a person and a reason: add --who NAME and --why TEXT. Nothing was recorded.")
-    await engine.run(run_id)
-    said = [*words, *([word async for word in _read(table)] if table is not None else ())]
-    if not said and not release_held:
-        raise UserError(f"{table} holds no decision. Write one into its column “decision”. Nothing was recorded.")
-    decisions = [*await _matched(engine, run_id, said, who.strip(), why.strip())]
-    if release_held:
-        decided = {decision.key for decision in decisions}
-        repeated = [key async for key in _duplicated(engine, run_id) if key not in decided]
-        decisions += [Decision(key, Choice.SEND_AGAIN, who.strip(), why.strip()) for key in repeated]
-    if not decisions:
-        raise UserError(f"No line of run {run_id} is held because it repeats another. Nothing was recorded.")
+    decisions = await _decisions(engine, run_id, options)
     outcomes = await engine.decide(run_id, decisions)
     for outcome in outcomes:
-        if json:
+        if options.json:
             emit("decided", **msgspec.structs.asdict(outcome))
             await room()
         else:
@@ -224,13 +190,37 @@ async def resolve(
                 soft_wrap=True,
             )
     again = any(decision.choice is Choice.SEND_AGAIN for decision in decisions)
-    follow_up = f"payout-engine {'resume' if again else 'results'} {run_id}{options}"
-    if json:
+    follow_up = f"payout-engine {'resume' if again else 'results'} {run_id}{options.given}"
+    if options.json:
         emit("resolved", run_id=run_id, lines=len(outcomes), next=follow_up)
     else:
-        say(f"{render.counted(len(outcomes), 'decision')} recorded, by {plain(who)}.")
+        say(f"{render.counted(len(outcomes), 'decision')} recorded, by {plain(options.who)}.")
         say(f"{'Send it' if again else 'Write the results again'} with: [bold]{plain(follow_up)}[/]")
     return Exit.ALL_PAID
+
+
+async def _decisions(engine: Engine, run_id: str, options: ResolveOptions) -> Sequence[Decision]:
+    """Return what is decided, of which payouts.
+
+    Raises:
+        UserError: nothing is, or nobody says why, or it is not clear which payouts are meant.
+    """
+    who, why = options.who.strip(), options.why.strip()
+    if not who or not why:
+        raise UserError("A decision needs a person and a reason: add --who NAME and --why TEXT. Nothing was recorded.")
+    await engine.run(run_id)
+    table = options.table
+    said = [*options.words, *(await read_table(table) if table is not None else ())]
+    if not said and not options.release_held:
+        raise UserError(f"{table} holds no decision. Write one into its column “decision”. Nothing was recorded.")
+    decisions = await decisions_meant(await engine.journal(), run_id, said, who, why)
+    if options.release_held:
+        decided = {decision.key for decision in decisions}
+        repeated = [key async for key in _duplicated(engine, run_id) if key not in decided]
+        decisions = [*decisions, *(Decision(key, Choice.SEND_AGAIN, who, why) for key in repeated)]
+    if not decisions:
+        raise UserError(f"No line of run {run_id} is held because it repeats another. Nothing was recorded.")
+    return decisions
 
 
 async def _duplicated(engine: Engine, run_id: str) -> AsyncIterator[str]:
@@ -240,86 +230,6 @@ async def _duplicated(engine: Engine, run_id: str) -> AsyncIterator[str]:
             receipt = line.entry.receipt
             if receipt.state is State.HELD and receipt.reason in REPEATED:
                 yield line.entry.key
-
-
-async def _matched(
-    engine: Engine, run_id: str, said: Sequence[DecisionInput], who: str, why: str
-) -> Sequence[Decision]:
-    """Find the payout that each word means: of several with one reference, the one that waits for a person.
-
-    Raises:
-        DecisionError: a word means no payout, or it is not clear which; all of these are named.
-    """
-    references, lines = {word.reference for word in said} - {""}, {_line_of(word) for word in said} - {0}
-    found: list[Entry] = []
-    async for entries in (await engine.journal()).entries(run_id):
-        found += [entry for entry in entries if entry.payout.reference in references or entry.payout.line in lines]
-    decisions: list[Decision] = []
-    problems: list[str] = []
-    for word in said:
-        chosen = _meant(word, found)
-        if len(chosen) == 1 and any(chosen[0].key == decision.key for decision in decisions):
-            problems.append(f"{word}: it is decided twice")
-        elif len(chosen) == 1:
-            reason = f"{why} ({word.note})" if word.note else why
-            decisions.append(Decision(chosen[0].key, word.choice, who, reason))
-        elif chosen:
-            places = ", ".join(f"{LINE}{entry.payout.line} ({entry.receipt.state})" for entry in chosen)
-            problems.append(f"{word}: several lines have this reference; say which: {places}")
-        else:
-            problems.append(f"{word}: the run has no such line")
-    if problems:
-        raise refused(problems)
-    return decisions
-
-
-def _line_of(word: DecisionInput) -> int:
-    number = word.reference.removeprefix(LINE)
-    return int(number) if not word.line and number != word.reference and number.isdecimal() else word.line
-
-
-def _meant(word: DecisionInput, found: Sequence[Entry]) -> Sequence[Entry]:
-    named = [entry for entry in found if entry.payout.reference == word.reference]
-    line = _line_of(word)
-    if line and (word.line or not named):
-        both = [entry for entry in found if entry.payout.line == line]
-        return [entry for entry in both if not word.line or word.reference in ("", entry.payout.reference)]
-    waiting = [entry for entry in named if entry.receipt.state in (State.HELD, State.UNKNOWN)]
-    return waiting if len(waiting) == 1 else named
-
-
-async def _read(path: Path) -> AsyncIterator[DecisionInput]:
-    """Read decisions from a table: `decision`, and `reference` or `line`, and perhaps `note`.
-
-    Raises:
-        UserError: it has no such columns, or holds something that is no decision; all of these are named.
-    """
-    problems: list[str] = []
-    async with AsyncExitStack() as stack:
-        source = await open_source(str(path), stack=stack)
-        places = {column.strip().casefold(): place for place, column in reversed(list(enumerate(source.columns)))}
-        # In a copy of attention.csv the columns that we added are ours; others may have been the payer's own.
-        reference = places.get("payout_reference", places.get("reference"))
-        line = places.get("payout_line", places.get("line"))
-        if "decision" not in places or (reference is None and line is None):
-            raise UserError(
-                f"{path} needs a column “decision”, and a column “reference” or “line”. Nothing was recorded."
-            )
-        async for block in source.blocks():
-            for number, row in zip(block.lines, block.rows, strict=True):
-                cells = [row[place].strip() if place is not None else "" for place in (reference, line)]
-                said = " ".join(row[places["decision"]].casefold().replace("-", " ").replace("_", " ").split())
-                if not said:
-                    continue
-                if said not in WORDS or not any(cells) or not (cells[1] or "0").isdecimal():
-                    problems.append(f"line {number}: write paid, failed, send again or cancel, and which line is meant")
-                    continue
-                note = row[places["note"]].strip() if "note" in places else ""
-                yield DecisionInput(cells[0], int(cells[1] or 0), WORDS[said], note)
-    if problems:
-        raise UserError(
-            f"{path} cannot be carried out, and nothing was recorded. {'; '.join(problems[:PROBLEMS_SHOWN])}."
-        )
 
 
 # ------------------------------------------------------------------------------------------------------------ verify
@@ -340,9 +250,9 @@ async def verify(engine: Engine, run_id: str, kept: str, *, json: bool) -> int:
     if audit.proven:
         data.print(
             f"[green]Proven[/] for run [bold]{run_id}[/]: {audit.entries:,} entries of the log are unbroken; "
-            f"{render.counted(audit.payouts, 'line')} are those that were judged, each in the state that follows from "
-            f"the log; none of {render.counted(audit.dispatches, 'paying call')} followed another for the same payout "
-            "without proof or a person between.",
+            f"{render.counted(audit.payouts, 'line')} are those that were validated, each in the state that follows "
+            f"from the log; none of {render.counted(audit.dispatches, 'paying call')} followed another for the same "
+            "payout without proof or a person between.",
             soft_wrap=True,
         )
         for sentence in audit.unprovable:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from payout_engine import providers
+from payout_engine.app.accounts import known_providers
 from payout_engine.app.engine import Engine
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, plain, say
@@ -20,7 +20,7 @@ from payout_engine.results.summary import Exit, summarize
 
 
 async def plan(engine: Engine, file: str, out: Path | None, sheet: str | None, *, json: bool) -> int:
-    """Judge a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
+    """Validate a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
     submission = await engine.plan(file, out=out, sheet=sheet, watch=LineCounter(json=json).watch)
     if submission.known:
         run = submission.run
@@ -121,7 +121,7 @@ def providers_known(*, json: bool) -> int:
     rows = render.table(
         "provider", "pays", "per call", "calls/s", "wallets", "summary", numbers=["per call", "calls/s"]
     )
-    for name, entry in sorted(providers.discover().items()):
+    for name, entry in known_providers().items():
         traits, wallets = entry.traits({}), entry.wallets({})
         if json:
             emit(

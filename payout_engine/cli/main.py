@@ -11,14 +11,16 @@ import anyio
 import typer
 
 from payout_engine import __version__
+from payout_engine.app.decisions import DecisionInput
 from payout_engine.app.engine import FOLLOW_FOR_SECONDS, Engine
-from payout_engine.cli import control, decide, look, serve
+from payout_engine.cli import control, decide, look
+from payout_engine.cli import sandbox as sandboxes
 from payout_engine.cli.options import (
     Accepted,
     AccountName,
     AnyRunId,
     Asker,
-    CanarySize,
+    CanaryCount,
     Config,
     Decisions,
     Digest,
@@ -75,6 +77,22 @@ def _run(main: Callable[[], Awaitable[int]]) -> None:
     raise typer.Exit(anyio.run(main, backend_options={"use_uvloop": True}))
 
 
+def _on_engine(
+    work: Callable[[Engine], Awaitable[int]],
+    config: Path | None,
+    journal: Path | None,
+    account: str | None,
+    sandbox: bool,
+) -> None:
+    """Run a command that needs an engine."""
+
+    async def main() -> int:
+        async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:
+            return await work(engine)
+
+    _run(main)
+
+
 @app.command(epilog="Example: payout-engine plan salaries.xlsx")
 def plan(
     file: File,
@@ -86,13 +104,8 @@ def plan(
     sandbox: Sandbox = False,
     json: Json = False,
 ) -> None:
-    """Judge a file and move nothing: totals, refused lines, fees, balances, the time it will take."""
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:
-            return await look.plan(engine, file, out, sheet, json=json)
-
-    _run(main)
+    """Validate a file and move nothing: totals, refused lines, fees, balances, the time it will take."""
+    _on_engine(lambda engine: look.plan(engine, file, out, sheet, json=json), config, journal, account, sandbox)
 
 
 @app.command(epilog="Example: payout-engine run salaries.xlsx --out results")
@@ -109,26 +122,21 @@ def run(
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     no_follow: NoFollow = False,
     format: Format = "csv",
-    canary: CanarySize = None,
+    canary: CanaryCount = None,
     journal_lost: JournalLost = False,
 ) -> None:
     """Plan, ask, pay, follow, write results. Running the same file again finishes what was begun."""
-    wishes = PayOptions(
+    options = PayOptions(
         out=out,
         format=format,
         json=json,
         follow_for_seconds=0.0 if no_follow else follow_for,
-        options=as_given(config, journal, sandbox),
+        given=as_given(config, journal, sandbox),
         sheet=sheet,
         canary=canary,
         journal_lost=journal_lost,
     )
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:
-            return await run_file(engine, file, wishes, yes=yes)
-
-    _run(main)
+    _on_engine(lambda engine: run_file(engine, file, options, yes=yes), config, journal, account, sandbox)
 
 
 @app.command(epilog="Example: payout-engine resume 7k3m9q")
@@ -147,21 +155,16 @@ def resume(
     journal_lost: JournalLost = False,
 ) -> None:
     """Finish a run that was begun: after a crash, a Ctrl-C, a top-up, or the next morning."""
-    wishes = PayOptions(
+    options = PayOptions(
         out=out,
         format=format,
         json=json,
         follow_for_seconds=0.0 if no_follow else follow_for,
-        options=as_given(config, journal, sandbox),
+        given=as_given(config, journal, sandbox),
         key_renewed=key_renewed,
         journal_lost=journal_lost,
     )
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:
-            return await resume_runs(engine, run, wishes, send=True)
-
-    _run(main)
+    _on_engine(lambda engine: resume_runs(engine, run, options, send=True), config, journal, account, sandbox)
 
 
 @app.command(epilog="Example: payout-engine pause 7k3m9q --why 'the bank called'")
@@ -174,12 +177,13 @@ def pause(
     why: Reason = "",
 ) -> None:
     """Send nothing more of a run until it is resumed; what is on the wire lands. Works from another terminal."""
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
-            return await control.pause(engine, run, who, why, as_given(config, journal, sandbox))
-
-    _run(main)
+    _on_engine(
+        lambda engine: control.pause(engine, run, who, why, as_given(config, journal, sandbox)),
+        config,
+        journal,
+        None,
+        sandbox,
+    )
 
 
 @app.command(epilog="Example: payout-engine cancel 7k3m9q --why 'wrong month'")
@@ -193,12 +197,7 @@ def cancel(
     json: Json = False,
 ) -> None:
     """Withdraw what was never sent of a run, for good. What was sent is followed to its end."""
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
-            return await control.cancel(engine, run, who, why, json=json)
-
-    _run(main)
+    _on_engine(lambda engine: control.cancel(engine, run, who, why, json=json), config, journal, None, sandbox)
 
 
 @app.command(epilog="Example: payout-engine retry 7k3m9q")
@@ -213,27 +212,22 @@ def retry(
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     no_follow: NoFollow = False,
     format: Format = "csv",
-    canary: CanarySize = None,
+    canary: CanaryCount = None,
     key_renewed: KeyRenewed = False,
     journal_lost: JournalLost = False,
 ) -> None:
     """Pay the lines of a run that are provably unpaid, as a new run; plans and asks like `run`."""
-    wishes = PayOptions(
+    options = PayOptions(
         out=out,
         format=format,
         json=json,
         follow_for_seconds=0.0 if no_follow else follow_for,
-        options=as_given(config, journal, sandbox),
+        given=as_given(config, journal, sandbox),
         canary=canary,
         key_renewed=key_renewed,
         journal_lost=journal_lost,
     )
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
-            return await control.retry(engine, run, wishes, yes=yes)
-
-    _run(main)
+    _on_engine(lambda engine: control.retry(engine, run, options, yes=yes), config, journal, None, sandbox)
 
 
 @app.command(epilog="Example: payout-engine follow 7k3m9q --follow-for 2h")
@@ -250,31 +244,21 @@ def follow(
     key_renewed: KeyRenewed = False,
 ) -> None:
     """Ask again for final answers; send nothing."""
-    wishes = PayOptions(
+    options = PayOptions(
         out=out,
         format=format,
         json=json,
         follow_for_seconds=follow_for,
-        options=as_given(config, journal, sandbox),
+        given=as_given(config, journal, sandbox),
         key_renewed=key_renewed,
     )
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, account=account, sandbox=sandbox) as engine:
-            return await resume_runs(engine, run, wishes, send=False)
-
-    _run(main)
+    _on_engine(lambda engine: resume_runs(engine, run, options, send=False), config, journal, account, sandbox)
 
 
 @app.command(epilog="Example: payout-engine runs")
 def runs(config: Config = None, journal: JournalPath = None, sandbox: Sandbox = False, json: Json = False) -> None:
     """List the runs in the journal, newest first."""
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
-            return await look.runs(engine, json=json)
-
-    _run(main)
+    _on_engine(lambda engine: look.runs(engine, json=json), config, journal, None, sandbox)
 
 
 @app.command(epilog="Example: payout-engine show 7k3m9q")
@@ -282,12 +266,7 @@ def show(
     run: RunId, config: Config = None, journal: JournalPath = None, sandbox: Sandbox = False, json: Json = False
 ) -> None:
     """Show where a run stands: counts and amounts by state, and what was noted on the way."""
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
-            return await look.show(engine, run, json=json)
-
-    _run(main)
+    _on_engine(lambda engine: look.show(engine, run, json=json), config, journal, None, sandbox)
 
 
 @app.command(epilog="Example: payout-engine results 7k3m9q --out results")
@@ -300,12 +279,7 @@ def results(
     format: Format = "csv",
 ) -> None:
     """Write the results of a run again, as they are now."""
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
-            return await look.results(engine, run, out, format)
-
-    _run(main)
+    _on_engine(lambda engine: look.results(engine, run, out, format), config, journal, None, sandbox)
 
 
 @app.command(epilog='Example: payout-engine resolve 7k3m9q --send-again EMP-1056 --who Awa --why "second bonus"')
@@ -342,18 +316,27 @@ def resolve(
 ) -> None:
     """List what needs a person, with all that is known; or record a person's word on it."""
     given = {Choice.PAID: paid, Choice.FAILED: failed, Choice.SEND_AGAIN: send_again, Choice.CANCEL: cancel}
-    words = [decide.DecisionInput(name, 0, choice) for choice, names in given.items() for name in names or ()]
-    options = as_given(config, journal, sandbox)
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
-            if words or table is not None or release_held:
-                return await decide.resolve(
-                    engine, run, words, table, who, why, options, release_held=release_held, json=json
-                )
-            return await decide.attention(engine, run, options, accepted=accepted, json=json)
-
-    _run(main)
+    words = [DecisionInput(name, 0, choice) for choice, names in given.items() for name in names or ()]
+    options = decide.ResolveOptions(
+        words=words,
+        table=table,
+        who=who,
+        why=why,
+        release_held=release_held,
+        json=json,
+        given=as_given(config, journal, sandbox),
+    )
+    _on_engine(
+        lambda engine: (
+            decide.resolve(engine, run, options)
+            if options
+            else decide.attention(engine, run, options.given, accepted=accepted, json=json)
+        ),
+        config,
+        journal,
+        None,
+        sandbox,
+    )
 
 
 @app.command(epilog="Example: payout-engine verify 7k3m9q")
@@ -366,12 +349,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Prove from the journal alone that nothing was altered and nobody was sent money twice without proof between."""
-
-    async def main() -> int:
-        async with Engine.open(config, journal=journal, sandbox=sandbox) as engine:
-            return await decide.verify(engine, run, digest, json=json)
-
-    _run(main)
+    _on_engine(lambda engine: decide.verify(engine, run, digest, json=json), config, journal, None, sandbox)
 
 
 @app.command(epilog="Example: payout-engine balance --account bf")
@@ -382,12 +360,7 @@ def balance(
     json: Json = False,
 ) -> None:
     """Show what the accounts hold, per wallet."""
-
-    async def main() -> int:
-        async with Engine.open(config, account=account, sandbox=sandbox) as engine:
-            return await look.balance(engine, json=json)
-
-    _run(main)
+    _on_engine(lambda engine: look.balance(engine, json=json), config, None, account, sandbox)
 
 
 @app.command(epilog="Example: payout-engine providers")
@@ -419,6 +392,6 @@ def sandbox(
     """Serve the providers' sandboxes until Ctrl-C: the same API, with a ledger that is the truth."""
 
     async def main() -> int:
-        return await serve.sandbox(host, port, ledger, balance)
+        return await sandboxes.sandbox(host, port, ledger, balance)
 
     _run(main)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from payout_engine.app.other_journals import user_name
 
 UNITS_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -34,12 +35,7 @@ def as_given(config: Path | None, journal: Path | None, sandbox: bool) -> str:
 
 def asker(given: str) -> str:
     """Return who asks: as given, or the user of this machine."""
-    if given:
-        return given
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
+    return given or user_name()
 
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="CSV, JSONL, XLSX or Parquet; - is standard input.")]
@@ -104,7 +100,7 @@ Digest = Annotated[
 ]
 Who = Annotated[str, typer.Option("--who", metavar="NAME", help="Who decides; recorded in the journal.")]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Why; recorded in the journal.")]
-CanarySize = Annotated[
+CanaryCount = Annotated[
     int | None,
     typer.Option(
         "--canary", min=1, metavar="N", help="Pay the first N of each wallet and see them arrive, then the rest."

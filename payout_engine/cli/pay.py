@@ -14,7 +14,7 @@ import typer
 
 from payout_engine.app.engine import Engine
 from payout_engine.app.payment_stream import PaymentStream, unwrap_group
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Submission
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, hurry, leave, plain, room, say, settle
 from payout_engine.cli.options import asker
@@ -32,53 +32,53 @@ class PayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the person asked for, apart from what to pay.
 
     Attributes:
-        options: those that find the run again, as they were given, to be repeated in the commands that we propose.
+        given: the options that find the run again, to be repeated in the commands that we propose.
     """
 
     out: Path | None
     format: str
     json: bool
     follow_for_seconds: float
-    options: str = ""
+    given: str = ""
     sheet: str | None = None
     canary: int | None = None
     key_renewed: bool = False
     journal_lost: bool = False
 
 
-async def run_file(engine: Engine, file: str, wishes: PayOptions, *, yes: bool) -> int:
+async def run_file(engine: Engine, file: str, options: PayOptions, *, yes: bool) -> int:
     """Plan, confirm, pay, follow, write results; return the exit code."""
     if not yes and (file == "-" or not sys.stdin.isatty()):
         raise UserError("Nothing was sent: there is nobody to ask. Look with `plan`, then pay with `run --yes`.")
-    out = wishes.out or default_folder(file)
-    check_format(wishes.format)
-    watch = LineCounter(json=wishes.json).watch
-    submission = await engine.submit(file, sheet=wishes.sheet, watch=watch, wait=True)
-    return await pay_submission(engine, submission, out, wishes, yes=yes)
+    out = options.out or default_folder(file)
+    check_format(options.format)
+    watch = LineCounter(json=options.json).watch
+    submission = await engine.submit(file, sheet=options.sheet, watch=watch, wait=True)
+    return await pay_submission(engine, submission, out, options, yes=yes)
 
 
-async def pay_submission(engine: Engine, submission: Submission, out: Path, wishes: PayOptions, *, yes: bool) -> int:
+async def pay_submission(engine: Engine, submission: Submission, out: Path, options: PayOptions, *, yes: bool) -> int:
     """Confirm, pay, follow, write results; return the exit code."""
     run = submission.run
     if submission.known:
-        _tell_known(run, wishes)
+        _tell_known(run, options)
     async with _forgotten_unless_approved(engine, run):
         if not submission.known:
-            await engine.check_accounts(run.run_id, journal_lost=wishes.journal_lost)
+            await engine.check_accounts(run.run_id, journal_lost=options.journal_lost)
             try:
-                confirmed = await _confirmed(engine, submission, wishes, yes=yes)
+                confirmed = await _confirmed(engine, submission, options, yes=yes)
             except typer.Abort:
                 say("\nInterrupted. Nothing was sent and nothing was recorded.")
                 return Exit.INTERRUPTED
             if not confirmed:
                 say("Nothing was sent and nothing was recorded.")
                 return Exit.UNUSABLE
-        out = wishes.out or own_folder(out, run.run_id)
-        _check_writable(out, wishes.format)
+        out = options.out or own_folder(out, run.run_id)
+        _check_writable(out, options.format)
         await (await engine.journal()).add_fact(run.run_id, ResultsFolder(str(out.absolute())))
-        if wishes.json and not submission.known:
+        if options.json and not submission.known:
             await _emit_unsent(engine, run)
-        return (await pay_and_report(engine, run, out, wishes, send=True))[0]
+        return (await pay_and_report(engine, run, out, options, send=True))[0]
 
 
 @asynccontextmanager
@@ -130,8 +130,8 @@ def own_folder(folder: Path, run_id: str) -> Path:
     return folder if not first or run_id.encode() in first else folder.with_name(f"{folder.name}-{run_id}")
 
 
-def _tell_known(run: Run, wishes: PayOptions) -> None:
-    if wishes.json:
+def _tell_known(run: Run, options: PayOptions) -> None:
+    if options.json:
         emit("known_run", run_id=run.run_id, state=run.state)
         return
     begun = render.moment(run.approved_at or run.created_at)
@@ -139,14 +139,14 @@ def _tell_known(run: Run, wishes: PayOptions) -> None:
     say(f"This file {verb} as run [bold]{run.run_id}[/] ({plain(run.name)}, begun {begun}). No line is paid twice.")
 
 
-async def _confirmed(engine: Engine, submission: Submission, wishes: PayOptions, *, yes: bool) -> bool:
+async def _confirmed(engine: Engine, submission: Submission, options: PayOptions, *, yes: bool) -> bool:
     """Show the plan and ask, unless there is nothing to ask.
 
     Raises:
         Abort: Ctrl-C, or the end of the input, instead of an answer.
     """
     assert submission.findings is not None
-    if wishes.json:
+    if options.json:
         render.plan_json(submission)
     else:
         render.plan(submission, engine, to_messages=True)
@@ -162,7 +162,7 @@ async def _confirmed(engine: Engine, submission: Submission, wishes: PayOptions,
         signal.signal(signal.SIGINT, kept)
 
 
-async def resume_runs(engine: Engine, run_id: str | None, wishes: PayOptions, *, send: bool) -> int:
+async def resume_runs(engine: Engine, run_id: str | None, options: PayOptions, *, send: bool) -> int:
     """Go on with one run, or with every run that is not finished; return the most urgent exit code.
 
     Of several, one that cannot be used is told, and the others go on.
@@ -179,12 +179,12 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: PayOptions, *,
     codes: list[int] = []
     for run in runs:
         try:
-            code, interrupted = await _resume(engine, run, wishes, send=send)
+            code, interrupted = await _resume(engine, run, options, send=send)
         except PayoutEngineError as error:
             if run_id is not None:
                 raise
             fail(f"Run {run.run_id} ({run.name}) was not {'paid' if send else 'followed'}: {error}")
-            if wishes.json:
+            if options.json:
                 emit("unusable", run_id=run.run_id, message=masked(str(error)))
             code, interrupted = Exit.UNUSABLE, False
         codes.append(code)
@@ -193,15 +193,15 @@ async def resume_runs(engine: Engine, run_id: str | None, wishes: PayOptions, *,
     return max(codes, key=_urgency, default=Exit.ALL_PAID)
 
 
-async def _resume(engine: Engine, run: Run, wishes: PayOptions, *, send: bool) -> tuple[int, bool]:
+async def _resume(engine: Engine, run: Run, options: PayOptions, *, send: bool) -> tuple[int, bool]:
     if run.state in (RunState.INTAKE, RunState.VALIDATED):
         again = f"retry {run.retry_of}" if run.retry_of else f"run {run.name}"
-        raise UserError(f"Run {run.run_id} was never approved. Begin it again: payout-engine {again}{wishes.options}")
+        raise UserError(f"Run {run.run_id} was never approved. Begin it again: payout-engine {again}{options.given}")
     facts = await (await engine.journal()).facts(run.run_id)
-    out = wishes.out or Path(facts.results_folder or f"{run.run_id}-results")
-    if not wishes.json:
+    out = options.out or Path(facts.results_folder or f"{run.run_id}-results")
+    if not options.json:
         say(f"Run [bold]{run.run_id}[/] ({plain(run.name)})")
-    return await pay_and_report(engine, run, out, wishes, send=send)
+    return await pay_and_report(engine, run, out, options, send=send)
 
 
 def _urgency(code: int) -> int:
@@ -212,19 +212,19 @@ def _urgency(code: int) -> int:
     return order.index(Exit(code))
 
 
-async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: PayOptions, *, send: bool) -> tuple[int, bool]:
+async def pay_and_report(engine: Engine, run: Run, out: Path, options: PayOptions, *, send: bool) -> tuple[int, bool]:
     """Pay, show progress, write the results folder, print the summary.
 
     Returns:
         The exit code, and whether a person asked to stop.
     """
-    _check_writable(out, wishes.format)
+    _check_writable(out, options.format)
     try:
-        ending = await _pay(engine, run, out, wishes, send=send)
+        ending = await _pay(engine, run, out, options, send=send)
         if ending.interrupted and (await engine.run(run.run_id)).approved_at is None:
             say("Interrupted. Nothing was sent and nothing was recorded.")
             return Exit.INTERRUPTED, True
-        return await _report(engine, run, ending, out, wishes), ending.interrupted
+        return await _report(engine, run, ending, out, options), ending.interrupted
     except JournalBusyError:
         say("Stopped waiting. Nothing was sent from here; run the same command again to wait again.")
         return Exit.INTERRUPTED, True
@@ -233,23 +233,23 @@ async def pay_and_report(engine: Engine, run: Run, out: Path, wishes: PayOptions
         return Exit.BRAKE, False
 
 
-async def _pay(engine: Engine, run: Run, out: Path, wishes: PayOptions, *, send: bool) -> Ending:
-    with metered(json=wishes.json) as meter:
+async def _pay(engine: Engine, run: Run, out: Path, options: PayOptions, *, send: bool) -> Ending:
+    with metered(json=options.json) as meter:
         stream = engine.pay(
             run,
-            follow_for_seconds=wishes.follow_for_seconds,
+            follow_for_seconds=options.follow_for_seconds,
             send=send,
             events=out / "events.jsonl",
             watch=meter.watch,
-            canary=wishes.canary,
+            canary=options.canary,
             wait=True,
-            key_renewed=wishes.key_renewed,
-            journal_lost=wishes.journal_lost,
+            key_renewed=options.key_renewed,
+            journal_lost=options.journal_lost,
         )
         async with _interruptible(stream) as asked:
             async for outcome in stream:
                 meter.settle(outcome)
-                if wishes.json:
+                if options.json:
                     emit("outcome", **msgspec.structs.asdict(outcome) | {"message": masked(outcome.message)})
                     await room(stream.done)
     # Whoever reads slowly may still be reading when all is paid; then it is the reading that was stopped.
@@ -302,18 +302,18 @@ async def _interruptible(stream: PaymentStream) -> AsyncIterator[Sequence[bool]]
         raise unwrap_group(group) from None
 
 
-async def _report(engine: Engine, run: Run, ending: Ending, out: Path, wishes: PayOptions) -> int:
+async def _report(engine: Engine, run: Run, ending: Ending, out: Path, options: PayOptions) -> int:
     """Write the results folder and print the summary; return the exit code."""
     conflicts = (await (await engine.journal()).facts(run.run_id)).conflicts
     summary = summarize(run.run_id, await engine.tally(run.run_id), ending, conflicts=len(conflicts))
     written: Path | None = out
     try:
-        await engine.results(run.run_id, out, format=wishes.format)
+        await engine.results(run.run_id, out, format=options.format)
     except SinkError as error:
         written = None
-        again = f"payout-engine results {run.run_id}{wishes.options}"
+        again = f"payout-engine results {run.run_id}{options.given}"
         fail(f"{error} The payments are recorded; write the results with: {again}")
-    if wishes.json:
+    if options.json:
         emit(
             "summary",
             **msgspec.to_builtins(summary),
@@ -324,6 +324,15 @@ async def _report(engine: Engine, run: Run, ending: Ending, out: Path, wishes: P
     else:
         coming = await engine.forecast(run.run_id) if summary.count(State.READY) else None
         data.print(render.summary(summary))
-        for line in render.next_steps(run, summary, ending, coming, conflicts, written, wishes.options):
+        report = render.Report(
+            run=run,
+            summary=summary,
+            ending=ending,
+            forecast=coming,
+            conflicts=conflicts,
+            out=written,
+            given=options.given,
+        )
+        for line in render.next_steps(report):
             say(line)
     return summary.exit_code if written is not None else summary.exit_code or Exit.UNUSABLE

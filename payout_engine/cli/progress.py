@@ -167,4 +167,4 @@ class LineCounter:
     def _show(self, event: observer.LinesRead) -> None:
         if self._shown and time.monotonic() - self._spoken_at >= 0.2:
             self._spoken_at = time.monotonic()
-            messages.print(f"{event.lines:,} lines judged", end="\r")
+            messages.print(f"{event.lines:,} lines validated", end="\r")

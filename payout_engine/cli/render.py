@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from rich.table import Table
 
 from payout_engine.app.engine import Engine
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Forecast, IntakeFindings, Kind, LaneForecast, Submission
 from payout_engine.cli.console import data, emit, messages, plain
+from payout_engine.domain.clock import minute
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import Brake
 from payout_engine.domain.model import DATA_LINES, Run, masked
 from payout_engine.domain.money import format_amount
 from payout_engine.domain.states import State
-from payout_engine.intake.forecast import Forecast, LaneForecast
-from payout_engine.intake.intake import IntakeFindings, Kind
 from payout_engine.results.summary import Summary
 
 EXAMPLES_SHOWN = 3
 """Lines shown for each kind of problem; the result files hold all of them."""
 
-MEANINGS: Mapping[State, tuple[str, str]] = {
+STATE_WORDS: Mapping[State, tuple[str, str]] = {
     State.PAID: ("green", "the money arrived"),
     State.ACCEPTED: ("cyan", "the provider took the order; no final answer yet"),
     State.SENDING: ("cyan", "being sent"),
@@ -46,7 +44,7 @@ def money(amounts_minor: Mapping[str, int]) -> str:
 
 def moment(at: float | None) -> str:
     """Return a time as a person in UTC reads it, or a dash."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else "-"
+    return minute(at) if at else "-"
 
 
 def span(seconds: float) -> str:
@@ -203,8 +201,8 @@ def plan_json(submission: Submission) -> None:
 def summary(found: Summary) -> Table:
     """Return a table of what became of a run's lines."""
     rows = table("", "lines", "amount", "meaning", numbers=["lines", "amount"])
-    for total in sorted(found.totals, key=lambda total: list(MEANINGS).index(total.state)):
-        colour, meaning = MEANINGS[total.state]
+    for total in sorted(found.totals, key=lambda total: list(STATE_WORDS).index(total.state)):
+        colour, meaning = STATE_WORDS[total.state]
         amount = "-" if total.state is State.REJECTED else money(total.amounts_minor)
         rows.add_row(f"[{colour}]{total.state}[/]", f"{total.count:,}", amount, meaning)
     rows.add_row("[bold]all lines[/]", f"[bold]{found.lines:,}[/]", "", "")
@@ -222,17 +220,30 @@ def _lines_of_file(run: Run, found: Summary) -> list[str]:
     return [f"{lines}: {counted(others, 'line')} {are} to cells that span several lines."]
 
 
-def next_steps(
-    run: Run,
-    found: Summary,
-    ending: Ending,
-    forecast: Forecast | None,
-    conflicts: Sequence[str],
-    out: Path | None,
-    options: str = "",
-) -> Sequence[str]:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of a run when paying it has ended.
+
+    Attributes:
+        forecast: what the lines that were not sent will need; None without any.
+        conflicts: what the provider says against the journal.
+        out: the results folder; None if it could not be written.
+        given: the options that find the run again, to be repeated in the commands that we propose.
+    """
+
+    run: Run
+    summary: Summary
+    ending: Ending
+    forecast: Forecast | None
+    conflicts: Sequence[str]
+    out: Path | None
+    given: str
+
+
+def next_steps(report: Report) -> Sequence[str]:
     """Return what a person should know or do now, in the order of urgency, and where the results are."""
-    again = f"[bold]payout-engine resume {run.run_id}{plain(options)}[/]"
+    run, found, ending, forecast = report.run, report.summary, report.ending, report.forecast
+    conflicts, out, given = report.conflicts, report.out, report.given
+    again = f"[bold]payout-engine resume {run.run_id}{plain(given)}[/]"
     steps = _lines_of_file(run, found)
     steps += [f"[red]Stopped:[/] {plain(stop.message)}" for stop in ending.stops]
     if forecast is not None and any(stop.brake is Brake.FUNDS for stop in ending.stops):
@@ -241,7 +252,7 @@ def next_steps(
         steps.append(f"[bold red]The provider contradicts the journal:[/] {plain(masked(conflict))}")
     if len(conflicts) > EXAMPLES_SHOWN:
         more = f"and {len(conflicts) - EXAMPLES_SHOWN:,} more; see: payout-engine show {run.run_id}"
-        steps.append(more + plain(options))
+        steps.append(more + plain(given))
     if found.count(State.READY):
         when = "To go on" if ending.interrupted else "When the cause is gone"
         steps.append(f"{counted(found.count(State.READY), 'payout')} not sent. {when}: {again}")
@@ -252,10 +263,10 @@ def next_steps(
         steps.append(
             f"[bold red]Unknown money: {money(found.amounts_minor(State.UNKNOWN))}[/] in {counted(unknown, 'payout')}. "
             "Ask the provider about each before anyone pays it again; they are in attention.csv, and what is known of "
-            f"them is shown by: [bold]payout-engine resolve {run.run_id}{plain(options)}[/]"
+            f"them is shown by: [bold]payout-engine resolve {run.run_id}{plain(given)}[/]"
         )
     if found.count(State.HELD):
-        decide = f"[bold]payout-engine resolve {run.run_id}{plain(options)}[/]"
+        decide = f"[bold]payout-engine resolve {run.run_id}{plain(given)}[/]"
         held = counted(found.count(State.HELD), "payout")
         steps.append(f"{held} held for a person; why is in attention.csv. Release or withdraw with: {decide}")
     if found.count(State.ACCEPTED, State.SENDING):
@@ -263,7 +274,7 @@ def next_steps(
     if found.count(State.REJECTED):
         steps.append("Refused lines are in rejected.csv with what to mend; mend a copy of that file and run it.")
     if found.count(State.FAILED):
-        retry = f"[bold]payout-engine retry {run.run_id}{plain(options)}[/]"
+        retry = f"[bold]payout-engine retry {run.run_id}{plain(given)}[/]"
         steps.append(f"Lines that were provably not paid are in failed.csv. Pay them again with: {retry}")
     if out is not None:
         steps.append(f"Results: [bold]{plain(str(out))}[/]")

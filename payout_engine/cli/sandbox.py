@@ -1,74 +1,39 @@
-"""Serves the providers' sandboxes for people and for other programs, until it is told to stop.
-
-A door: the command `payout-engine sandbox` comes in here. Each provider gets an address of its own. Runs with
-`--sandbox` do not need this; they embed what they need.
-"""
+"""The command that serves: sandbox."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
 
-from payout_engine import providers
-from payout_engine.domain.errors import ConfigError
+from payout_engine.app.sandboxes import open_sandboxes
+from payout_engine.cli.console import data, say
 from payout_engine.ports.registration import SandboxServer
-
-Announce = Callable[[Mapping[str, SandboxServer]], None]
-
-
-@asynccontextmanager
-async def open_sandboxes(
-    names: Sequence[str] = (),
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    ledger: Path | None = None,
-    balance: int | None = None,
-) -> AsyncIterator[Mapping[str, SandboxServer]]:
-    """Run the sandboxes of these providers (none named: of all) until the block ends.
-
-    Args:
-        names: providers, in the order of their ports.
-        host: the address to listen at.
-        port: the first one's port, the next one's is one higher, and so on; 0 takes free ones.
-        ledger: a folder, made if need be, where each provider keeps `NAME.db`; None keeps the ledgers in memory.
-        balance: what each wallet holds at first, in whole units; None means what the provider documents for tests.
-
-    Raises:
-        ConfigError: there is no such provider, or the address cannot be used.
-    """
-    registrations = [providers.get(name) for name in names] or list(providers.discover().values())
-    if ledger is not None:
-        ledger.mkdir(mode=0o700, parents=True, exist_ok=True)
-    async with AsyncExitStack() as stack:
-        servers: dict[str, SandboxServer] = {}
-        for place, registration in enumerate(registrations):
-            path = None if ledger is None else ledger / f"{registration.name}.db"
-            own_port = port + place if port else 0
-            held = None if balance is None else {wallet.code: balance for wallet in registration.wallets({})}
-            try:
-                opening = registration.sandbox(path, host=host, port=own_port, balances=held)
-                server = await stack.enter_async_context(opening)
-            except OSError as error:
-                raise ConfigError(f"the sandbox cannot listen at {host}:{own_port}: {error.strerror}") from error
-            servers[registration.name] = server
-        yield servers
+from payout_engine.results.summary import Exit
 
 
-async def serve(
-    names: Sequence[str] = (),
-    host: str = "127.0.0.1",
-    port: int = 0,
-    ledger: Path | None = None,
-    *,
-    balance: int | None = None,
-    announce: Announce | None = None,
-) -> None:
-    """Serve until cancelled. `announce` is called once all of them answer. Arguments as `open_sandboxes`."""
-    async with open_sandboxes(names, host=host, port=port, ledger=ledger, balance=balance) as servers:
-        if announce is not None:
-            announce(servers)
-        await anyio.sleep_forever()
+async def sandbox(host: str, port: int, ledger: Path | None, balance: int | None) -> int:
+    """Serve every provider's sandbox until the person stops it."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_until_asked, tasks.cancel_scope)
+        async with open_sandboxes(host=host, port=port, ledger=ledger, balance=balance) as servers:
+            _announce(servers)
+            await anyio.sleep_forever()
+    return Exit.ALL_PAID
+
+
+def _announce(servers: Mapping[str, SandboxServer]) -> None:
+    """Print each address as it is written in a configuration, so that it can be pasted there."""
+    for name, server in servers.items():
+        data.print(f"[bold]\\[accounts.{name}][/]", soft_wrap=True)
+        data.print(f'provider = "{name}"\nbase_url = "{server.base_url}"\napi_key = "sk_test_sandbox"')
+    say("Serving; no real money moves. Ctrl-C ends it.")
+
+
+async def _until_asked(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return

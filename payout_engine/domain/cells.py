@@ -32,6 +32,9 @@ _RUNS = re.compile(f"{APOSTROPHE}*[{_BLANKS}]*(?:[{_ALWAYS}]|[{_SIGNS}](?!{_NUMB
 _FIRST = frozenset(APOSTROPHE + _BLANKS + _ALWAYS + _SIGNS)
 """Whatever a cell begins with that `_RUNS` finds: looking at one character spares nearly every cell the pattern."""
 
+FIRST_BYTES = frozenset(character.encode()[0] for character in _FIRST)
+"""The first byte, in UTF-8, of every cell that `harmless` changes, and of some others."""
+
 _MARK = b"'"
 _FOLLOWED = re.compile(b"'(?:['=@+\\- \t\r\n\0\x0b\x0c\x1c-\x1f\xa0\xad\xc2\xe1-\xe3\xef]|\\Z)")
 """An apostrophe and the first byte of anything that `_RUNS` may find after it, in UTF-8 or CP1252."""

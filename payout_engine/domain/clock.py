@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -92,6 +93,12 @@ def replaced(read: Callable[[], float], up: Callable[[], tuple[str, float]] | No
         _read, _up = before
 
 
+@lru_cache(maxsize=1024)  # what one answer brought shares its time, so the same text is asked for again and again
 def text(at: float) -> str:
     """Return `at` as RFC 3339 UTC with milliseconds, such as `2026-11-20T22:53:00.125Z`."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def minute(at: float) -> str:
+    """Return `at` as people read it, such as `2026-11-20 22:53 UTC`."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -46,8 +46,8 @@ class Country(msgspec.Struct, frozen=True, kw_only=True):
         ports_numbers: True where a subscriber may have taken the number to another operator.
         operators: the national prefixes first given to each operator.
         pattern: matches exactly the national mobile numbers.
-        read_plain: matches a number of this country as plain digits, with or without its code or trunk prefix; the
-            national number is group 1.
+        read_plain: matches a number of this country as plain digits, with or without its code or trunk prefix, or with
+            `+` and its code; the national number is group 1.
         old_length: the length of numbers before a renumbering, or 0.
         old_prepend: what the renumbering put in front of every old number; empty when that is not known.
         operators_by_prefix: the same as `operators`, turned round.
@@ -138,7 +138,7 @@ def _country(code: str, facts: Mapping[str, Any], table: Mapping[str, Sequence[s
     renumbered = _correction("renumbered", code, corrections)
     operators = _operators(code, table, corrections)
     pattern = rf"(?=(?:{sizes})\Z)(?:{metadata.mobile.national_number_pattern})"
-    lead = "|".join(filter(None, (str(metadata.country_code), metadata.national_prefix)))
+    lead = "|".join(filter(None, (rf"\+?{metadata.country_code}", metadata.national_prefix)))
     by_prefix = {prefix: name for name, prefixes in operators.items() for prefix in prefixes}
     return Country(
         code=code,
@@ -167,6 +167,9 @@ def _countries() -> Mapping[str, Country]:
 
 COUNTRIES: Mapping[str, Country] = _countries()
 """The countries we serve, by two-letter code."""
+
+DIAL_CODE_DIGITS_MAX = 3
+"""Digits of the longest dial code that there is."""
 
 _BY_DIAL_CODE: Mapping[str, Country] = {country.dial_code: country for country in COUNTRIES.values()}
 _BY_NAME: Mapping[str, Country] = {
@@ -214,7 +217,13 @@ def read_phone(text: str, default_country: str) -> Phone | Problem:
         plain = country.read_plain(text)
         if plain is not None:
             national = plain[1]
-            return Phone(country.dial_code + national, default_country, national, country.operator_of(national), False)
+            return Phone(
+                country.dial_code + national,
+                default_country,
+                national,
+                country.operator_of(national),
+                text.startswith("+"),
+            )
     return _read_typed(text, default_country)
 
 
@@ -258,7 +267,7 @@ def _read_digits(text: str, digits: str, default: Country | None) -> Phone | Pro
     found: dict[tuple[str, str], Country] = {}
     if default is not None and not international:
         _collect(found, default, digits)
-    abroad = _by_dial_code(digits)
+    abroad = country_of(digits)
     if abroad is not None:
         _collect(found, abroad, digits.removeprefix(abroad.dial_code))
     names = [country.name for country in found.values()]
@@ -293,7 +302,7 @@ def _one_digit_too_many(country: Country | None, digits: str) -> bool:
     return any(country.is_mobile(digits[:index] + digits[index + 1 :]) for index in range(len(digits)))
 
 
-def _by_dial_code(digits: str) -> Country | None:
+def country_of(digits: str) -> Country | None:
     """Return the country whose dial code the digits begin with. No dial code begins with another."""
     return _BY_DIAL_CODE.get(digits[:3]) or _BY_DIAL_CODE.get(digits[:2])
 

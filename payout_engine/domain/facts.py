@@ -37,7 +37,7 @@ class CanaryOverruled(msgspec.Struct, frozen=True, tag_field="fact", tag="canary
     who: str
 
 
-class Braked(msgspec.Struct, frozen=True, tag_field="fact", tag="brake"):
+class Stopped(msgspec.Struct, frozen=True, tag_field="fact", tag="brake"):
     """Something stopped a lane, an account or the run before all of it was sent."""
 
     stop: Stop
@@ -68,7 +68,7 @@ class Asked(msgspec.Struct, frozen=True, tag_field="fact", tag="asked"):
     request: ControlRequest
 
 
-Fact = CanarySize | CanaryPassed | CanaryOverruled | Braked | KeyUsed | ResultsFolder | Conflict | Asked
+Fact = CanarySize | CanaryPassed | CanaryOverruled | Stopped | KeyUsed | ResultsFolder | Conflict | Asked
 """Any of them; the tag says which."""
 
 
@@ -104,7 +104,7 @@ def summed_up(facts: Iterable[Fact]) -> RunFacts:
                 size = fact.size
             case CanaryPassed() | CanaryOverruled():
                 done.add(fact.lane)
-            case Braked(Stop(lane=Lane() as lane, brake=Brake.CANARY)):
+            case Stopped(Stop(lane=Lane() as lane, brake=Brake.CANARY)):
                 stopped.add(lane)
             case KeyUsed():
                 keys[fact.account] = fact.mark
@@ -125,7 +125,7 @@ def remark(fact: Fact) -> tuple[str, str]:
         case CanaryOverruled(lane, who):
             said = f"the rest may be sent although the canary did not pass; said by {who or 'a person'}"
             return "canary_overruled", f"{lane_text(lane)}: {said}"
-        case Braked(stop):
+        case Stopped(stop):
             where = lane_text(stop.lane) if stop.lane else stop.account or "run"
             return f"brake_{stop.brake}", f"{where}: {stop.message}"
         case KeyUsed(account, mark):

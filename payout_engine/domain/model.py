@@ -193,7 +193,7 @@ class LookUpResult(msgspec.Struct, frozen=True, gc=False):
     conflict: str = ""
 
     def __repr__(self) -> str:
-        return f"Sighting({self.key!r}, {self.receipt.state})"
+        return f"LookUpResult({self.key!r}, {self.receipt.state})"
 
 
 class Dispatch(msgspec.Struct, frozen=True):
@@ -266,7 +266,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     seq: int = 0
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A payout with all that is known of it, for results and for people."""
 
     payout: Payout
@@ -431,7 +431,7 @@ class Step(msgspec.Struct, frozen=True):
 
     Attributes:
         at: when, in seconds since 1970.
-        kind: `hold`, `intent`, `receipts`, `recover`, `asked_again`, `look-up result` or `decision`.
+        kind: `hold`, `intent`, `receipts`, `recover`, `asked_again`, `sighting` or `decision`.
         receipt: what was said; None for `intent` and `asked_again`.
     """
 

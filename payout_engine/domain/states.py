@@ -17,7 +17,7 @@ from payout_engine.domain.errors import IllegalMoveError
 class State(StrEnum):
     """Where one payout stands. The words are what people see; `LETTERS` is how the journal stores them."""
 
-    READY = "ready"  # judged good, routed, not on the wire
+    READY = "ready"  # validated, routed, not on the wire
     SENDING = "sending"  # intent durable; the provider may or may not have heard
     ACCEPTED = "accepted"  # the provider acknowledged; verdict later
     UNKNOWN = "unknown"  # we spoke and do not know
@@ -49,9 +49,9 @@ EDGES: tuple[Edge, ...] = (
     Edge(State.ACCEPTED, State.PAID, "the provider states it paid"),
     Edge(State.ACCEPTED, State.FAILED, "the provider states it did not pay"),
     Edge(State.ACCEPTED, State.HELD, "the provider contradicts itself"),
-    Edge(State.UNKNOWN, State.ACCEPTED, "a look-up, or asking again, found it"),
-    Edge(State.UNKNOWN, State.PAID, "a look-up, or asking again, found it paid"),
-    Edge(State.UNKNOWN, State.FAILED, "a look-up, or asking again, found it failed"),
+    Edge(State.UNKNOWN, State.ACCEPTED, "a look-up, or resending, found it"),
+    Edge(State.UNKNOWN, State.PAID, "a look-up, or resending, found it paid"),
+    Edge(State.UNKNOWN, State.FAILED, "a look-up, or resending, found it failed"),
     Edge(State.UNKNOWN, State.HELD, "the provider contradicts itself"),
     Edge(State.UNKNOWN, State.READY, "final evidence that the provider never received it"),
     Edge(State.HELD, State.READY, "a person released it"),
@@ -79,7 +79,7 @@ LETTERS: dict[State, str] = {
 }
 STATES_BY_LETTER: dict[str, State] = {letter: state for state, letter in LETTERS.items()}
 
-BIRTHS: frozenset[State] = frozenset({State.READY, State.HELD, State.REJECTED})
+INITIAL_STATES: frozenset[State] = frozenset({State.READY, State.HELD, State.REJECTED})
 """The states a line may begin in."""
 
 OPEN: frozenset[State] = frozenset({State.SENDING, State.ACCEPTED, State.UNKNOWN})

@@ -1,4 +1,4 @@
-"""Packing judged lines into chunks: payouts of one lane, in the order of their lines, never more than a call may hold.
+"""Packing validated lines into chunks: payouts of one lane, in the order of their lines, at most what a call may hold.
 
 What is left over at the end of one block waits for the next, so that chunks are full whatever the blocks were. Nothing
 is lost and nothing is doubled; intake asks and counts.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from payout_engine.domain.limits import CHUNK_SIZE
+from payout_engine.domain.limits import CHUNK_SIZE, CHUNK_SIZE_SINGLY
 from payout_engine.domain.model import REJECTED_LANE, Chunk, Payout, Problem
 from payout_engine.intake.validate import Batch, Validated
 
@@ -26,17 +26,17 @@ class Packer:
         self._waiting: dict[str, Batch] = {}
         self._refused: list[tuple[Payout, Sequence[str], Problem]] = []
 
-    def add(self, judged: Validated) -> list[Chunk]:
+    def add(self, validated: Validated) -> list[Chunk]:
         """Take in the lines of one block and return the chunks that are now full."""
         chunks: list[Chunk] = []
-        for key, batch in judged.accepted.items():
+        for key, batch in validated.accepted.items():
             waiting = self._waiting.get(key)
             if waiting is None:
                 waiting = self._waiting[key] = Batch(batch.lane, [], [])
             waiting.payouts += batch.payouts
             waiting.rows += batch.rows
             self._cut(waiting, self._sizes[batch.lane.account], chunks)
-        self._refused += judged.refused
+        self._refused += validated.refused
         self._cut_refused(CHUNK_SIZE, chunks)
         return chunks
 
@@ -67,6 +67,6 @@ class Packer:
 def chunk_size(batch_limit: int) -> int:
     """Return how many payouts a chunk holds where one call takes `batch_limit`.
 
-    Where a provider takes payouts singly the chunk is only the journal's unit, and may be as large as is fast.
+    Where a provider takes payouts singly the chunk is only the journal's unit.
     """
-    return CHUNK_SIZE if batch_limit == 1 else min(batch_limit, CHUNK_SIZE)
+    return CHUNK_SIZE_SINGLY if batch_limit == 1 else min(batch_limit, CHUNK_SIZE)

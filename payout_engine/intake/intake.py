@@ -1,4 +1,4 @@
-"""Intake: the whole file is read, judged and recorded before any money moves.
+"""Intake: the whole file is read, validated and recorded before any money moves.
 
 Blocks of rows are validated while earlier chunks are being written; both sides wait for each other, so memory is
 bounded whatever the file's size. What cannot be used, at its first line or its last, leaves nothing behind. The engine
@@ -22,6 +22,7 @@ from payout_engine.domain.model import DATA_LINES, Chunk, Problem, Run
 from payout_engine.intake.chunk import Packer
 from payout_engine.intake.columns import Layout, find_layout
 from payout_engine.intake.duplicates import hold_duplicates
+from payout_engine.intake.plain import BlockValidator
 from payout_engine.intake.route import Router
 from payout_engine.intake.validate import Validated, Validator
 from payout_engine.ports.files import CountsLines, Source
@@ -90,16 +91,16 @@ class IntakeFindings(msgspec.Struct):
     blank_lines: int = 0
     continued_lines: int = 0
 
-    def take(self, judged: Validated) -> None:
+    def take(self, validated: Validated) -> None:
         """Count the lines of one block."""
-        accepted = sum(len(batch.payouts) for batch in judged.accepted.values())
-        assert accepted + len(judged.refused) == judged.lines, "every line in comes out, once"
-        self.lines += judged.lines
+        accepted = sum(len(batch.payouts) for batch in validated.accepted.values())
+        assert accepted + len(validated.refused) == validated.lines, "every line in comes out, once"
+        self.lines += validated.lines
         self.accepted += accepted
-        self.rejected += len(judged.refused)
-        for payout, _, found in judged.refused:
+        self.rejected += len(validated.refused)
+        for payout, _, found in validated.refused:
             _count(self.rejected_by_code, payout.line, found)
-        for line, found in judged.warnings:
+        for line, found in validated.warnings:
             _count(self.warnings_by_code, line, found)
 
     @property
@@ -123,8 +124,8 @@ def prepare(
     country: str = "",
     max_payout_amount: int | None = None,
     sandbox: bool = False,
-) -> tuple[Run, Validator]:
-    """Find the columns of a source and return the run and the judge for it. Nothing is read or recorded yet.
+) -> tuple[Run, BlockValidator]:
+    """Find the columns of a source and return the run and the validator for it. Nothing is read or recorded yet.
 
     Args:
         source: an open source.
@@ -139,14 +140,14 @@ def prepare(
         InputError: a needed column is missing, or two could be the same thing.
     """
     layout = find_layout(source.columns, columns, source.name)
-    judge = Validator(
+    careful = Validator(
         layout,
         router,
         default_country=_default_country(country, router),
         digest=source.digest,
         max_payout_amount=max_payout_amount,
     )
-    return new_run(source, layout, sandbox), judge
+    return new_run(source, layout, sandbox), BlockValidator(careful)
 
 
 def new_run(source: Source, layout: Layout, sandbox: bool) -> Run:
@@ -187,25 +188,25 @@ def _default_country(country: str, router: Router) -> str:
 
 
 async def intake(
-    source: Source, journal: Journal, run: Run, judge: Validator, *, on_progress: Observer | None = None
+    source: Source, journal: Journal, run: Run, validator: BlockValidator, *, on_progress: Observer | None = None
 ) -> IntakeFindings:
-    """Read, judge and record a whole file; end with the run `judged`.
+    """Read, validate and record a whole file; end with the run `judged`.
 
     Args:
         source: read once, to its end.
         journal: where it is recorded.
         run: as `prepare` made it.
-        judge: as `prepare` made it.
+        validator: as `prepare` made it.
         on_progress: told how many lines were validated so far.
 
     Raises:
         InputError: the input cannot be used, or has no lines. Nothing was recorded.
         JournalError: the journal cannot be used. Nothing was recorded that could be paid.
     """
-    findings = IntakeFindings(run.run_id, judge.layout.has_references)
+    findings = IntakeFindings(run.run_id, validator.careful.layout.has_references)
     await journal.begin(run)
     try:
-        await _record(source, journal, run, judge, findings, on_progress)
+        await _record(source, journal, run, validator, findings, on_progress)
         if findings.lines == 0:
             raise InputError(f"{source.name} has a header and no lines below it.")
         await _hold(journal, run, findings)
@@ -218,21 +219,26 @@ async def intake(
 
 
 async def _record(
-    source: Source, journal: Journal, run: Run, judge: Validator, findings: IntakeFindings, on_progress: Observer | None
+    source: Source,
+    journal: Journal,
+    run: Run,
+    validator: BlockValidator,
+    findings: IntakeFindings,
+    on_progress: Observer | None,
 ) -> None:
-    """Judge block by block while the journal writes what came before."""
-    limits = {one.account: one.traits.batch_limit for one in judge.router.served.values()}
+    """Validate block by block while the journal writes what came before."""
+    limits = {one.account: one.traits.batch_limit for one in validator.careful.router.served.values()}
     packer = Packer(limits)
     send, receive = anyio.create_memory_object_stream[Sequence[Chunk]](_WRITES_AHEAD)
     try:
         async with anyio.create_task_group() as tasks, send:
             tasks.start_soon(_write, journal, run.run_id, receive)
             async for block in source.blocks():
-                judged = judge.judge(block)
-                findings.take(judged)
+                validated = validator.validate(block)
+                findings.take(validated)
                 findings.blank_lines += block.blank_lines
                 findings.continued_lines += block.continued_lines
-                await send.send(packer.add(judged))
+                await send.send(packer.add(validated))
                 if on_progress is not None:
                     on_progress(LinesRead(findings.lines))
             await send.send(packer.rest())

@@ -34,7 +34,7 @@ class AccountWallets(msgspec.Struct, frozen=True):
     wallets: Sequence[Wallet]
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One routing rule: payouts that agree with every given field go to `account`. The first match wins."""
 
     account: str
@@ -117,6 +117,7 @@ class Router:
         self._wallets = {
             Lane(one.account, wallet.code, wallet.currency): wallet for one in served for wallet in one.wallets
         }
+        self.lanes: Mapping[str, Lane] = {_key(lane): lane for lane in self._wallets}
         self._remembered: dict[tuple[str, ...], Destination | Problem] = {}
 
     def _check(self, known: Iterable[str]) -> None:
@@ -212,7 +213,7 @@ class Router:
         if warning is not None and warning.code == "wallet_mismatch":
             return warning
         lane = Lane(one.account, wallet.code, wallet.currency)
-        return Destination(lane, wallet, f"{one.account}/{wallet.code}", _amounts(wallet), warning)
+        return Destination(lane, wallet, _key(lane), _amounts(wallet), warning)
 
 
 # ----------------------------------------------------------------------------------------------------------- decisions
@@ -222,6 +223,11 @@ def same_operator(one: str, other: str) -> bool:
     """Return True when two names mean one operator: `Moov` and `Moov Africa`, in any spelling."""
     first, second = sorted((_words(one), _words(other)), key=len)
     return bool(first) and first == second[: len(first)]
+
+
+def _key(lane: Lane) -> str:
+    """Name a lane in one string."""
+    return f"{lane.account}/{lane.name}"
 
 
 def _words(text: str) -> list[str]:

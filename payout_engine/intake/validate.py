@@ -1,8 +1,9 @@
-"""Judging lines: each becomes a payout with a destination, or is refused with the first problem that matters.
+"""Validating lines: each becomes a payout with a destination, or is refused with the first problem that matters.
 
-A judge is built once per run and sees whole blocks. It never raises for what a line holds, it never repairs what could
-change who is paid or how much, and every line that goes in comes out once. The order of the questions is: can the line
-be read, has it a reference, who is paid, where does the money go, how much.
+A validator is built once per run and looks at one line at a time. It never raises for what a line holds, never repairs
+what could change who is paid or how much, and every line that goes in comes out once. The order of the questions is:
+can the line be read, has it a reference, who is paid, where does the money go, how much. `plain` asks the same of many
+lines at once, where there is nothing to understand in them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from payout_engine.domain.limits import AMOUNT_MINOR_MAX, REFERENCE_CHARS_MAX
 from payout_engine.domain.model import Block, Lane, Payout, Problem
 from payout_engine.domain.money import (
     DECIMALS,
-    PLAIN_DIGITS_MAX,
-    SCALES,
     currencies_named,
     format_amount,
     parse_amount,
@@ -34,9 +33,6 @@ from payout_engine.intake.route import Destination, Router
 _EMAIL = re.compile(r"[^@\s,;<>\"']+@[^@\s,;<>\"'.]+(?:\.[^@\s,;<>\"'.]+)+")
 _EMAIL_CHARS_MAX = 254  # Source: RFC 5321, section 4.5.3.1.3.
 _ACCOUNT = re.compile(r"[A-Za-z0-9](?:[ \-./]?[A-Za-z0-9]){3,39}")
-_REMEMBERED_MAX = 20_000
-"""Destinations remembered: more than a country has prefixes times the words of any real file."""
-
 _MISSING = {"phone": "phone_missing", "email": "email_missing", "account_number": "account_number_missing"}
 
 
@@ -75,7 +71,7 @@ class _Payee(NamedTuple):
 
 
 class Validator:
-    """Judges the lines of one run."""
+    """Validates the lines of one run."""
 
     def __init__(
         self,
@@ -103,8 +99,8 @@ class Validator:
         self.layout = layout
         self.router = router
         self.default_country = default_country
-        self._derived = derived_start(digest)
-        self._ceilings = {
+        self.derived_start = derived_start(digest)
+        self.ceilings = {
             currency: AMOUNT_MINOR_MAX if max_payout_amount is None else max_payout_amount * 10**decimals
             for currency, decimals in DECIMALS.items()
         }
@@ -112,68 +108,60 @@ class Validator:
         self._kinds = [(kind, getattr(layout, kind)) for kind in RECIPIENTS if getattr(layout, kind) >= 0]
         self._kinds.sort(key=lambda kind: kind[0] not in served)
         self._amount_at = max(layout.amount, layout.amount_minor)
-        self._plain_amounts = layout.amount >= 0 and not layout.amount_currencies
         self._countries: dict[str, Country | None] = {}
-        # The common file pays phones of one country, most of them plain digits: one match and one look-up for each.
-        common = self._kinds[0][0] == "phone" and layout.country < 0
-        home = COUNTRIES.get(default_country) if common else None
-        self._plain_phone = home.read_plain if home is not None else _never
-        self._dial_code = home.dial_code if home is not None else ""
-        self._head = max(router.prefix_length, *home.prefix_lengths) if home is not None else 0
-        self._known: dict[tuple[str, str, str], Destination | Problem] = {}
 
-    def judge(self, block: Block) -> Validated:
-        """Judge every line of a block."""
-        judged = Validated(len(block.rows), {}, [], [])
-        broken = {**dict.fromkeys(block.ragged), **dict.fromkeys(block.unreadable)}
-        for line, row in zip(block.lines, block.rows, strict=True):
-            found = self._broken(block, line) if line in broken else self._row(line, row)
-            if isinstance(found, Problem):
-                judged.refused.append((self._sketch(line, row), row, found))
-                continue
-            payout, destination = found
-            batch = judged.accepted.get(destination.key)
-            if batch is None:
-                batch = judged.accepted[destination.key] = Batch(destination.lane, [], [])
-            batch.payouts.append(payout)
-            batch.rows.append(row)
-            if destination.warning is not None:
-                judged.warnings.append((line, self._at(destination.warning, self.layout.wallet)))
-        return judged
+    @property
+    def preferred_kind(self) -> str:
+        """The kind of recipient that is paid where a line names several."""
+        return self._kinds[0][0]
 
-    def _broken(self, block: Block, line: int) -> Problem:
-        """Say what the source found wrong with a line."""
+    def validate(self, block: Block) -> Validated:
+        """Validate every line of a block, one by one."""
+        validated = Validated(len(block.rows), {}, [], [])
+        for place in range(len(block.rows)):
+            found = self.validate_line(block, place, validated)
+            if found is not None:
+                payout, destination = found
+                batch = validated.accepted.setdefault(destination.key, Batch(destination.lane, [], []))
+                batch.payouts.append(payout)
+                batch.rows.append(block.rows[place])
+        return validated
+
+    def validate_line(self, block: Block, place: int, validated: Validated) -> tuple[Payout, Destination] | None:
+        """Validate one line of a block: return the payout and where it goes, or add it to the refused."""
+        line, row = block.lines[place], block.rows[place]
+        found = self._broken(block, line) or self._row(line, row)
+        if isinstance(found, Problem):
+            validated.refused.append((self._sketch(line, row), row, found))
+            return None
+        if found[1].warning is not None:
+            validated.warnings.append((line, self._at(found[1].warning, self.layout.wallet)))
+        return found
+
+    def _broken(self, block: Block, line: int) -> Problem | None:
+        """Say what the source found wrong with a line, if anything."""
         if line in block.unreadable:
             return problem("line_unreadable", why=block.unreadable[line])
-        return problem("line_ragged", found=block.ragged[line], expected=len(self.layout.columns))
+        if line in block.ragged:
+            return problem("line_ragged", found=block.ragged[line], expected=len(self.layout.columns))
+        return None
 
     def _row(self, line: int, row: Sequence[str]) -> tuple[Payout, Destination] | Problem:
-        """Judge one line: this runs once for every line there is."""
+        """Validate what a line says."""
         layout = self.layout
-        if layout.reference >= 0:
-            reference = row[layout.reference].strip()
-            if not reference or len(reference) > REFERENCE_CHARS_MAX or not reference.isprintable():
-                return self._at(_reference_problem(reference), layout.reference)
-        else:
-            reference = f"{self._derived}{line}"
+        reference = row[layout.reference].strip() if layout.reference >= 0 else f"{self.derived_start}{line}"
+        if not reference or len(reference) > REFERENCE_CHARS_MAX or not reference.isprintable():
+            return self._at(_reference_problem(reference), layout.reference)
+        payee = self._payee(row)
+        if isinstance(payee, Problem):
+            return payee
+        kind, recipient, country, operator, national = payee
         wallet_word = row[layout.wallet].strip() if layout.wallet >= 0 else ""
         currency_word = row[layout.currency].strip() if layout.currency >= 0 else ""
-        plain = self._plain_phone(row[layout.phone])
-        if plain is not None:
-            kind, country, national = "phone", self.default_country, plain[1]
-            recipient = self._dial_code + national
-            destination = self._plain_destination(national, wallet_word, currency_word)
-        else:
-            payee = self._payee(row)
-            if isinstance(payee, Problem):
-                return payee
-            kind, recipient, country, operator, national = payee
-            destination = self.router.find(kind, country, operator, national, wallet_word, currency_word)
+        destination = self.router.find(kind, country, operator, national, wallet_word, currency_word)
         if isinstance(destination, Problem):
             return self._unrouted(destination)
-        amount_minor = self._plain_amount(row[self._amount_at], destination) or self._amount(
-            row, destination, currency_word
-        )
+        amount_minor = self._amount(row, destination, currency_word)
         if isinstance(amount_minor, Problem):
             return self._at(amount_minor, self._amount_at)
         payout = Payout(
@@ -181,11 +169,11 @@ class Validator:
             amount_minor,
             destination.lane.currency,
             recipient if kind == "phone" else "",
-            self._email(row, kind) if layout.email >= 0 else "",
+            email_beside(row[layout.email]) if layout.email >= 0 and kind != "account_number" else "",
             recipient if kind == "account_number" else "",
             country,
             destination.wallet.code,
-            _tidy_name(row[layout.name]) if layout.name >= 0 else "",
+            tidy_name(row[layout.name]) if layout.name >= 0 else "",
             line,
         )
         return payout, destination
@@ -233,11 +221,6 @@ class Validator:
             return self._at(problem("account_number_unreadable"), index)
         return _Payee("account_number", re.sub(r"[ \-./]", "", text), country)
 
-    def _email(self, row: Sequence[str], kind: str) -> str:
-        """Return the address that is paid, or one that rides along with a phone number, if it is one."""
-        text = row[self.layout.email].strip()
-        return text if kind != "account_number" and _EMAIL.fullmatch(text) else ""
-
     def _country(self, word: str) -> Country | None:
         """Find a country by name, remembering the names that this file uses."""
         if word not in self._countries:
@@ -248,18 +231,6 @@ class Validator:
 
     # -- where
 
-    def _plain_destination(self, national: str, wallet_word: str, currency_word: str) -> Destination | Problem:
-        """Find where a number of the default country is paid, remembering it for all numbers that begin alike."""
-        key = (national[: self._head], wallet_word, currency_word)
-        known = self._known.get(key)
-        if known is None:
-            if len(self._known) >= _REMEMBERED_MAX:
-                self._known.clear()
-            operator = COUNTRIES[self.default_country].operator_of(national)
-            known = self.router.find("phone", self.default_country, operator, national, wallet_word, currency_word)
-            self._known[key] = known
-        return known
-
     def _unrouted(self, found: Problem) -> Problem:
         """Name the column that a routing problem is about."""
         if found.code in ("currency_unknown", "wrong_currency"):
@@ -268,15 +239,6 @@ class Validator:
         return self._at(found, self.layout.wallet if about_wallet else self._kinds[0][1])
 
     # -- how much
-
-    def _plain_amount(self, text: str, destination: Destination) -> int:
-        """Read an amount of plain digits that nothing speaks against; 0 means: look closer."""
-        if self._plain_amounts and len(text) <= PLAIN_DIGITS_MAX and text.isdigit() and text.isascii():
-            currency = destination.lane.currency
-            amount_minor = int(text) * SCALES[currency]
-            if amount_minor in destination.amounts and amount_minor <= self._ceilings[currency]:
-                return amount_minor
-        return 0
 
     def _amount(self, row: Sequence[str], destination: Destination, currency_word: str) -> int | Problem:
         layout, currency = self.layout, destination.lane.currency
@@ -289,8 +251,8 @@ class Validator:
             amount_minor = parse_minor(row[layout.amount_minor].strip())
         if isinstance(amount_minor, Problem):
             return amount_minor
-        if amount_minor > self._ceilings[currency]:
-            limit = format_amount(self._ceilings[currency], currency)
+        if amount_minor > self.ceilings[currency]:
+            limit = format_amount(self.ceilings[currency], currency)
             return problem("amount_above_limit", limit=limit, of="max_payout_amount in the configuration")
         return amount_minor if amount_minor in destination.amounts else destination.refuse_amount(amount_minor)
 
@@ -309,7 +271,9 @@ class Validator:
         def cell(index: int) -> str:
             return row[index].strip() if index >= 0 else ""
 
-        reference = cell(layout.reference)[:REFERENCE_CHARS_MAX] if layout.reference >= 0 else f"{self._derived}{line}"
+        reference = (
+            cell(layout.reference)[:REFERENCE_CHARS_MAX] if layout.reference >= 0 else f"{self.derived_start}{line}"
+        )
         phone = read_phone(cell(layout.phone), self.default_country)
         digits, country = (phone.digits, phone.country) if isinstance(phone, Phone) else ("", "")
         currency = self._sketch_currency(cell(layout.currency), country or self.default_country)
@@ -326,7 +290,7 @@ class Validator:
             account_number=cell(layout.account_number),
             country=country,
             wallet=cell(layout.wallet),
-            name=_tidy_name(cell(layout.name)),
+            name=tidy_name(cell(layout.name)),
             line=line,
         )
 
@@ -345,10 +309,12 @@ def _reference_problem(reference: str) -> Problem:
     return problem("reference_unreadable", limit=REFERENCE_CHARS_MAX)
 
 
-def _never(text: str) -> None:
-    """Read no phone: every line is looked at closely."""
+def email_beside(text: str) -> str:
+    """Return the address of a line's e-mail cell, the one that is paid or one that rides along; empty if it is none."""
+    text = text.strip()
+    return text if _EMAIL.fullmatch(text) else ""
 
 
-def _tidy_name(text: str) -> str:
+def tidy_name(text: str) -> str:
     """Return a name on one line; it goes into a provider's request."""
     return text if text.isprintable() and text == text.strip() else " ".join(text.split())

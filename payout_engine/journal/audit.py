@@ -1,4 +1,4 @@
-"""The proof: what must hold in the log, and between the log and the tables. Pure; `verifying.py` feeds it rows.
+"""The proof: what must hold in the log, and between the log and the tables. Pure; `verify.py` feeds it rows.
 
 `Chain` follows the whole log entry by entry; `Story` gathers what it says of one run. `ChunkReplay` replays what it
 says of one chunk: every payout begins where it was born, every entry is a move that its kind may make, every dispatch
@@ -139,7 +139,7 @@ class RunReplay:
         self.seal_text = ""
         self.approved: tuple[int, float, int] | None = None
         self.finished_at: float | None = None
-        self._asked: dict[str, tuple[log.Asked, float]] = {}
+        self._asked: dict[str, tuple[log.AskedRemark, float]] = {}
         self.problems: list[tuple[int, str]] = []
         self._latest_at, self._set_back = float("-inf"), False
 
@@ -150,7 +150,6 @@ class RunReplay:
         self.head_seq, self.head = entry.seq, entry.hash
         self._set_back = self._set_back or entry.at < self._latest_at - CLOCK_SLACK_SECONDS
         self._latest_at = max(self._latest_at, entry.at)
-        # People may remark on a run, or ask something of it, while its file is still being read.
         if first and entry.kind != log.SEAL:
             self.problems.append((entry.seq, "the run's log does not begin with its seal"))
         try:
@@ -178,7 +177,7 @@ class RunReplay:
             fact = read_fact.decode(entry.body)
             if isinstance(fact, Asked):
                 request = fact.request
-                self._asked[request.kind] = log.Asked("", "", request.who, request.why), entry.at
+                self._asked[request.kind] = log.AskedRemark("", "", request.who, request.why), entry.at
         elif entry.kind == log.NOTE:
             noted = _noted.decode(entry.body)
             if noted.kind.startswith(_ASKED):
@@ -198,7 +197,7 @@ class RunReplay:
     def unasked(self, requests: Sequence[Standing]) -> Iterator[str]:
         """Yield how the requests that stand differ from what the log says was asked and is not done."""
         for kind, who, why, at in requests:
-            asked, asked_at = self._asked.get(kind, (log.Asked("", ""), 0.0))
+            asked, asked_at = self._asked.get(kind, (log.AskedRemark("", ""), 0.0))
             known = (asked.who, asked.why) if asked.who is not None else asked.text
             if (known, asked_at) != ((who, why) if asked.who is not None else str(ControlRequest(_KIND, who, why)), at):
                 yield f"the table requests holds a {kind} that nobody asked like this, by the log, or that was done"
@@ -278,7 +277,7 @@ class Register:
             yield "the run is gone from the table of runs", run_id
 
 
-class Stored(NamedTuple):
+class StoredChunk(NamedTuple):
     """One chunk as the tables hold it."""
 
     chunk_id: int
@@ -308,7 +307,7 @@ class ChunkReplay:
         approved_seq: the entry that approved the run; None if nobody did.
     """
 
-    def __init__(self, stored: Stored, approved_seq: int | None) -> None:
+    def __init__(self, stored: StoredChunk, approved_seq: int | None) -> None:
         born = State.REJECTED if stored.lane == REJECTED_LANE else State.READY
         self.states = [born] * len(stored.payouts)
         self._receipts: list[Receipt | None] = [None] * len(stored.payouts)
@@ -432,7 +431,7 @@ class _Named(msgspec.Struct, frozen=True):
 
 _ASKED = "asked_"  # So began the kinds of the remarks by which older journals told what was asked.
 _KIND = ControlKind.PAUSE  # Of what was asked, the kind is told apart.
-_noted = msgspec.json.Decoder(log.Asked)
+_noted = msgspec.json.Decoder(log.AskedRemark)
 _answered = msgspec.json.Decoder(log.Answered)
 _asked_again = msgspec.json.Decoder(log.AskedAgain)
 

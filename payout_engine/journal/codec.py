@@ -136,6 +136,15 @@ def read_amounts(stored: str) -> list[int]:
     return _spread(columns.amount_minor, len(columns.line))
 
 
+def read_paid_to(stored: str) -> list[tuple[int, str]]:
+    """Return only the amounts and phones of a chunk's payouts."""
+    if stored.startswith("["):
+        return [(payout.amount_minor, payout.phone) for payout in _payouts.decode(stored)]
+    columns = _payout_columns.decode(stored)
+    count = len(columns.line)
+    return list(zip(_spread(columns.amount_minor, count), _spread(columns.phone, count), strict=True))
+
+
 def read_references(stored: str) -> list[str]:
     """Return only the references of a chunk's payouts."""
     if stored.startswith("["):

@@ -1,7 +1,7 @@
 """The journal's side of payment: what is ready, the intent before a dispatch, and what became of it.
 
 Functions over one connection, run in the writer's thread inside a transaction. `SqliteJournal` calls them. Look-ups
-are in `look-up results.py`.
+are in `lookups.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import apsw
+import msgspec
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
@@ -16,7 +17,7 @@ from payout_engine.domain.model import Dispatch, Lane, Outcome, Query, Receipt, 
 from payout_engine.domain.states import LETTERS, STATES_BY_LETTER, State
 from payout_engine.domain.states import move as checked_move
 from payout_engine.journal import codec, log, resends
-from payout_engine.journal.db import every, value
+from payout_engine.journal.db import every, only, value
 from payout_engine.journal.ids import chunk_range, position_of, provider_keys, run_no_of, split_position
 from payout_engine.journal.transitions import move, run_no
 from payout_engine.ports.journal import ReadyChunk
@@ -194,6 +195,35 @@ def open_queries(
     return queries, 0
 
 
+def open_since(db: apsw.Connection, run_id: str, account: str) -> float | None:
+    """Return when the oldest call with an open payout was begun; see `Journal.open_since`."""
+    first, last = chunk_range(run_no(db, run_id))
+    # The first words are those of the index of what is open.
+    begun_at: float | None = value(
+        db,
+        "SELECT min(begun_at) FROM progress JOIN chunks USING (chunk_id) JOIN dispatches USING (chunk_id)"
+        " WHERE (instr(states, 'a') > 0 OR instr(states, 'u') > 0) AND chunk_id BETWEEN ? AND ? AND account = ?",
+        (first, last, account),
+    )
+    return begun_at
+
+
+def may_be_sent_since(db: apsw.Connection, run_id: str) -> float | None:
+    """Return since when lines of a run may have been sent; see `Journal.may_be_sent_since`."""
+    number = run_no(db, run_id)
+    source, earliest = only(db, "SELECT max(source), min(position) FROM formerly WHERE run_no = ?", (number,))
+    earliest = number if earliest is None else run_no_of(split_position(earliest)[0])
+    approved = value(db, "SELECT body FROM log WHERE run_no = ? AND kind = 'approve' ORDER BY seq LIMIT 1", (number,))
+    if approved is not None and _approval.decode(approved).former_accounts:
+        return None  # Approved by another process, which alone knew what it was compared with.
+    if source or clock.now() < resends.latest_logged(db, earliest) - resends.CLOCK_SLACK_SECONDS:
+        return None
+    begun_at: float = value(
+        db, "SELECT min(created_at) FROM runs WHERE run_no >= ? AND run_no <= ?", (earliest, number)
+    )
+    return begun_at
+
+
 def queries_of(
     db: apsw.Connection,
     chunk_id: int,
@@ -234,3 +264,6 @@ def finish(db: apsw.Connection, run_id: str) -> None:
         raise IllegalMoveError(f"run {run_id} is {state}, so it cannot be finished")
     db.execute("UPDATE runs SET state = 'finished', finished_at = ? WHERE run_no = ?", (at, number))
     log.append(db, at, number, log.FINISH, "{}")
+
+
+_approval = msgspec.json.Decoder(log.Approval)

@@ -54,8 +54,6 @@ SCHEMAS = ("main", "earlier")
 
 _READY = LETTERS[State.READY]
 _UNPAID = frozenset(LETTERS[state] for state in UNPAID)
-_ONCE_SENT = _UNPAID - {LETTERS[State.REJECTED]}
-"""The letters of what counts as unpaid and may have been sent all the same."""
 
 
 class Search(NamedTuple):
@@ -263,15 +261,12 @@ def _candidates(
     for number, found in by_run:
         mine = source == MAIN and number == search.number
         _, approved_no, _, references, columns = only(db, _RUN[source], (number,))
-        if not mine and (approved_no or 0) >= search.before:
+        if not mine and approved_no >= search.before:
             continue
         kept = own_cells(codec.read_columns(columns))
         for stored in found:
-            waits = stored.letter == _READY and stored.position not in search.decided
             unpaid = stored.letter in _UNPAID
-            if unpaid and (mine or stored.letter not in _ONCE_SENT):
-                continue
-            if mine and not search.own and not waits:
+            if mine and (unpaid or stored.position in search.decided):
                 continue
             bare = not references or is_derived(stored.payout.reference)
             where = (stored.payout.line, stored.position, source)
@@ -420,7 +415,7 @@ def _duplicate(
         earlier_run_id=origin.run_id,
         earlier_line=line,
         earlier_state=STATES_BY_LETTER[origin.states[index]],
-        earlier_at=0.0 if same_run else origin.approved_at,
+        earlier_at=origin.approved_at,
         same_run=same_run,
         earlier_reference=origin.references[index],
         earlier_has_references=origin.has_references,

@@ -16,7 +16,6 @@ from payout_engine.domain.ending import Stop
 from payout_engine.domain.errors import Brake
 from payout_engine.domain.facts import (
     Asked,
-    Braked,
     CanaryOverruled,
     CanaryPassed,
     CanarySize,
@@ -25,6 +24,7 @@ from payout_engine.domain.facts import (
     KeyUsed,
     ResultsFolder,
     RunFacts,
+    Stopped,
     lane_text,
     summed_up,
 )
@@ -35,7 +35,7 @@ from payout_engine.journal.ids import chunk_range
 from payout_engine.journal.transitions import run_no
 
 read_fact: msgspec.json.Decoder[Fact] = msgspec.json.Decoder(Fact)
-_read_note = msgspec.json.Decoder(log.Asked)
+_read_note = msgspec.json.Decoder(log.AskedRemark)
 
 _FACTS = "FROM log WHERE run_no = ? AND kind IN ('fact', 'carried')"
 
@@ -82,7 +82,7 @@ def carry_over(db: apsw.Connection) -> None:
             log.append(db, at, number, log.CARRIED, codec.text(fact), chunk_id)
 
 
-def _told(db: apsw.Connection, number: int, note: log.Asked) -> Iterator[Fact]:
+def _told(db: apsw.Connection, number: int, note: log.AskedRemark) -> Iterator[Fact]:
     """Yield what a remark says. Lanes are found by name among those of the run: an account's name may hold anything."""
     kind, text = note.kind, note.text
     if kind == "canary":
@@ -97,7 +97,7 @@ def _told(db: apsw.Connection, number: int, note: log.Asked) -> Iterator[Fact]:
     elif kind == f"brake_{Brake.CANARY}":
         for lane in _lanes(db, number):
             if text.startswith(f"{lane_text(lane)}: "):
-                yield Braked(Stop(lane.account, lane, Brake.CANARY, text.removeprefix(f"{lane_text(lane)}: ")))
+                yield Stopped(Stop(lane.account, lane, Brake.CANARY, text.removeprefix(f"{lane_text(lane)}: ")))
     elif kind == "key":
         mark, _, account = text.partition(" ")
         yield KeyUsed(account, mark)
@@ -114,7 +114,7 @@ def _lanes(db: apsw.Connection, number: int) -> Iterator[Lane]:
     return (Lane(*found) for found in list(every(db, query, chunk_range(number))))
 
 
-def _cancellation(db: apsw.Connection, number: int, note: log.Asked) -> ControlRequest:
+def _cancellation(db: apsw.Connection, number: int, note: log.AskedRemark) -> ControlRequest:
     """Return who cancelled a run and why. The oldest remarks do not tell these apart; a request that stands does."""
     if note.who is not None and note.why is not None:
         return ControlRequest(ControlKind.CANCEL, note.who, note.why)

@@ -2,7 +2,7 @@
 
 A journal's leases are such files, and so is the lock of an account's key in the user's own state folder, which holds
 over all journals. Nobody has to clean up after a crash, and no clock is involved. What is not such a file is left as it
-is, whatever its name and wherever that leads. Called by `journal/lease.py` and `app/locks.py`.
+is, whatever its name and wherever that leads. Called by `journal/sqlite.py` and `app/locks.py`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
 
-from payout_engine.domain.clock import text
-from payout_engine.domain.errors import ConfigError, Holder, JournalBusyError
+from payout_engine.domain.clock import minute
+from payout_engine.domain.errors import ConfigError, Holder, JournalBusyError, JournalFullError
 
 CONTENT_BYTES_MAX = 64 * 1024
 
@@ -49,6 +51,29 @@ def locked(path: Path, what: str, holder: Holder) -> Iterator[None]:
             if _is_named(descriptor, path):
                 path.unlink()
         os.close(descriptor)
+
+
+@contextmanager
+def lease(journal: Path, name: str, holder: Holder) -> Iterator[None]:
+    """Hold a lease; see `Journal.lease`.
+
+    Raises:
+        JournalBusyError: somebody else holds it; the message names the process.
+        JournalFullError: the lock file cannot be made.
+    """
+    # Resolved, so that a link to the journal leads to the same lock; hashed, so that no two names share one.
+    real, plain = journal.resolve(), re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40]
+    mark = "" if plain == name else f"-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+    path = real.with_name(f"{real.name}.{plain}{mark}.lock")
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(path, name, holder))
+        except OSError as error:
+            raise JournalFullError(
+                f"The lock {path} cannot be made ({error.strerror}). Make the journal's folder writable and run the "
+                "same command again."
+            ) from None
+        yield
 
 
 def _grasp(path: Path, what: str) -> int:
@@ -123,5 +148,4 @@ def describe(holder: Holder | None) -> str:
     run = f" run {holder.run_id}" if holder.run_id else ""
     name = f" ({holder.name})" if holder.name and run else f" {holder.name}" if holder.name else ""
     journal = f" with the journal {holder.journal}" if holder.journal else ""
-    since = text(holder.since)[:16].replace("T", " ")
-    return f"Process {holder.pid} is {holder.task}{run}{name}{journal}, since {since} UTC"
+    return f"Process {holder.pid} is {holder.task}{run}{name}{journal}, since {minute(holder.since)}"

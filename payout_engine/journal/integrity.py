@@ -1,7 +1,7 @@
 """The frame of a journal, on which all its runs stand: its schema with the guards, its fixed tables, its counts.
 
 No log tells of it. It is compared with an empty journal made afresh, with what each run's seal says of the journal, and
-with itself. Part of the proof; `verifying.py` calls it over one snapshot.
+with itself. Part of the proof; `verify.py` calls it over one snapshot.
 """
 
 from __future__ import annotations

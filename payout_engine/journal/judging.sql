@@ -75,3 +75,10 @@ CREATE TEMP TABLE formerly (
     position INTEGER NOT NULL,
     PRIMARY KEY (run_no, source, position)
 ) STRICT, WITHOUT ROWID;
+
+-- How far the log was read for whether the clock was ever set back since a run was sealed. See resends.py.
+CREATE TEMP TABLE clock_read (
+    run_no INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    latest REAL NOT NULL              -- the latest time so far; infinite once the clock was set back
+) STRICT;

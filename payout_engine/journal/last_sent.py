@@ -2,7 +2,7 @@
 
 An age is told by the uptime of the machine where that is possible, since anybody may set the wall clock. After a
 restart the wall clock has to do, unless this start of the machine has shown that it was set forward. Over one
-connection, for this journal or one attached to it; `repeats.py` asks it.
+connection, for this journal or one attached to it; `duplicates.py` asks it.
 """
 
 from __future__ import annotations

@@ -85,11 +85,12 @@ class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         approved_no: counts approvals over all runs.
-        formerly: whether lines of it may have been sent before, by earlier runs that count them as unpaid.
+        former_accounts: whether lines of it may have been sent before, by earlier runs that count them as unpaid.
+            Stored as `formerly`.
     """
 
     approved_no: int
-    former_accounts: bool = False
+    former_accounts: bool = msgspec.field(default=False, name="formerly")
 
 
 class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -133,7 +134,7 @@ class Note(msgspec.Struct, frozen=True):
     text: str
 
 
-class Asked(Note, frozen=True):
+class AskedRemark(Note, frozen=True):
     """How older journals told that a person asked something of a run; who and why are None in the oldest of these."""
 
     who: str | None = None

@@ -1,6 +1,6 @@
 """Applying what look-ups show to the journal: found by key, judged one by one, written chunk by chunk.
 
-`verdict.py` says what a look-up result means; here is only where it goes. Run in the writer's thread inside a
+`rules.py` says what a look-up result means; here is only where it goes. Run in the writer's thread inside a
 transaction.
 """
 
@@ -19,7 +19,7 @@ from payout_engine.journal.db import row, value
 from payout_engine.journal.facts import add_once, cancelled
 from payout_engine.journal.ids import chunk_id_of, parse_key, run_no_of, split_key
 from payout_engine.journal.requests import withdrawal
-from payout_engine.journal.rules import Verdict, judge
+from payout_engine.journal.rules import SPELLING_CHARS_MIN, Verdict, judge
 from payout_engine.journal.transitions import move
 from payout_engine.ports.journal import Reconciled
 
@@ -27,32 +27,31 @@ Reported = tuple[int, LookUpResult]
 """An index within a chunk, and what was seen of it."""
 
 
-def apply(db: apsw.Connection, results: Sequence[LookUpResult]) -> Reconciled:
+def reconcile(db: apsw.Connection, results: Sequence[LookUpResult]) -> Reconciled:
     """Match look-up results with payouts and record what they say; see `Journal.reconcile`."""
     at = clock.now()
     outcomes: list[Outcome] = []
     conflicts: list[str] = []
+    open_shown = 0
     for (run_id, chunk_id), sighted in _by_chunk(db, results).items():
         page = _open(db, run_id, chunk_id, at)
         if page is not None:
             page.apply([(index, result) for index, result in sighted if index < page.count])
             outcomes += page.outcomes
             conflicts += page.conflicts
-    return Reconciled(outcomes, conflicts)
+            open_shown += page.open_shown
+    return Reconciled(outcomes, conflicts, open_shown)
 
 
 def _by_chunk(db: apsw.Connection, results: Sequence[LookUpResult]) -> dict[tuple[str, int], list[Reported]]:
     """Sort the look-up results that carry a key of ours by run and chunk; the rest is somebody else's."""
-    chunks: dict[str, tuple[str, int] | None] = {}
-    found: dict[tuple[str, int], list[Reported]] = {}
+    found: dict[str, list[Reported]] = {}
     for result in results:
         start, index = split_key(result.key)
-        if start not in chunks:
-            chunks[start] = _chunk_of(db, start)
-        chunk = chunks[start]
-        if chunk is not None and index is not None:
-            found.setdefault(chunk, []).append((index, result))
-    return found
+        if index is not None:
+            found.setdefault(start, []).append((index, result))
+    chunks = ((_chunk_of(db, start), reported) for start, reported in found.items())
+    return {chunk: reported for chunk, reported in chunks if chunk is not None}
 
 
 def _chunk_of(db: apsw.Connection, start: str) -> tuple[str, int] | None:
@@ -73,6 +72,7 @@ class _ChunkLookUps:
         self.outcomes: list[Outcome] = []
         self.conflicts: list[str] = []
         self.count = len(states)
+        self.open_shown = 0
         self._db = db
         self._run_id = run_id
         self._chunk_id = chunk_id
@@ -88,10 +88,15 @@ class _ChunkLookUps:
 
     def apply(self, sighted: Sequence[Reported]) -> None:
         """Judge each look-up result by what is known after the one before."""
-        if all(self._states[index] == _SENDING for index, _ in sighted):
+        letters = [self._states[index] for index, _ in sighted]
+        self.open_shown = sum(map(letters.count, _OPEN))
+        if letters.count(_SENDING) == len(letters):
             return
-        self._load()
-        for index, result in sighted:
+        self._known = self._read_known()
+        odd = self._peel(sighted)
+        if odd or self._pending:
+            self._payouts = codec.read_payouts(self._payouts_text)
+        for index, result in odd:
             verdict = judge(self._payouts[index], self._known[index], result, self._at)
             if verdict.conflict:
                 self._note(index, verdict)
@@ -101,11 +106,47 @@ class _ChunkLookUps:
         if self._absent:
             self._withdraw()
 
-    def _load(self) -> None:
-        self._payouts = codec.read_payouts(self._payouts_text)
+    def _peel(self, sighted: Sequence[Reported]) -> Sequence[Reported]:
+        """Take what plainly agrees, of which nearly everything is; return the rest, to be judged with care.
+
+        A short cut of `judge` and nothing else: a transfer of our amount to our recipient, known by no other reference,
+        says nothing new, or that an open payout was accepted, paid or failed.
+        """
+        if len({index for index, _ in sighted}) < len(sighted):
+            return sighted  # What is shown twice is judged one after the other.
+        paid_to, known, at = codec.read_paid_to(self._payouts_text), self._known, self._at
+        odd: list[Reported] = []
+        for reported in sighted:
+            index, result = reported
+            before, seen, ours, theirs = known[index], result.receipt, paid_to[index], result.recipient
+            (amount_minor, phone), reference = ours, seen.provider_reference
+            was, state = before.state, seen.state
+            if not (
+                reference
+                and before.provider_reference in ("", reference)
+                and result.amount_minor == amount_minor
+                and theirs
+                and len(theirs) >= SPELLING_CHARS_MIN
+                and phone.endswith(theirs)
+                and not result.conflict
+                and state in _PLAIN
+            ):
+                odd.append(reported)
+            elif was is state and before.provider_reference == reference and seen.reason in ("", before.reason):
+                continue
+            elif was in _OPEN_STATES and (was is not state or not seen.reason):
+                words = before if was is state else seen
+                known[index] = receipt = Receipt(state, words.reason, words.message, reference, seen.at or at)
+                self._pending[index] = receipt
+                self._news.append((index, receipt))
+            else:
+                odd.append(reported)
+        return odd
+
+    def _read_known(self) -> list[Receipt]:
         stored = value(self._db, "SELECT receipts FROM progress WHERE chunk_id = ?", (self._chunk_id,))
         receipts = codec.read_receipts(stored, self.count)
-        self._known = [codec.standing(letter, known) for letter, known in zip(self._states, receipts, strict=True)]
+        return [known or codec.standing(letter, known) for letter, known in zip(self._states, receipts, strict=True)]
 
     def _note(self, index: int, verdict: Verdict) -> None:
         """Put a conflict into the log and into the answer, unless it was put there before."""
@@ -160,7 +201,10 @@ class _ChunkLookUps:
         ]
 
 
+_PLAIN = frozenset({State.ACCEPTED, State.PAID, State.FAILED})
 _SENDING = LETTERS[State.SENDING]
+_OPEN_STATES = (State.ACCEPTED, State.UNKNOWN)
+_OPEN = tuple(LETTERS[state] for state in _OPEN_STATES)
 
 
 def _open(db: apsw.Connection, run_id: str, chunk_id: int, at: float) -> _ChunkLookUps | None:

@@ -1,15 +1,14 @@
 """Asking again: sending unknown payouts once more under their keys, where the provider promises that a key pays once.
 
 It may move money, if the first call was never heard. So it is written down before it leaves, like a dispatch, and
-allowed only while it is certain that the provider still knows the key. `refusal`, `steady` and `askable` are the pure
-rule, obeyed by the journal and by the proof; the rest carries it out in the file, in the writer's thread inside a
-transaction. What comes back is a look-up result: see `look-up results.py`.
+allowed only while it is certain that the provider still knows the key. `refusal`, `latest_of` and `resendable` are pure
+rules, obeyed by the journal and by the proof; the rest carries it out in the file, in the writer's thread inside a
+transaction. What comes back is a look-up result: see `lookups.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 
 import apsw
 import msgspec
@@ -19,7 +18,7 @@ from payout_engine.domain.errors import IllegalMoveError
 from payout_engine.domain.model import Dispatch, Lane, Receipt
 from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal import codec, log
-from payout_engine.journal.db import every, value
+from payout_engine.journal.db import every, row, value
 from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import chunk_range, provider_keys, run_no_of
 from payout_engine.journal.transitions import run_no
@@ -62,17 +61,14 @@ def refusal(promise: str, lifetime_seconds: float | None, first_sent_at: float |
     return ""
 
 
-def steady(times: Iterable[float], at: float) -> bool:
-    """Tell whether the clock has only gone forward: through the times of the log, in its order, and on to `at`.
+def latest_of(times: Iterable[float], latest: float = float("-inf")) -> float:
+    """Return the latest of times that follow `latest` in this order, or infinity if the clock was ever set back.
 
     An age is a difference of two readings, and too small if the clock was set back between them.
     """
-    latest = float("-inf")
-    for time in chain(times, (at,)):
-        if time < latest - CLOCK_SLACK_SECONDS:
-            return False
-        latest = max(latest, time)
-    return True
+    for time in times:
+        latest = max(latest, time) if time >= latest - CLOCK_SLACK_SECONDS else float("inf")
+    return latest
 
 
 def resendable(known: Receipt, first_sent_at: float | None, traits: Traits, before: float, at: float) -> bool:
@@ -90,7 +86,7 @@ def resendable(known: Receipt, first_sent_at: float | None, traits: Traits, befo
 def resendable_chunks(
     db: apsw.Connection, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
 ) -> Sequence[ReadyChunk]:
-    """Return chunks with payouts that may be asked about again; see `Journal.unanswered`."""
+    """Return chunks with payouts that may be asked about again; see `Journal.resendable_chunks`."""
     number, at = run_no(db, run_id), clock.now()
     if _controlled(db, number):
         return []
@@ -117,7 +113,7 @@ def resendable_chunks(
 
 
 def intend_resend(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dispatch:
-    """Record that unknown payouts are about to be sent again; see `Journal.ask_again`."""
+    """Record that unknown payouts are about to be sent again; see `Journal.intend_resend`."""
     chunk_id, at, number = chunk.chunk_id, clock.now(), run_no_of(chunk.chunk_id)
     if _controlled(db, number):
         raise IllegalMoveError(CONTROLLED)
@@ -129,7 +125,7 @@ def intend_resend(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dis
     reasons = [why for i in chunk.indexes if (why := refusal(promise, lifetime_seconds, sent.get(i), at))]
     if reasons:
         raise IllegalMoveError(f"a payout may not be sent again to ask: {reasons[0]}")
-    if lifetime_seconds is not None and not steady(_times(db, number), at):
+    if lifetime_seconds is not None and at < latest_logged(db, number) - CLOCK_SLACK_SECONDS:
         raise IllegalMoveError(SET_BACK)
     indexes = None if len(chunk.indexes) == len(states) else list(chunk.indexes)
     moment = clock.moment()
@@ -156,11 +152,20 @@ def _first_sent(db: apsw.Connection, chunk_id: int, count: int) -> Mapping[int, 
     return first
 
 
-def _times(db: apsw.Connection, number: int) -> Iterator[float]:
-    """Yield the times of everything that was logged since a run was sealed, of all runs."""
-    since = "SELECT min(seq) FROM log WHERE run_no = ?"
-    for (at,) in every(db, f"SELECT at FROM log WHERE seq >= ({since}) ORDER BY seq", (number,)):  # noqa: S608
-        yield at
+def latest_logged(db: apsw.Connection, number: int) -> float:
+    """Return `latest_of` everything that was logged since a run was sealed, of all runs.
+
+    The log is read once: how far it was read, and what came of it, is kept for as long as the journal is open.
+    """
+    seq, latest = row(db, "SELECT seq, latest FROM clock_read WHERE run_no = ?", (number,)) or (
+        value(db, "SELECT min(seq) - 1 FROM log WHERE run_no = ?", (number,)) or 0,
+        float("-inf"),
+    )
+    until = value(db, "SELECT max(seq) FROM log") or 0
+    times = every(db, "SELECT at FROM log WHERE seq > ? AND seq <= ? ORDER BY seq", (seq, until))
+    latest = latest_of((at for (at,) in times), latest)
+    db.execute("INSERT OR REPLACE INTO clock_read (run_no, seq, latest) VALUES (?, ?, ?)", (number, until, latest))
+    return latest
 
 
 def _controlled(db: apsw.Connection, number: int) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 
 from payout_engine.domain.errors import JournalDamagedError, JournalError, JournalFullError, JournalNewerError
-from payout_engine.domain.states import BIRTHS, LETTERS, MOVES
+from payout_engine.domain.states import INITIAL_STATES, LETTERS, MOVES
 from payout_engine.journal.db import value
 from payout_engine.journal.facts import carry_over
 from payout_engine.journal.runs import fingerprint
@@ -35,13 +35,14 @@ CHECKPOINT_PAGES = 4_000
 
 
 VERSION = 5
-"""What a journal of this version of the package is. `migrations/n.sql` brings one from version n - 1 to n."""
+"""What a journal of this version of the package is. The file of that number in `migrations` brings one there from the
+version before."""
 
 
 def _fill_in_lifecycle(connection: apsw.Connection) -> None:
     connection.executemany(
         "INSERT INTO words (letter, word, birth) VALUES (?, ?, ?)",
-        [(letter, state.value, state in BIRTHS) for state, letter in LETTERS.items()],
+        [(letter, state.value, state in INITIAL_STATES) for state, letter in LETTERS.items()],
     )
     connection.executemany(
         "INSERT INTO moves (source, target) VALUES (?, ?)",

@@ -1,6 +1,6 @@
 """A glance at a journal that belongs to somebody else: one moment of its file, which is only read.
 
-Works while its owner writes it, and on a read-only copy. `verifying.py` proves runs from such a snapshot; the engine
+Works while its owner writes it, and on a read-only copy. `verify.py` proves runs from such a snapshot; the engine
 looks whether another journal knows a file, and how far another process has come.
 """
 

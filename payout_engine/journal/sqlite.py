@@ -8,6 +8,7 @@ an account's lease sends for it.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -44,7 +45,7 @@ from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import State
 from payout_engine.journal import dispatches, duplicates, facts, log, lookups, reads, requests, resends, runs
 from payout_engine.journal.decisions import decide
-from payout_engine.journal.lease import lease
+from payout_engine.journal.file_locks import lease
 from payout_engine.journal.schema import connect
 from payout_engine.journal.transitions import run_no
 from payout_engine.journal.verify import digest_file, verify_file
@@ -194,12 +195,18 @@ class SqliteJournal:
         return await self._writer.run(lambda db: resends.intend_resend(db, chunk, traits), Need.SPEAK)
 
     async def reconcile(self, results: Sequence[LookUpResult]) -> Reconciled:
-        return await self._writer.run(lambda db: lookups.apply(db, results), Need.DURABLE)
+        return await self._writer.run(lambda db: lookups.reconcile(db, results), Need.DURABLE)
 
     async def open_queries(
         self, run_id: str, account: str, limit: int, after: int = 0, *, ready: bool = False
     ) -> tuple[Sequence[Query], int]:
         return await self._read(lambda db: dispatches.open_queries(db, run_id, account, limit, after, ready=ready))
+
+    async def open_since(self, run_id: str, account: str) -> float | None:
+        return await self._read(lambda db: dispatches.open_since(db, run_id, account))
+
+    async def may_be_sent_since(self, run_id: str) -> float | None:
+        return await self._read(lambda db: dispatches.may_be_sent_since(db, run_id))
 
     async def finish(self, run_id: str) -> None:
         await self._writer.run(lambda db: dispatches.finish(db, run_id), Need.DURABLE)
@@ -231,9 +238,7 @@ class SqliteJournal:
             # Sorting keeps the order of equal lines; chunks arrive in the order of their first lines.
             waiting.sort(key=_line)
             cursor, going_on = page.cursor, page.before is not None
-            done = len(waiting)
-            if page.before is not None:
-                done = next((place for place, entry in enumerate(waiting) if _line(entry) >= page.before), done)
+            done = len(waiting) if page.before is None else bisect_left(waiting, page.before, key=_line)
             for start in range(0, done, BLOCK_ROWS):
                 yield waiting[start : min(start + BLOCK_ROWS, done)]
             del waiting[:done]

@@ -15,7 +15,7 @@ from payout_engine.domain.errors import (
 )
 
 LIFECYCLE_PREFIX = "lifecycle: "
-"""How the messages of the guards in `sql/schema.sql` begin."""
+"""How the messages of the guards in `migrations/1.sql` begin."""
 
 _CANNOT_WRITE = (apsw.FullError, apsw.ReadOnlyError, apsw.IOError, apsw.CantOpenError, apsw.PermissionsError)
 _DAMAGED = (apsw.NotADBError, apsw.CorruptError, apsw.FormatError)

@@ -32,7 +32,7 @@ from payout_engine.journal.audit import (
     Seal,
     SealedTotal,
     Standing,
-    Stored,
+    StoredChunk,
     Totals,
 )
 from payout_engine.journal.db import every, row, value
@@ -196,7 +196,9 @@ class _Verifier:
             *(len(payouts), len(payouts)),
         ):
             self._find("the sums beside a chunk are not those of its payouts", 0, first, last)
-        self._replay(ChunkReplay(Stored(chunk_id, lane, payouts, states, known), self._approved_seq()), entries, found)
+        self._replay(
+            ChunkReplay(StoredChunk(chunk_id, lane, payouts, states, known), self._approved_seq()), entries, found
+        )
 
     def _replay(self, replay: ChunkReplay, entries: list[LogRow], found: tuple[Any, ...]) -> None:
         stored, kept = replay.stored, list(replay.states)

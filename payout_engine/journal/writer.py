@@ -46,7 +46,7 @@ class Need(IntEnum):
     SPEAK = 3  # likewise, and whoever is answered then sends: see `speaking`
 
 
-class Asked(NamedTuple):
+class Job(NamedTuple):
     """A request: what to do, and who waits for it."""
 
     work: Work[Any]
@@ -54,10 +54,10 @@ class Asked(NamedTuple):
     future: asyncio.Future[Any]
 
 
-class Answer(NamedTuple):
+class JobResult(NamedTuple):
     """What came of a request."""
 
-    asked: Asked
+    job: Job
     result: Any
     error: Exception | None
 
@@ -117,11 +117,11 @@ class Writer(ABC):
         """Run something that takes long and has a connection of its own, where it keeps nobody waiting."""
 
     @abstractmethod
-    def _put(self, asked: Asked) -> None:
+    def _put(self, job: Job) -> None:
         """Queue a request."""
 
     @abstractmethod
-    def _answer(self, answers: list[Answer]) -> None:
+    def _answer(self, answers: list[JobResult]) -> None:
         """Let those who wait for these answers know."""
 
     async def run(self, work: Work[T], need: Need) -> T:
@@ -134,18 +134,18 @@ class Writer(ABC):
             if self._closing:
                 self._slots.release()
                 raise JournalError(f"The journal {self._path} is closed.")
-            self._put(Asked(work, need, future))
+            self._put(Job(work, need, future))
             await future
         return future.result()
 
     # -------------------------------------------------------------------------------------------------- a transaction
 
-    def _carry_out(self, connection: apsw.Connection, group: list[Asked]) -> None:
+    def _carry_out(self, connection: apsw.Connection, group: list[Job]) -> None:
         """Run a group in one transaction, and answer it once that is over."""
-        need = max(asked.need for asked in group)
+        need = max(job.need for job in group)
         try:
             self._begin(connection, need)
-            answers = [self._attempt(connection, asked) for asked in group]
+            answers = [self._attempt(connection, job) for job in group]
             spoken = self._speaking(connection) if self._speaking is not None and need is Need.SPEAK else None
             connection.execute("COMMIT")
         except Exception as error:
@@ -157,25 +157,25 @@ class Writer(ABC):
         self.commits += need is not Need.READ
         self._answer(self._spoken(answers, spoken))
 
-    def _spoken(self, answers: list[Answer], spoken: Callable[[], None] | None) -> list[Answer]:
+    def _spoken(self, answers: list[JobResult], spoken: Callable[[], None] | None) -> list[JobResult]:
         """Return the answers, after what has to be done before anybody sends; who was going to is told if it fails."""
         try:
             if spoken is not None:
                 spoken()
         except Exception as error:
-            return [Answer(each.asked, None, error) if each.asked.need is Need.SPEAK else each for each in answers]
+            return [JobResult(each.job, None, error) if each.job.need is Need.SPEAK else each for each in answers]
         return answers
 
-    def _fail(self, connection: apsw.Connection, group: list[Asked], error: Exception) -> None:
+    def _fail(self, connection: apsw.Connection, group: list[Job], error: Exception) -> None:
         """Answer a group that was rolled back: its writes have failed, and its reads are carried out by themselves.
 
         What they read before may be what was rolled back.
         """
-        reads = [asked for asked in group if asked.need is Need.READ]
+        reads = [job for job in group if job.need is Need.READ]
         if len(reads) == len(group):
             reads = []  # Nobody's write spoilt them.
-        failed = [asked for asked in group if not reads or asked.need is not Need.READ]
-        self._answer([Answer(asked, None, error) for asked in failed])
+        failed = [job for job in group if not reads or job.need is not Need.READ]
+        self._answer([JobResult(job, None, error) for job in failed])
         if reads:
             self._carry_out(connection, reads)
 
@@ -190,22 +190,22 @@ class Writer(ABC):
             self._synced = synced
         connection.execute("BEGIN" if need is Need.READ else "BEGIN IMMEDIATE")
 
-    def _attempt(self, connection: apsw.Connection, asked: Asked) -> Answer:
+    def _attempt(self, connection: apsw.Connection, job: Job) -> JobResult:
         connection.execute("SAVEPOINT request")
         try:
-            result = asked.work(connection)
+            result = job.work(connection)
         except Exception as error:
             if not connection.in_transaction:
                 raise _LostError from error
             connection.execute("ROLLBACK TO request")
             connection.execute("RELEASE request")
-            return Answer(asked, None, fault(error, self._path))
+            return JobResult(job, None, fault(error, self._path))
         connection.execute("RELEASE request")
-        return Answer(asked, result, None)
+        return JobResult(job, result, None)
 
     # --------------------------------------------------------------------------------------------------- in the loop
 
-    def _resolve(self, answers: list[Answer]) -> None:
+    def _resolve(self, answers: list[JobResult]) -> None:
         for (_, _, future), result, error in answers:
             self._slots.release()
             if future.done():
@@ -223,7 +223,7 @@ class ThreadWriter(Writer):
         self, path: Path, connect: Callable[[], apsw.Connection], *, durable: bool, speaking: Speaking | None = None
     ) -> None:
         super().__init__(path, connect, durable=durable, speaking=speaking)
-        self._queue: SimpleQueue[Asked | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
         # Not a daemon: a daemon thread could be stopped by the interpreter's end in the middle of a commit.
         self._thread = threading.Thread(target=self._serve, name="payout-engine-journal", daemon=False)
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -252,8 +252,8 @@ class ThreadWriter(Writer):
         """Run something in another thread; see `Writer.beside`."""
         return await anyio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
 
-    def _put(self, asked: Asked) -> None:
-        self._queue.put(asked)
+    def _put(self, job: Job) -> None:
+        self._queue.put(job)
 
     # ------------------------------------------------------------------------------------------------- in the thread
 
@@ -281,19 +281,19 @@ class ThreadWriter(Writer):
         else:
             self._tell(_succeed, self._closed)
 
-    def _take(self) -> tuple[list[Asked], bool]:
+    def _take(self) -> tuple[list[Job], bool]:
         """Wait for a request and return it with all others that wait; False when the writer is to end."""
-        group: list[Asked] = []
-        asked = self._queue.get()
-        while asked is not None:
-            group.append(asked)
+        group: list[Job] = []
+        job = self._queue.get()
+        while job is not None:
+            group.append(job)
             try:
-                asked = self._queue.get_nowait()
+                job = self._queue.get_nowait()
             except Empty:
                 return group, True
         return group, False
 
-    def _answer(self, answers: list[Answer]) -> None:
+    def _answer(self, answers: list[JobResult]) -> None:
         self._tell(self._resolve, answers)
 
     def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
@@ -323,8 +323,8 @@ class InlineWriter(Writer):
         super().__init__(path, connect, durable=durable, speaking=speaking)
         self._commit_seconds = commit_seconds
         self._connection: apsw.Connection | None = None
-        self._waiting: list[Asked] = []
-        self._answers: list[Answer] = []
+        self._waiting: list[Job] = []
+        self._answers: list[JobResult] = []
         self._busy = False
 
     async def start(self) -> None:
@@ -349,8 +349,8 @@ class InlineWriter(Writer):
         """Run something here; see `Writer.beside`."""
         return work(*arguments)
 
-    def _put(self, asked: Asked) -> None:
-        self._waiting.append(asked)
+    def _put(self, job: Job) -> None:
+        self._waiting.append(job)
         if not self._busy:
             self._serve()
 
@@ -364,7 +364,7 @@ class InlineWriter(Writer):
             finally:
                 self._loop.call_later(self._commit_seconds, self._conclude)
 
-    def _answer(self, answers: list[Answer]) -> None:
+    def _answer(self, answers: list[JobResult]) -> None:
         self._answers += answers
 
     def _conclude(self) -> None:

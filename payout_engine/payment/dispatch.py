@@ -1,16 +1,16 @@
-"""Dispatch: speak to the provider for the ready payouts of one account, within its limits.
+"""Dispatch: speak to the provider for chunks of one account, within its limits.
 
-The two lines that matter stand together in `Dispatcher._pay`: the durable intent, and the send below it, which is the
-only line of the project where money leaves. Everything the provider may answer, or fail to answer, becomes receipts in
-`Dispatcher._speak`, and nothing becomes `ready` again without proof. `payment.py` runs one dispatcher per account.
-What is resent to ask (`resend.py`) is spoken by the same `_speak`, below an entry of its own in the journal.
+`send_durably` is the one function of the project in which money leaves: the durable intent, and the send below it.
+The `Dispatcher` around it has the workers, the pace and the brakes; why chunks are sent is a `SendStrategy` of its own:
+what is sent for the first time (`first_send.py`), or sent again to ask (`resend.py`). Whatever the provider answers, or
+fails to answer, is recorded, and nothing becomes `ready` again without proof. `run.py` runs one for each account.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
 import anyio
 
@@ -20,17 +20,16 @@ from payout_engine.domain.errors import (
     Brake,
     IllegalMoveError,
     JournalError,
-    NotSentError,
     ProviderError,
     RefusedError,
 )
-from payout_engine.domain.limits import READY_CHUNKS_AHEAD
 from payout_engine.domain.model import Dispatch, Lane, Outcome, Receipt
 from payout_engine.domain.states import State
-from payout_engine.payment.rate_limiter import Pace
-from payout_engine.payment.stop_rules import Quota, first_of
+from payout_engine.payment.context import Context
+from payout_engine.payment.rate_limiter import Pace, Turn
+from payout_engine.payment.stop_rules import first_of
 from payout_engine.ports import observer
-from payout_engine.ports.journal import Journal, ReadyChunk
+from payout_engine.ports.journal import ReadyChunk
 from payout_engine.ports.provider import Provider
 
 logger = logging.getLogger(__name__)
@@ -47,90 +46,152 @@ RECORD_PAUSES_SECONDS = (0.5, 2.0, 10.0)
 TROUBLE_PAUSE_SECONDS = 0.5
 TROUBLE_PAUSE_SECONDS_MAX = 10.0
 
-INSUFFICIENT_FUNDS = "insufficient_funds"
-"""The reason of a receipt that sends a payout back to `ready` because the lane's balance is too low."""
+Answer = Sequence[Receipt] | ProviderError
+"""What became of a call: one receipt per payout, or the error that says how much is in doubt."""
 
-Publish = Callable[[Sequence[Outcome]], Awaitable[None]]
-"""Told of outcomes after they are durable. One that waits slows the engine down; it cannot make it forget."""
+OpenLanes = Callable[[], Sequence[Lane]]
+"""Returns the lanes that may be sent for now: none any more once all is stopped."""
+
+
+class SendStrategy(Protocol):
+    """Why chunks are sent: what to load, what to write as the intent, and what to make of an answer."""
+
+    def chunks(self, lanes: OpenLanes) -> AsyncIterator[ReadyChunk]:
+        """Yield what one call each may hold, until there is nothing more to send."""
+        ...
+
+    async def intend(self, chunk: ReadyChunk) -> Dispatch:
+        """Record, durably, that a chunk is about to be sent.
+
+        Raises:
+            IllegalMoveError: the journal refuses. Nothing was recorded; nothing may be sent.
+        """
+        ...
+
+    def contest(self, chunk: ReadyChunk, why: str) -> str:
+        """Take notice that the journal refused an intent; return why the account has to stop, or an empty text."""
+        ...
+
+    async def record(self, dispatch: Dispatch, answer: Answer) -> Sequence[Outcome]:
+        """Record what an answer says of the payouts; return those that moved. Offered again if the journal fails."""
+        ...
+
+    def told(self, dispatch: Dispatch, outcomes: Sequence[Outcome]) -> None:
+        """Take notice that an answer is recorded and told."""
+        ...
+
+    def landed(self, chunk: ReadyChunk) -> None:
+        """Take notice that nobody has a chunk in hand any more, whether or not it was sent."""
+        ...
+
+    def is_silence(self, receipts: Sequence[Receipt]) -> bool:
+        """Tell whether an answer says as little as none."""
+        ...
+
+
+async def send_durably(
+    strategy: SendStrategy, provider: Provider, chunk: ReadyChunk, turn: Turn
+) -> tuple[Dispatch, Answer]:
+    """Write down that a chunk is about to be sent, and send it. Money leaves here and nowhere else.
+
+    Returns:
+        What was sent, and what became of it.
+
+    Raises:
+        IllegalMoveError: the journal refuses. Nothing was recorded and nothing sent.
+        JournalError: the intent may not have reached the disk. Nothing was sent.
+    """
+    # A crash up to here sends nothing. One in the next line may leave an intent without a call. `recover` cannot tell
+    # it from one with a call, so its payouts become unknown: somebody waits for a look-up, and nobody is paid twice.
+    dispatch = await strategy.intend(chunk)
+    turn.begin()
+    try:
+        # A crash from here on may have paid: the intent is on the disk, so `recover` makes its payouts unknown.
+        receipts = await provider.send(dispatch)
+        # So it is until the answer is recorded, which a crash can lose, and look-ups find what the provider knows.
+    except ProviderError as error:
+        return dispatch, error
+    except anyio.get_cancelled_exc_class():
+        # Cut off in mid-send, it may have paid. Recorded at once if there is time; by `recover` if there is none.
+        cut_off = AmbiguousError("interrupted", "The program was stopped before the answer came.")
+        with anyio.CancelScope(shield=True):
+            await strategy.record(dispatch, cut_off)
+        raise
+    except Exception as error:
+        # Its text could hold anything the provider sent, so only its kind is told.
+        logger.error("the adapter of account %s failed with %s", dispatch.lane.account, type(error).__name__)
+        return dispatch, AdapterFailedError("failed", "The answer could not be understood by this program.")
+    if len(receipts) != len(dispatch.payouts):
+        return dispatch, AdapterFailedError("miscounted", "The answer does not cover every payout of the call.")
+    return dispatch, receipts
+
+
+class AdapterFailedError(AmbiguousError):
+    """An adapter broke its promise after the call may have left: a fault in this program.
+
+    Attributes:
+        stop_message: why the account stops.
+    """
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__("adapter_failed", message, brake=Brake.PROVIDER_DOWN)
+        self.stop_message = f"The provider's adapter {what}; this is a fault in payout_engine."
 
 
 class Dispatcher:
-    """Sends what is ready for one account until nothing is, or a brake stops it.
+    """Sends the chunks of a strategy for one account until there are none, or a brake stops it.
 
     Attributes:
         lanes: those that may be sent for; a brake takes a lane out.
         stops: the brakes that stopped it.
 
     Args:
-        journal: the durable memory.
-        provider: the account's connection.
-        run_id: the run to pay.
-        account: the account's name.
-        lanes: its lanes in this run.
+        context: the account and the run.
+        strategy: what to send.
+        lanes: the account's lanes in this run.
         pace: the account's call rate.
-        publish: told of every outcome.
-        tell: told of what happens.
-        quota: how many payouts of each lane may be sent; None for all of them.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        provider: Provider,
-        run_id: str,
-        account: str,
-        lanes: Sequence[Lane],
-        pace: Pace,
-        publish: Publish,
-        notify: observer.Observer,
-        quota: Mapping[Lane, int] | None = None,
-    ) -> None:
-        self.stops: list[Stop] = []
-        self._journal = journal
-        self._provider = provider
-        self._run_id = run_id
-        self._account = account
+    def __init__(self, context: Context, strategy: SendStrategy, lanes: Sequence[Lane], pace: Pace) -> None:
         self.lanes = list(lanes)
+        self.stops: list[Stop] = []
+        self._context = context
+        self._strategy = strategy
         self._pace = pace
-        self._publish = publish
-        self._notify = notify
-        self._quota = Quota(quota)
-        self._stopped = False
-        self._in_hand: Counter[int] = Counter()
         self._troubles = 0
         self._refusals = 0
-        self._contested: set[int] = set()
-        self._never_left: set[int] = set()
         self._failure: Exception | None = None
-        self._landed = anyio.Event()
         self._halted = anyio.Event()
 
     def stop(self, lane: Lane | None, brake: Brake, message: str) -> None:
         """Stop sending for a lane, or for the account when `lane` is None. What is on the wire is finished."""
-        if self._stopped or (lane is not None and lane not in self.lanes):
+        if self._halted.is_set() or (lane is not None and lane not in self.lanes):
             return
-        self.stops.append(Stop(self._account, lane, brake, message))
-        self._notify(observer.Braked(self._account, lane.name if lane else "", brake, message))
+        self.stops.append(Stop(self._context.account, lane, brake, message))
+        self._context.notify(observer.Braked(self._context.account, lane.name if lane else "", brake, message))
         if lane is None:
-            self._halt()
+            self.halt()
         else:
             self.lanes.remove(lane)
 
-    def _halt(self) -> None:
-        """Send nothing more and wait for nothing more; what is on the wire is finished."""
-        self._stopped = True
+    def halt(self) -> None:
+        """Send nothing more and wait for nothing more, without a word; what is on the wire is finished."""
         self._halted.set()
 
+    def open_lanes(self) -> Sequence[Lane]:
+        """Return the lanes that may be sent for now."""
+        return () if self._halted.is_set() else self.lanes
+
     async def run(self) -> None:
-        """Send until nothing is ready or everything is stopped; return when nothing is on the wire.
+        """Send until there is nothing to send or everything is stopped; return when nothing is on the wire.
 
         Raises:
             JournalError: the journal failed; what was on the wire has landed all the same, as after any other error.
         """
         lock = anyio.Lock()
-        chunks = self._chunks()
+        chunks = self._strategy.chunks(self.open_lanes)
         async with anyio.create_task_group() as workers:
-            for _ in range(self._provider.traits.concurrency):
+            for _ in range(self._context.provider.traits.concurrency):
                 workers.start_soon(self._work, chunks, lock)
         if self._failure is not None:
             raise self._failure
@@ -140,42 +201,23 @@ class Dispatcher:
             try:
                 async with lock:
                     chunk = await anext(chunks, None)
+                    if chunk is not None:
+                        await self._breathe()
             except Exception as error:
                 return self._fail(error)
             if chunk is None:
                 return None
             try:
-                await self._pay(chunk)
+                await self._send(chunk)
             except Exception as error:
                 self._fail(error)
             finally:
-                self._in_hand -= Counter([chunk.chunk_id])
-                self._landed.set()
+                self._strategy.landed(chunk)
 
     def _fail(self, error: Exception) -> None:
         """Send nothing more, but let the other calls land: each that is cut off is a chunk in doubt."""
         self._failure = self._failure or error
-        self._halt()
-
-    async def _chunks(self) -> AsyncIterator[ReadyChunk]:
-        """Yield ready chunks, the lanes in turn, until a whole pass finds none and no worker has one in hand.
-
-        A chunk may come back to `ready` (it provably never left, or was refused for the rate), so a pass that found
-        something, or calls that have not landed, are followed by another pass.
-        """
-        while not self._stopped:
-            found = False
-            self._landed = anyio.Event()
-            landed = self._landed
-            async for chunk in self._one_pass():
-                found = True
-                await self._breathe()
-                self._in_hand[chunk.chunk_id] += 1
-                yield chunk
-            if not found and not self._in_hand:
-                return
-            if not found:
-                await landed.wait()
+        self.halt()
 
     async def _breathe(self) -> None:
         """Pause, longer each time, while calls have no usable answer: each call in doubt is a chunk in doubt."""
@@ -183,142 +225,71 @@ class Dispatcher:
             with anyio.move_on_after(min(TROUBLE_PAUSE_SECONDS * 2**self._troubles, TROUBLE_PAUSE_SECONDS_MAX)):
                 await self._halted.wait()
 
-    async def _one_pass(self) -> AsyncIterator[ReadyChunk]:
-        """Yield what is ready now, one chunk of each lane in turn."""
-        after = dict.fromkeys(self.lanes, 0)
-        ahead: dict[Lane, list[ReadyChunk]] = {lane: [] for lane in self.lanes}
-        while after:
-            for lane in list(after):
-                if not ahead[lane]:
-                    page = await self._journal.ready(self._run_id, lane, after[lane], READY_CHUNKS_AHEAD)
-                    ahead[lane] = list(reversed(page))
-                if not ahead[lane]:
-                    del after[lane]
-                    continue
-                chunk = ahead[lane].pop()
-                after[lane] = chunk.chunk_id
-                if chunk.chunk_id in self._in_hand:
-                    continue  # A worker has it and has not spoken yet, so it still looks ready.
-                if not self._may_send(lane):
-                    del after[lane]
-                    continue
-                allowed = self._quota.take(chunk)
-                if allowed is None:
-                    del after[lane]
-                    continue
-                for part in parts(allowed, self._provider.traits.batch_limit):
-                    yield part
-
-    def _may_send(self, lane: Lane) -> bool:
-        return not self._stopped and lane in self.lanes
-
-    async def _pay(self, chunk: ReadyChunk) -> None:
-        """Send one chunk and record what became of it."""
+    async def _send(self, chunk: ReadyChunk) -> None:
+        """Send one chunk when its turn has come, and record what became of it."""
         async with self._pace.turn(self._halted) as turn:
-            if not self._may_send(chunk.lane):
+            if chunk.lane not in self.open_lanes():
                 return
             try:
-                dispatch = await self._journal.intend(chunk)
-            except IllegalMoveError:
-                self._contest(chunk)
+                dispatch, answer = await send_durably(self._strategy, self._context.provider, chunk, turn)
+            except IllegalMoveError as error:
+                why = self._strategy.contest(chunk, str(error))
+                if why:
+                    self.stop(None, Brake.LIMIT, why)
                 return
-            turn.begin()
-            receipts = await self._speak(dispatch)
-        self._quota.give_back(chunk.lane, _returned(dispatch, receipts))
-        await self._publish(await self._record(dispatch, receipts))
-        self._notify(observer.Dispatched(self._account, chunk.lane.name, len(dispatch.payouts)))
+            self._heed(dispatch, answer)
+        outcomes = await self._record(dispatch, answer)
+        await self._context.publish(outcomes)
+        self._strategy.told(dispatch, outcomes)
 
-    def _contest(self, chunk: ReadyChunk) -> None:
-        """Somebody moved a payout of the chunk since it was loaded. The next pass loads what is still ready, once."""
-        if chunk.chunk_id in self._contested:
-            self.stop(None, Brake.LIMIT, "The journal refuses to send what it calls ready; see its log.")
-        self._contested.add(chunk.chunk_id)
-        self._quota.give_back(chunk.lane, len(chunk.payouts))
-
-    async def _record(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
+    async def _record(self, dispatch: Dispatch, answer: Answer) -> Sequence[Outcome]:
         """Record an answer, more than once if need be: until it is recorded it exists nowhere but here."""
         for pause_seconds in RECORD_PAUSES_SECONDS:
             try:
-                return await self._write(dispatch, receipts)
+                return await self._strategy.record(dispatch, answer)
             except IllegalMoveError as error:
                 # Somebody else ended this dispatch, as `recover` does: look-ups settle its payouts.
-                self._notify(observer.Waiting(self._account, str(error)))
+                self._context.waiting(str(error))
                 return ()
             except JournalError as error:
-                self._notify(observer.Waiting(self._account, f"{error} The answer is kept and will be recorded."))
+                self._context.waiting(f"{error} The answer is kept and will be recorded.")
                 await anyio.sleep(pause_seconds)
-        return await self._write(dispatch, receipts)
+        return await self._strategy.record(dispatch, answer)
 
-    async def _write(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Outcome]:
-        on_wire = dispatch.dispatch_id not in self._never_left
-        outcomes = await self._journal.record(dispatch, receipts, on_wire=on_wire)
-        self._never_left.discard(dispatch.dispatch_id)
-        return outcomes
+    # ----------------------------------------------------------------------------- what an answer means for later calls
 
-    async def _speak(self, dispatch: Dispatch) -> Sequence[Receipt]:
-        """Send, and return one receipt per payout, or one for all, whatever happens.
+    def _heed(self, dispatch: Dispatch, answer: Answer) -> None:
+        """Slow down, brake, or count a trouble, as an answer asks. What it says of its payouts is the strategy's."""
+        match answer:
+            case RefusedError():
+                self._heed_refusal(dispatch.lane, answer)
+            case AdapterFailedError():
+                self.stop(None, Brake.PROVIDER_DOWN, answer.stop_message)
+            case AmbiguousError(brake=Brake() as brake):
+                self._brake(dispatch.lane, brake, answer)
+            case ProviderError():
+                self._trouble(answer)
+            case _:
+                self._heed_receipts(dispatch.lane, answer)
 
-        A cancellation in mid-send leaves the dispatch open on purpose: it is recorded as `unknown` here if there is
-        time, and by `Journal.recover` if there is none.
-        """
-        try:
-            receipts = await self._provider.send(dispatch)  # The one line where money leaves.
-        except NotSentError as error:
-            self._trouble(error)
-            self._never_left.add(dispatch.dispatch_id)
-            return [Receipt(State.READY, error.reason, str(error))]
-        except RefusedError as error:
-            return [self._refused(dispatch, error)]
-        except AmbiguousError as error:
-            if error.brake is None:
-                self._trouble(error)
-            else:
-                self._brake(dispatch.lane, error.brake, error)
-            return [Receipt(State.UNKNOWN, error.reason, str(error))]
-        except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await self._interrupted(dispatch)
-            raise
-        except Exception as error:
-            # Its text could hold anything the provider sent, so only its kind is told.
-            logger.error("the adapter of account %s failed with %s", self._account, type(error).__name__)
-            self.stop(None, Brake.PROVIDER_DOWN, "The provider's adapter failed; this is a fault in payout_engine.")
-            return [Receipt(State.UNKNOWN, "adapter_failed", "The answer could not be understood by this program.")]
-        return self._answered(dispatch, receipts)
-
-    async def _interrupted(self, dispatch: Dispatch) -> None:
-        receipt = Receipt(State.UNKNOWN, "interrupted", "The program was stopped before the answer came.")
-        await self._journal.record(dispatch, [receipt])
-
-    def _answered(self, dispatch: Dispatch, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
-        if len(receipts) != len(dispatch.payouts):
-            self.stop(None, Brake.PROVIDER_DOWN, "The provider's adapter miscounted; this is a fault in payout_engine.")
-            return [Receipt(State.UNKNOWN, "adapter_failed", "The answer does not cover every payout of the call.")]
-        if self._says_nothing(receipts):
+    def _heed_receipts(self, lane: Lane, receipts: Sequence[Receipt]) -> None:
+        if self._strategy.is_silence(receipts):
             self._trouble(AmbiguousError(receipts[0].reason, receipts[0].message))
-            return receipts
+            return
         self._troubles = self._refusals = 0
         short = [receipt for receipt in receipts if receipt.state is State.READY]
         if short:
-            self.stop(dispatch.lane, Brake.FUNDS, short[0].message)
-        return receipts
+            self.stop(lane, Brake.FUNDS, short[0].message)
 
-    def _says_nothing(self, receipts: Sequence[Receipt]) -> bool:
-        """Whether an answer leaves every payout of its call in doubt: the next one may leave as many."""
-        return all(receipt.state is State.UNKNOWN for receipt in receipts)
-
-    def _refused(self, dispatch: Dispatch, error: RefusedError) -> Receipt:
-        """The whole call was refused before processing: slow down, brake, or give its payouts their verdict."""
+    def _heed_refusal(self, lane: Lane, error: RefusedError) -> None:
+        """The whole call was refused before processing."""
         self._troubles = 0
         self._refusals += 1
         if error.too_fast and self._refusals < REFUSALS_MAX:
             self._pace.slow_down(error.retry_after_seconds)
-            self._notify(observer.Waiting(self._account, f"{error} The engine calls more slowly from now on."))
-        elif error.final:
-            return Receipt(State.FAILED, error.reason, str(error))
-        else:
-            self._brake(dispatch.lane, error.brake or Brake.LIMIT, error)
-        return Receipt(State.READY, error.reason, str(error))
+            self._context.waiting(f"{error} The engine calls more slowly from now on.")
+        elif error.too_fast or not error.final:
+            self._brake(lane, error.brake or Brake.LIMIT, error)
 
     def _brake(self, lane: Lane, brake: Brake, error: ProviderError) -> None:
         """Obey the brake of an answer: the balance is the lane's, everything else is the account's."""
@@ -326,7 +297,7 @@ class Dispatcher:
 
     def _trouble(self, error: ProviderError) -> None:
         self._troubles += 1
-        self._notify(observer.Waiting(self._account, str(error)))
+        self._context.waiting(str(error))
         if self._troubles >= TROUBLES_MAX:
             message = f"{self._troubles} calls in a row had no usable answer; the last: {error}"
             self.stop(None, Brake.PROVIDER_DOWN, message)
@@ -337,9 +308,3 @@ def parts(chunk: ReadyChunk, batch_limit: int) -> Sequence[ReadyChunk]:
     if len(chunk.payouts) <= batch_limit:
         return [chunk]
     return [first_of(chunk, start, batch_limit) for start in range(0, len(chunk.payouts), batch_limit)]
-
-
-def _returned(dispatch: Dispatch, receipts: Sequence[Receipt]) -> int:
-    """Return how many payouts of a dispatch are ready again."""
-    ready = sum(receipt.state is State.READY for receipt in receipts)
-    return ready * len(dispatch.payouts) if len(receipts) == 1 else ready

@@ -1,10 +1,12 @@
 """The first look: before anything is sent that may have been sent before, the provider is asked what it already has.
 
 A journal that was restored from a copy does not know what was sent since; a line that counts as failed may come to
-light. Where the provider lists its transfers the whole list is read, since only that shows a transfer under any key;
-where it is asked one by one, each key is asked about that these lines were sent under, or are about to be. What it
-shows moves payouts as any look-up does: a transfer for what was never sent here, or counts as unpaid, waits for a
-person. Nothing is sent until the look came to its end; `Engine` sees to that.
+light. Where the provider lists its transfers, the list is read back to before any of these lines can have been sent, by
+this run, a copy of this journal, or an earlier run that counts them as unpaid, since only that shows a transfer under
+any key; where that moment is not known, the list is read whole. Where the provider is asked one by one, each key is
+asked about that these lines were sent under, or are about to be. What it shows moves payouts as any look-up does: a
+transfer for what was never sent here, or counts as unpaid, waits for a person. Nothing is sent until the look came to
+its end; `Engine` sees to that.
 """
 
 from __future__ import annotations
@@ -16,13 +18,16 @@ import anyio
 import msgspec
 
 from payout_engine.domain.errors import Brake, JournalError, ProviderError, RefusedError
-from payout_engine.domain.limits import FIRST_LOOK_SECONDS_MAX, FIRST_LOOK_SECONDS_MIN, QUERIES_BATCH
+from payout_engine.domain.limits import (
+    FIRST_LOOK_MARGIN_SECONDS,
+    FIRST_LOOK_SECONDS_MAX,
+    FIRST_LOOK_SECONDS_MIN,
+    QUERIES_BATCH,
+)
 from payout_engine.domain.model import LookUpResult, Query
 from payout_engine.domain.states import State
-from payout_engine.payment.dispatch import Publish
-from payout_engine.ports import observer
-from payout_engine.ports.journal import Journal
-from payout_engine.ports.provider import LookUpKind, Provider
+from payout_engine.payment.context import Context
+from payout_engine.ports.provider import LookUpKind
 
 logger = logging.getLogger(__name__)
 
@@ -53,34 +58,20 @@ def seconds_allowed(follow_for_seconds: float | None) -> float:
 
 
 async def look_first(
-    journal: Journal,
-    provider: Provider,
-    run_id: str,
-    account: str,
-    publish: Publish,
-    notify: observer.Observer,
-    *,
-    seconds: float = FIRST_LOOK_SECONDS_MAX,
-    halted: anyio.Event | None = None,
+    context: Context, *, seconds: float = FIRST_LOOK_SECONDS_MAX, halted: anyio.Event | None = None
 ) -> Looked:
     """Ask one account what it has of a run's lines, and record what it shows.
 
     Args:
-        journal: holds the run, and the leases.
-        provider: the account's connection.
-        run_id: the run that is about to be paid.
-        account: the account's name.
-        publish: told of what that changed in the run.
-        tell: told of what happens.
+        context: the account, and the run that is about to be paid.
         seconds: how long it may take in all; see `seconds_allowed`.
         halted: set when nobody waits for it any more.
 
     Raises:
         JournalError: the journal failed.
     """
-    if provider.traits.look_up is LookUpKind.NONE:
+    if context.provider.traits.look_up is LookUpKind.NONE:
         return Looked()
-    looking = _FirstLook(journal, provider, run_id, account, publish, notify)
     found = Looked(
         f"It took longer than {seconds:,.0f} seconds. Run the same command again, or allow more with --follow-for."
     )
@@ -93,7 +84,7 @@ async def look_first(
         if halted is not None:
             tasks.start_soon(watch, halted)
         with anyio.move_on_after(seconds):
-            found = await looking.look()
+            found = await _FirstLook(context).look()
         tasks.cancel_scope.cancel()
     return Looked("Stopped as asked.", Brake.ASKED) if halted is not None and halted.is_set() else found
 
@@ -101,30 +92,17 @@ async def look_first(
 class _FirstLook:
     """One account's first look."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        provider: Provider,
-        run_id: str,
-        account: str,
-        publish: Publish,
-        notify: observer.Observer,
-    ) -> None:
-        self._journal = journal
-        self._provider = provider
-        self._run_id = run_id
-        self._account = account
-        self._publish = publish
-        self._notify = notify
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def look(self) -> Looked:
         """Look until it came to its end once, or was tried often enough."""
-        self._notify(observer.Waiting(self._account, "Asking the provider first what it already has."))
+        self._context.waiting("Asking the provider first what it already has.")
         for pause_seconds in PAUSES_SECONDS:
             found, wait_seconds = await self._try()
             if not found.problem or found.brake is Brake.CREDENTIALS:
                 return found
-            self._notify(observer.Waiting(self._account, f"{found.problem} Nothing is sent before it answers."))
+            self._context.waiting(f"{found.problem} Nothing is sent before it answers.")
             await anyio.sleep(max(pause_seconds, wait_seconds))
         return (await self._try())[0]
 
@@ -132,7 +110,9 @@ class _FirstLook:
         """Look once; return what came of it, and how long the provider asks us to wait before the next try."""
         try:
             async for results in self._look_up_results():
-                await self._apply(results)
+                # An absence releases nothing here: following asks for that, and takes its time.
+                shown = [result for result in results if result.receipt.state is not State.READY]
+                await self._context.reconcile(shown)
         except ProviderError as error:
             asked_seconds = error.retry_after_seconds if isinstance(error, RefusedError) else None
             brake = Brake.CREDENTIALS if error.brake is Brake.CREDENTIALS else Brake.PROVIDER_DOWN
@@ -141,22 +121,24 @@ class _FirstLook:
             raise
         except Exception as error:
             # Its text could hold anything the provider sent, so only its kind is told.
-            logger.error("the look-up of account %s failed with %s", self._account, type(error).__name__)
+            logger.error("the look-up of account %s failed with %s", self._context.account, type(error).__name__)
             return Looked("The look-up failed in a way that this program does not expect; this is a fault in it."), 0.0
         return Looked(), 0.0
 
     async def _look_up_results(self) -> AsyncIterator[Sequence[LookUpResult]]:
-        if self._provider.traits.look_up is LookUpKind.SWEEP:
-            async for results in self._provider.look_up(()):
+        if self._context.provider.traits.look_up is LookUpKind.SWEEP:
+            since = await self._context.journal.may_be_sent_since(self._context.run_id)
+            since = None if since is None else since - FIRST_LOOK_MARGIN_SECONDS
+            async for results in self._context.look_up((), since):
                 yield results
             return
         async for queries in self._queries():
-            async for results in self._provider.look_up(queries):
+            async for results in self._context.look_up(queries):
                 yield results
 
     async def _queries(self) -> AsyncIterator[Sequence[Query]]:
         """Yield everything to ask about: what is open, what is about to be sent, and what an earlier run sent of it."""
-        journal, run_id, account = self._journal, self._run_id, self._account
+        journal, run_id, account = self._context.journal, self._context.run_id, self._context.account
         after, going_on = 0, True
         while going_on:
             queries, after = await journal.open_queries(run_id, account, QUERIES_BATCH, after, ready=True)
@@ -169,12 +151,3 @@ class _FirstLook:
             if queries:
                 yield queries
             going_on = after > 0
-
-    async def _apply(self, results: Sequence[LookUpResult]) -> None:
-        """Record what is shown. An absence releases nothing here: following asks for that, and takes its time."""
-        shown = [result for result in results if result.receipt.state is not State.READY]
-        with anyio.CancelScope(shield=True):
-            applied = await self._journal.reconcile(shown)
-            await self._publish([outcome for outcome in applied.outcomes if outcome.run_id == self._run_id])
-        for conflict in applied.conflicts:
-            self._notify(observer.Waiting(self._account, conflict))

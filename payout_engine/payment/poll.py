@@ -3,26 +3,32 @@
 Where the provider lists its transfers, one sweep serves everything that is open; where it has to be asked one by one,
 the open payouts are walked page by page. What a look-up does not show is asked about by sending it again, where the
 provider's key allows that. The intervals grow while nothing changes. Age never turns an unknown payout into a failed
-one: once it has been looked for long enough, it is left for a person. `payment.py` runs one follower per account.
+one: once it has been looked for long enough, it is left for a person. `run.py` runs one follower per account.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 import anyio
 import msgspec
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import Brake, JournalError, ProviderError
-from payout_engine.domain.limits import QUERIES_BATCH
+from payout_engine.domain.limits import (
+    LIST_WHOLE_SECONDS,
+    LISTED_IN_VAIN_FREE,
+    LISTED_IN_VAIN_PER_MINUTE,
+    LOOK_BACK_MARGIN_SECONDS,
+    QUERIES_BATCH,
+)
 from payout_engine.domain.model import LookUpResult, Query, Tally
 from payout_engine.domain.states import State
-from payout_engine.payment.dispatch import Publish
+from payout_engine.payment.context import Context
 from payout_engine.ports import observer
-from payout_engine.ports.journal import Journal
-from payout_engine.ports.provider import LookUpKind, Provider
+from payout_engine.ports.provider import LookUpKind
 
 logger = logging.getLogger(__name__)
 
@@ -75,40 +81,25 @@ class Follower:
         gave_up: True when it ended because look-ups kept failing, so that nobody has looked for what is unknown.
 
     Args:
-        journal: the durable memory.
-        provider: the account's connection.
-        run_id: the run to follow.
-        account: the account's name.
+        context: the account and the run.
         policy: how often and how long to ask.
-        publish: told of every outcome.
-        tell: told of what happens.
-        ask_again: asks by sending again; None where the provider's key does not allow that, or nothing may be sent.
+        resend: asks by sending again; None where the provider's key does not allow that, or nothing may be sent.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        provider: Provider,
-        run_id: str,
-        account: str,
-        policy: FollowPolicy,
-        publish: Publish,
-        notify: observer.Observer,
-        intend_resend: Resend | None = None,
-    ) -> None:
+    def __init__(self, context: Context, policy: FollowPolicy, resend: Resend | None = None) -> None:
         self.sent = anyio.Event()
         self.refused = ""
         self.gave_up = False
-        self._journal = journal
-        self._provider = provider
-        self._run_id = run_id
-        self.account = account
+        self.account = context.account
+        self._context = context
+        self._journal = context.journal
+        self._provider = context.provider
+        self._run_id = context.run_id
         self._policy = policy
-        self._publish = publish
-        self._notify = notify
-        self._resend = intend_resend
+        self._resend = resend
         self._asking_seconds = policy.first_seconds
         self._not_before = 0.0
+        self._reading = _Reading()
 
     async def run(self) -> None:
         """Return when nothing is open, or when all that is open is unknown and has been looked for long enough."""
@@ -134,13 +125,13 @@ class Follower:
                 return
 
     async def _run(self) -> None:
-        interval_seconds = self._policy.first_seconds
+        pause_seconds = interval_seconds = self._policy.first_seconds
         looked_since = alone_since = None
         while not self.refused:
-            await self._pause(interval_seconds)
+            await self._pause(pause_seconds)
             everything_sent = self.sent.is_set()
             began_at, started_at = clock.now(), anyio.current_time()
-            found = await self.look_up(interval_seconds)
+            found = await self.look_up(pause_seconds)
             took_seconds = anyio.current_time() - started_at
             if not found.problem and anyio.current_time() >= self._not_before:
                 found = await self._again(found, began_at)
@@ -159,11 +150,18 @@ class Follower:
                     return
             if self.sent.is_set() and not everything_sent:
                 # The last payouts were sent while we asked; soon is when most of them settle.
-                interval_seconds = self._policy.first_seconds
+                pause_seconds = interval_seconds = self._policy.first_seconds
                 continue
             if not found.changed:
                 interval_seconds = min(interval_seconds * self._policy.growth, self._policy.longest_seconds)
             interval_seconds = max(interval_seconds, took_seconds * self._policy.busy_share)
+            pause_seconds = max(interval_seconds, self._reading.pause_seconds())
+            if looked_since is not None:
+                # Who waits for nothing but what is unknown is not kept waiting for longer than it is looked for.
+                pause_seconds = min(pause_seconds, max(self._policy.first_seconds, self._patience_left(looked_since)))
+
+    def _patience_left(self, looked_since: float) -> float:
+        return self._policy.unknown_patience_seconds - (anyio.current_time() - looked_since)
 
     async def _pause(self, interval_seconds: float) -> None:
         """Sleep, but wake early once when the last payout has been sent."""
@@ -189,8 +187,11 @@ class Follower:
         """Ask once about everything that is open, and record what is shown. A failure is told, not raised."""
         changed, problem = 0, ""
         try:
-            async for results in self._look_up_results():
-                changed += await self._apply(results)
+            if self._provider.traits.look_up is LookUpKind.SWEEP:
+                changed = await self._sweep()
+            else:
+                async for results in self._look_up_each():
+                    changed += len((await self._context.reconcile(results)).outcomes)
         except ProviderError as error:
             problem = str(error)
             if error.brake is Brake.CREDENTIALS:
@@ -201,11 +202,45 @@ class Follower:
             # Its text could hold anything the provider sent, so only its kind is told.
             logger.error("the look-up of account %s failed with %s", self.account, type(error).__name__)
             problem = "The look-up failed in a way that this program does not expect; this is a fault in payout_engine."
-        self._notify(observer.LookedUp(self.account, changed, problem, next_in_seconds))
+        self._context.notify(observer.LookedUp(self.account, changed, problem, next_in_seconds))
         return Found(changed, problem)
 
-    async def _look_up_results(self) -> AsyncIterator[Sequence[LookUpResult]]:
-        """Yield what the provider shows: of everything in one sweep, or page by page of what is open.
+    async def _sweep(self) -> int:
+        """Read as much of the provider's list as the open payouts need; return how many payouts moved.
+
+        That is until each of them was shown; else back to before the oldest of them was sent; and the whole list only
+        when nothing but unknown ones is left, rarely for what stays open, and for who follows a run with nothing open.
+        To read less proves nothing, so it can only delay good news.
+
+        Raises:
+            ProviderError: the list failed.
+        """
+        accepted, unknown = await self._open(sending=False)
+        if not accepted + unknown and not self.sent.is_set():
+            return 0
+        oldest = await self._journal.open_since(self._run_id, self.account)
+        alone = self.sent.is_set() and not accepted
+        since = None if oldest is None or self._reading.is_whole_due(oldest, alone=alone) else oldest
+        queries, _ = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH)
+        changed = shown = open_shown = 0
+        strange = False
+        bound = None if since is None else since - LOOK_BACK_MARGIN_SECONDS
+        async with aclosing(self._context.look_up(queries, bound)) as pages:
+            async for page in pages:
+                results = await self._without_stale_absence(page, queries, 0)
+                reconciled = await self._context.reconcile(results)
+                changed += len(reconciled.outcomes)
+                shown += len(results)
+                open_shown += reconciled.open_shown
+                strange |= any(result.conflict for result in results)
+                # What contradicts is heard to the end: the provider may have more to say of it.
+                if open_shown >= accepted + unknown > 0 and not strange:
+                    break
+        self._reading.count(shown, changed, whole=since is None)
+        return changed
+
+    async def _look_up_each(self) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Yield what the provider shows of what is open, page by page.
 
         Raises:
             ProviderError: a page failed; the pages behind it were asked for all the same.
@@ -215,14 +250,13 @@ class Follower:
         while True:
             start = after
             queries, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, start)
-            sweep = self._provider.traits.look_up is LookUpKind.SWEEP
-            if queries or sweep:
+            if queries:
                 try:
-                    async for results in self._provider.look_up(queries):
+                    async for results in self._context.look_up(queries):
                         yield await self._without_stale_absence(results, queries, start)
                 except ProviderError as error:
                     failed = error
-            if not after or sweep or (failed is not None and failed.brake):
+            if not after or (failed is not None and failed.brake):
                 break
         if failed is not None:
             raise failed
@@ -242,20 +276,48 @@ class Follower:
         proved = {query.key for query in present if asked.get(query.key) == query.sent}
         return [result for result in results if result.receipt.state is not State.READY or result.key in proved]
 
-    async def _apply(self, results: Sequence[LookUpResult]) -> int:
-        with anyio.CancelScope(shield=True):
-            # What is recorded is also told, even when the following ends in this moment.
-            applied = await self._journal.reconcile(results)
-            await self._publish([outcome for outcome in applied.outcomes if outcome.run_id == self._run_id])
-        for conflict in applied.conflicts:
-            self._notify(observer.Waiting(self.account, conflict))
-        return len(applied.outcomes)
-
-    async def _open(self) -> tuple[int, int]:
+    async def _open(self, *, sending: bool = True) -> tuple[int, int]:
         """Return how many payouts of the account are accepted (or still being sent), and how many unknown."""
         tallies = [tally for tally in await self._journal.tally(self._run_id) if tally.lane.account == self.account]
-        return _count(tallies, State.ACCEPTED) + _count(tallies, State.SENDING), _count(tallies, State.UNKNOWN)
+        accepted = _count(tallies, State.ACCEPTED) + (_count(tallies, State.SENDING) if sending else 0)
+        return accepted, _count(tallies, State.UNKNOWN)
 
 
 def _count(tallies: Sequence[Tally], state: State) -> int:
     return sum(tally.count for tally in tallies if tally.state is state)
+
+
+class _Reading:
+    """How much of a list the look-ups of one account may read: what they are shown without news is rationed."""
+
+    def __init__(self) -> None:
+        self._in_vain = -float(LISTED_IN_VAIN_FREE)
+        self._counted_at = anyio.current_time()
+        self._whole_at = 0.0
+        self._alone = self._looked_alone = False
+
+    def is_whole_due(self, oldest_at: float, *, alone: bool) -> bool:
+        """Tell whether the whole list is to be read now.
+
+        Args:
+            oldest_at: when the oldest open payout was sent, in seconds since 1970.
+            alone: whether nothing but unknown payouts is left to ask about. That alone is worth it once.
+        """
+        self._alone, self._looked_alone = alone, alone and self._looked_alone
+        late = clock.now() - oldest_at >= LIST_WHOLE_SECONDS and anyio.current_time() >= self._whole_at
+        return late or (alone and not self._looked_alone)
+
+    def count(self, shown: int, changed: int, *, whole: bool) -> None:
+        """Take in what one look-up was shown, and how much of it was news."""
+        present = anyio.current_time()
+        if whole:
+            self._looked_alone = self._alone
+            self._whole_at = present + max(LIST_WHOLE_SECONDS, 60.0 * shown / LISTED_IN_VAIN_PER_MINUTE)
+            return
+        self._in_vain -= (present - self._counted_at) * LISTED_IN_VAIN_PER_MINUTE / 60.0
+        self._in_vain = max(self._in_vain, -float(LISTED_IN_VAIN_FREE)) + shown - changed
+        self._counted_at = present
+
+    def pause_seconds(self) -> float:
+        """Return how long to wait at least before the next look-up."""
+        return max(0.0, self._in_vain) * 60.0 / LISTED_IN_VAIN_PER_MINUTE

@@ -12,8 +12,6 @@ The pipeline's dispatch takes one turn per paying call; nothing here counts payo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import anyio
 from aiolimiter import AsyncLimiter
@@ -42,12 +40,26 @@ FLOOR_DOUBT = 0.05
 
 
 class Turn:
-    """One permitted call. `begin` marks the moment it leaves."""
+    """One permitted call, for the length of an `async with`. `begin` marks the moment it leaves.
 
-    def __init__(self) -> None:
+    Args:
+        pace: who permits it.
+        halted: as for `Pace.turn`.
+    """
+
+    def __init__(self, pace: Pace, halted: anyio.Event | None) -> None:
         self.begun_at: float | None = None
         self.ended_at: float | None = None
         self.settled = anyio.Event()
+        self._pace = pace
+        self._halted = halted
+
+    async def __aenter__(self) -> Turn:
+        await self._pace.wait(self, self._halted)
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._pace.end(self)
 
     def begin(self) -> None:
         """Mark that the call leaves now."""
@@ -81,23 +93,21 @@ class Pace:
             if used_before:
                 self._not_before = anyio.current_time() + self._window_seconds
 
-    @asynccontextmanager
-    async def turn(self, halted: anyio.Event | None = None) -> AsyncIterator[Turn]:
-        """Wait until one more call may be made. A turn that never begins gives its place back.
+    def turn(self, halted: anyio.Event | None = None) -> Turn:
+        """Return a turn, to be waited for and taken with `async with`. One that never begins gives its place back.
 
         Args:
             halted: ends the waiting of this caller alone, who then has to see that it must not call. Others that share
                 the pace wait as before.
         """
-        turn = Turn()
+        return Turn(self, halted)
+
+    async def wait(self, turn: Turn, halted: anyio.Event | None) -> None:
+        """Wait until one more call may be made."""
         if self._calls:
             async with self._lock:
                 if await self._waited(halted or self._never):
                     self._recent.append(turn)
-        try:
-            yield turn
-        finally:
-            self._end(turn)
 
     def slow_down(self, retry_after_seconds: float | None) -> None:
         """Learn from a refusal for the rate: pause as asked, or for a window, and keep a wider margin from now on."""
@@ -146,7 +156,8 @@ class Pace:
         quickest_seconds = min(self._durations)
         return max(0.0, quickest_seconds - FLOOR_DOUBT * (max(self._durations) - quickest_seconds))
 
-    def _end(self, turn: Turn) -> None:
+    def end(self, turn: Turn) -> None:
+        """Learn from a call that is over how long it took."""
         if turn.begun_at is not None:
             turn.ended_at = anyio.current_time()
             self._durations.append(turn.ended_at - turn.begun_at)

@@ -2,7 +2,7 @@
 
 Called by the engine with the leases held. Everything it needs to know after a crash is in the journal: unfinished
 dispatches become `unknown` first, then what is `ready` is sent while what is open is followed. Beside that it heeds
-what people ask from other processes, and the brakes of `brakes.py`; both stop politely.
+what people ask from other processes, and the brakes of `stop_rules.py`; both stop politely.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from anyio.abc import TaskGroup
 
 from payout_engine.domain.ending import Ending, Stop
 from payout_engine.domain.errors import Brake
-from payout_engine.domain.facts import Braked, CanaryPassed
+from payout_engine.domain.facts import CanaryPassed, Stopped
 from payout_engine.domain.model import REJECTED_LANE, ControlKind, ControlRequest, Lane, Outcome
 from payout_engine.domain.states import OPEN, State
-from payout_engine.payment.dispatch import Dispatcher, Publish
+from payout_engine.payment.context import Context, Publish
+from payout_engine.payment.dispatch import Dispatcher
+from payout_engine.payment.first_send import FirstSend
 from payout_engine.payment.poll import Follower, FollowPolicy, Resend
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.resend import Resender, key_allows_resend
@@ -47,6 +49,26 @@ class Payer(msgspec.Struct, frozen=True):
     pace: Pace
 
 
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run is paid.
+
+    Attributes:
+        policy: how to follow.
+        follow_for_seconds: how long to follow after the last payout was sent; 0 does not wait, None has no end.
+        send: False only follows.
+        uncleared: accounts that must not send, since it is not known what they sent before; each with the brake.
+        max_failure_share: a lane stops when more than this share of its settled payouts failed.
+        canary: how many payouts of each lane are sent and waited for before the rest; 0 for none.
+    """
+
+    policy: FollowPolicy
+    follow_for_seconds: float | None
+    send: bool
+    uncleared: Mapping[str, Stop] = {}
+    max_failure_share: float = 1.0
+    canary: int = 0
+
+
 class Payment:
     """The paying of one run.
 
@@ -54,14 +76,9 @@ class Payment:
         journal: the durable memory.
         run_id: an approved run.
         payers: the connected accounts, by name; every lane's account must be among them.
-        policy: how to follow.
-        follow_for_seconds: how long to follow after the last payout was sent; 0 does not wait, None has no end.
-        send: False only follows.
-        uncleared: accounts that must not send, since it is not known what they sent before; each with the brake.
+        terms: how it is paid.
         publish: told of every outcome as it happens.
-        tell: told of what happens.
-        max_failure_share: a lane stops when more than this share of its settled payouts failed.
-        canary: how many payouts of each lane are sent and waited for before the rest; 0 for none.
+        notify: told of what happens.
     """
 
     def __init__(
@@ -69,30 +86,21 @@ class Payment:
         journal: Journal,
         run_id: str,
         payers: Mapping[str, Payer],
-        policy: FollowPolicy,
-        *,
-        follow_for_seconds: float | None,
-        send: bool,
-        uncleared: Mapping[str, Stop] = {},
+        terms: Terms,
         publish: Publish,
         notify: observer.Observer,
-        max_failure_share: float = 1.0,
-        canary: int = 0,
     ) -> None:
         self._journal = journal
         self._run_id = run_id
         self._payers = payers
-        self._policy = policy
-        self._follow_for_seconds = follow_for_seconds
-        self._send = send
+        self._terms = terms
+        self._send = terms.send
         self._listener = publish
         self._notify = notify
-        self._failures = Failures(max_failure_share)
-        self._canary = canary
+        self._failures = Failures(terms.max_failure_share)
         self._dispatchers: dict[str, Dispatcher] = {}
         self._wires = {account: anyio.Lock() for account in payers}
         self._stops: list[Stop] = []
-        self._uncleared = uncleared
         self._asked = anyio.Event()
         self._interrupted = False
         self._cancel: ControlRequest | None = None
@@ -128,7 +136,7 @@ class Payment:
         self._unsent = {tally.lane.account for tally in tallies if tally.state is State.READY and tally.count}
         ready = sum(tally.count for tally in tallies if tally.state is State.READY)
         self._notify(observer.Begun(ready, sum(tally.count for tally in tallies if tally.state in OPEN)))
-        for stop in self._uncleared.values():
+        for stop in self._terms.uncleared.values():
             # Who asked to stop meanwhile is heard below, or was already.
             if stop.brake is not Brake.ASKED:
                 self._stop_for(stop)
@@ -150,7 +158,7 @@ class Payment:
         # A lane that had sent everything when it was validated by how its payouts ended was not stopped.
         stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]
         for stop in stops:
-            await self._journal.add_fact(self._run_id, Braked(stop))
+            await self._journal.add_fact(self._run_id, Stopped(stop))
         if self._failure is not None:
             raise self._failure
         states = {tally.state for tally in tallies}
@@ -217,21 +225,15 @@ class Payment:
 
     # --------------------------------------------------------------------------------------------------- one account
 
+    def _context(self, payer: Payer) -> Context:
+        return Context(self._journal, payer.provider, self._run_id, payer.account, self._publish, self._notify)
+
     async def _account(self, payer: Payer, lanes: Sequence[Lane]) -> None:
         """Send and follow side by side; after the last send, follow for as long as is allowed."""
         async with anyio.create_task_group() as both:
-            follower = Follower(
-                self._journal,
-                payer.provider,
-                self._run_id,
-                payer.account,
-                self._policy,
-                self._publish,
-                self._notify,
-                self._resender(payer, lanes, both),
-            )
+            follower = Follower(self._context(payer), self._terms.policy, self._resender(payer, lanes, both))
             both.start_soon(self._follow, follower)
-            if self._may_send(payer.account) and self._canary:
+            if self._may_send(payer.account) and self._terms.canary:
                 await self._safely(partial(self._send_canary, payer, lanes))
             if self._may_send(payer.account):
                 stopped = {stop.lane for stop in self._stops}
@@ -243,9 +245,9 @@ class Payment:
         done = (await self._journal.facts(self._run_id)).canary_done
         waiting = [lane for lane in lanes if lane not in done]
         tallies = await self._journal.tally(self._run_id)
-        quota = {lane: canary_of(lane, tallies, self._canary)[1] for lane in waiting}
+        quota = {lane: canary_of(lane, tallies, self._terms.canary)[1] for lane in waiting}
         await self._dispatch(payer, waiting, quota)
-        with anyio.move_on_after(self._policy.unknown_patience_seconds):
+        with anyio.move_on_after(self._terms.policy.unknown_patience_seconds):
             while waiting and self._may_send(payer.account):
                 waiting = await self._check_canaries(waiting)
                 if waiting:
@@ -260,7 +262,7 @@ class Payment:
         tallies = await self._journal.tally(self._run_id)
         waiting: list[Lane] = []
         for lane in lanes:
-            canary, left = canary_of(lane, tallies, self._canary)
+            canary, left = canary_of(lane, tallies, self._terms.canary)
             if canary is Canary.PASSED:
                 await self._journal.add_fact(self._run_id, CanaryPassed(lane))
             elif canary is Canary.FAILED:
@@ -276,7 +278,7 @@ class Payment:
         """Whether any call that may move money is still allowed."""
         braked = any(stop.account == account and stop.lane is None for stop in self._stops)
         asked = self._asked.is_set() or self._cancel is not None or self._failure is not None
-        return self._send and not asked and not braked and account not in self._uncleared
+        return self._send and not asked and not braked and account not in self._terms.uncleared
 
     def _fail(self, error: Exception) -> None:
         """Remember what failed and stop politely: what is on the wire must still be heard, whatever it was."""
@@ -292,17 +294,8 @@ class Payment:
 
     async def _dispatch(self, payer: Payer, lanes: Sequence[Lane], quota: Mapping[Lane, int] | None = None) -> None:
         """Send what is ready in these lanes, or as much of it as `quota` allows."""
-        dispatcher = Dispatcher(
-            self._journal,
-            payer.provider,
-            self._run_id,
-            payer.account,
-            lanes,
-            payer.pace,
-            self._publish,
-            self._notify,
-            quota,
-        )
+        context = self._context(payer)
+        dispatcher = Dispatcher(context, FirstSend(context, quota), lanes, payer.pace)
         async with self._wires[payer.account]:
             if self._may_send(payer.account):
                 await self._at_work(payer.account, dispatcher, dispatcher.run)
@@ -321,40 +314,31 @@ class Payment:
         """Return how to ask by sending again, or None where that would not be a way of asking."""
         if not self._send or not key_allows_resend(payer.provider.traits):
             return None
-        asking = Resender(
-            self._journal,
-            payer.provider,
-            self._run_id,
-            payer.account,
-            lanes,
-            payer.pace,
-            self._publish,
-            self._notify,
-        )
+        resender = Resender(self._context(payer), lanes, payer.pace)
 
-        async def intend_resend(before: float) -> tuple[int, int]:
+        async def resend(before: float) -> tuple[int, int]:
             landed = anyio.Event()
             # A task of its own: when the following ends, what is on the wire lands all the same.
-            tasks.start_soon(self._resend, asking, before, landed)
+            tasks.start_soon(self._resend, payer.account, resender, before, landed)
             try:
                 await landed.wait()
             finally:
                 if not landed.is_set():
-                    asking.end()
-            return asking.asked, asking.changed
+                    resender.dispatcher.halt()
+            return resender.asked, resender.changed
 
-        return intend_resend
+        return resend
 
-    async def _resend(self, asking: Resender, before: float, landed: anyio.Event) -> None:
+    async def _resend(self, account: str, resender: Resender, before: float, landed: anyio.Event) -> None:
         """Give it a round, unless something is being sent: together they could exceed what may be on the wire."""
-        asking.asked = asking.changed = 0
-        wire = self._wires[asking.account]
-        if self._may_speak(asking.account) and not wire.locked():
+        resender.asked = resender.changed = 0
+        wire, dispatcher = self._wires[account], resender.dispatcher
+        if self._may_speak(account) and not wire.locked():
             async with wire:
                 stopped = {stop.lane for stop in self._stops}
-                asking.lanes = [lane for lane in asking.lanes if lane not in stopped]
-                if self._may_speak(asking.account):
-                    await self._at_work(asking.account, asking, partial(asking.round, before))
+                dispatcher.lanes = [lane for lane in dispatcher.lanes if lane not in stopped]
+                if self._may_speak(account):
+                    await self._at_work(account, dispatcher, partial(resender.round, before))
         landed.set()
 
     async def _follow(self, follower: Follower) -> None:
@@ -377,10 +361,10 @@ class Payment:
     async def _limit(self, follower: Follower, scope: anyio.CancelScope) -> None:
         """End the following when its time is over or a person asks; never before everything was sent."""
         await follower.sent.wait()
-        if self._follow_for_seconds is None:
+        if self._terms.follow_for_seconds is None:
             await self._asked.wait()
         else:
-            with anyio.move_on_after(self._follow_for_seconds):
+            with anyio.move_on_after(self._terms.follow_for_seconds):
                 await self._asked.wait()
         self._timed_out = self._timed_out or not self._asked.is_set()
         scope.cancel()

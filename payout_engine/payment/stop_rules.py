@@ -1,6 +1,6 @@
 """Brakes that look at how payouts end: too many failures in a lane, and the canary that is sent before the rest.
 
-Pure: `payment.py` feeds them outcomes and counts, and stops what they say. A lane that they stop leaves others alone.
+Pure: `run.py` feeds them outcomes and counts, and stops what they say. A lane that they stop leaves others alone.
 """
 
 from __future__ import annotations

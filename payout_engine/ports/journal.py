@@ -55,10 +55,12 @@ class Reconciled(msgspec.Struct, frozen=True):
     Attributes:
         outcomes: payouts whose state changed, or whose provider reference became known.
         conflicts: look-up results that contradict what is recorded; each is also in the log.
+        open_shown: how many of the results were about payouts that were open until then.
     """
 
     outcomes: Sequence[Outcome]
     conflicts: Sequence[str]
+    open_shown: int = 0
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -78,7 +80,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class IntakeJournal(Protocol):
-    """How a run gets in: judged lines are added, compared with earlier runs, held if in doubt, sealed and approved."""
+    """How a run gets in: validated lines are added, compared with earlier runs, held if in doubt, sealed, approved."""
 
     async def begin(self, run: Run) -> None:
         """Record a new run in state `intake`. A crash before `seal` leaves a run that `discard` removes."""
@@ -242,6 +244,18 @@ class LookUpJournal(Protocol):
 
         Payouts in `sending` are left out: their dispatch is still being spoken. With `ready`, what waits to be sent is
         among them: a copy of the journal may have been used to send it. The position is 0 at the end.
+        """
+        ...
+
+    async def open_since(self, run_id: str, account: str) -> float | None:
+        """Return when the first call was begun that may have sent any open payout of an account; None for no such."""
+        ...
+
+    async def may_be_sent_since(self, run_id: str) -> float | None:
+        """Return since when lines of a run may have been sent, by it or by the earlier runs of `former_accounts`.
+
+        Also by a copy of this journal: it was not before these runs began. None where that is not known, because the
+        clock was set back since, or the earlier run is in another journal.
         """
         ...
 

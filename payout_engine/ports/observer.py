@@ -16,7 +16,7 @@ logger = logging.getLogger("payout_engine")
 
 
 class LinesRead(msgspec.Struct, frozen=True):
-    """Intake has judged this many lines so far."""
+    """Intake has validated this many lines so far."""
 
     lines: int
 

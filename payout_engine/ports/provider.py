@@ -141,6 +141,26 @@ class Provider(Protocol):
 
 
 @runtime_checkable
+class ListsBack(Protocol):
+    """A sweeping provider whose list need not be read whole to see what was sent lately."""
+
+    def look_up_since(self, queries: Sequence[Query], since: float) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Look up as `look_up` does, and show at least what the provider received after `since`.
+
+        It may leave out what is older, where the answer itself shows that nothing newer follows: in a list whose order
+        nobody promises, only as long as that order is seen. What is left out is not absent.
+
+        Args:
+            queries: as for `look_up`.
+            since: in seconds since 1970, with a margin for clocks that disagree.
+
+        Raises:
+            ProviderError: as for `look_up`.
+        """
+        ...
+
+
+@runtime_checkable
 class HasBalances(Protocol):
     """A provider that tells what its balances hold."""
 

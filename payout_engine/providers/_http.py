@@ -102,7 +102,7 @@ def classify(error: Exception) -> tuple[Proof, str]:
     return _BY_CLASS.get(type(error), (Proof.AMBIGUOUS, "http_error"))
 
 
-class Answer(msgspec.Struct, frozen=True):
+class HttpAnswer(msgspec.Struct, frozen=True):
     """A whole HTTP answer. Its repr shows no body.
 
     Attributes:
@@ -116,7 +116,7 @@ class Answer(msgspec.Struct, frozen=True):
     retry_after_seconds: float | None = None
 
     def __repr__(self) -> str:
-        return f"Answer({self.status}, {len(self.body)} bytes)"
+        return f"HttpAnswer({self.status}, {len(self.body)} bytes)"
 
 
 class Stream:
@@ -170,7 +170,7 @@ class Stream:
     def _unended(self, after: str) -> str:
         return f"{self._host} did not come to the end of its answer after {after}, so it was given up."
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> HttpAnswer:
         """Read the rest as one answer.
 
         Raises:
@@ -181,7 +181,7 @@ class Stream:
             body += chunk
             if len(body) > ANSWER_BYTES_MAX:
                 raise AmbiguousError("answer_too_long", f"{self._host} answered more than {ANSWER_BYTES_MAX} bytes")
-        return Answer(self.status, bytes(body), _retry_after_seconds(self._response.headers.get("Retry-After", "")))
+        return HttpAnswer(self.status, bytes(body), _retry_after_seconds(self._response.headers.get("Retry-After", "")))
 
 
 OpenSession = Callable[[Mapping[str, str], int], aiohttp.ClientSession]
@@ -238,7 +238,7 @@ class HttpClient:
     def __repr__(self) -> str:
         return f"HttpClient({self.host!r})"
 
-    async def post_json(self, path: str, body: bytes) -> Answer:
+    async def post_json(self, path: str, body: bytes) -> HttpAnswer:
         """POST an encoded JSON document, once, and return the whole answer whatever its status.
 
         Raises:
@@ -250,7 +250,7 @@ class HttpClient:
             url = self._post_urls[path] = self._url(path)
         return await self._call("POST", url, body)
 
-    async def get(self, path: str) -> Answer:
+    async def get(self, path: str) -> HttpAnswer:
         """GET `path` and return the whole answer whatever its status. Raises as `post_json` does."""
         return await self._call("GET", self._url(path), None)
 
@@ -290,7 +290,7 @@ class HttpClient:
         if self._session is not None:
             await self._session.close()
 
-    async def _call(self, method: str, url: URL, body: bytes | None) -> Answer:
+    async def _call(self, method: str, url: URL, body: bytes | None) -> HttpAnswer:
         headers = {"Content-Type": "application/json"} if body is not None else None
         try:
             async with self._opened().request(

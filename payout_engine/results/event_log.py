@@ -3,16 +3,22 @@
 The file itself remembers how far it has come, so that after a crash delivery goes on exactly where it stopped: each
 line holds the number `seq` of its log entry, and `more`, how many outcomes of that entry follow. An entry that is not
 there to its end was cut by a crash and is removed when the file is opened. No line holds a phone number.
+
+While paying goes on, `writing_events` carries the log into the file. Whatever fails there, the file or the reading of
+the log, is told and tried again; it never stops money, nor cuts off what is on the wire.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import anyio
 import anyio.to_thread
 import msgspec
 
@@ -20,8 +26,15 @@ from payout_engine.domain import clock
 from payout_engine.domain.errors import SinkError
 from payout_engine.domain.limits import TEXT_LINE_BYTES_MAX
 from payout_engine.domain.model import Outcome, Run
+from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal
+from payout_engine.ports.observer import Observer, Waiting
 from payout_engine.sinks.atomic_file import told_as_sink_error
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 0.5
+"""How far the file may lag behind the journal."""
 
 _TAIL_BYTES = 64 * 1024
 """Bytes read at a time from the end: the file is opened often, and its last lines are there."""
@@ -44,6 +57,44 @@ class _Mark(msgspec.Struct):
 
 
 _MARKS = msgspec.json.Decoder(_Mark)
+
+
+class _Event(msgspec.Struct, gc=False):
+    """A line, its fields in their order. `seq` stands first, by which the file is known as ours (`_OURS`)."""
+
+    seq: int
+    more: int
+    at: str
+    run_id: str
+    line: int
+    reference: str
+    status: State
+    amount_minor: int
+    currency: str
+    account: str
+    wallet: str
+    reason: str
+    message: str
+    provider_reference: str
+
+
+def _event(seq: int, more: int, outcome: Outcome) -> _Event:
+    return _Event(
+        seq,
+        more,
+        clock.text(outcome.at),
+        outcome.run_id,
+        outcome.line,
+        outcome.reference,
+        outcome.status,
+        outcome.amount_minor,
+        outcome.currency,
+        outcome.account,
+        outcome.wallet,
+        outcome.reason,
+        outcome.message,
+        outcome.provider_reference,
+    )
 
 
 class EventLog:
@@ -96,8 +147,8 @@ class EventLog:
         if not outcomes:
             return
         count = len(outcomes)
-        lines = [_line(seq, count - number, outcome) for number, outcome in enumerate(outcomes, start=1)]
-        data = _ENCODER.encode_lines(lines)
+        events = [_event(seq, count - number, outcome) for number, outcome in enumerate(outcomes, start=1)]
+        data = _ENCODER.encode_lines(events)
         with told_as_sink_error(self.path):
             size = os.fstat(self._descriptor).st_size
             try:
@@ -156,26 +207,6 @@ class EventLog:
         return 0
 
 
-def _line(seq: int, more: int, outcome: Outcome) -> dict[str, object]:
-    """Return one event. `seq` stands first, by which the file is known as ours (`_OURS`)."""
-    return {
-        "seq": seq,
-        "more": more,
-        "at": clock.text(outcome.at),
-        "run_id": outcome.run_id,
-        "line": outcome.line,
-        "reference": outcome.reference,
-        "status": outcome.status,
-        "amount_minor": outcome.amount_minor,
-        "currency": outcome.currency,
-        "account": outcome.account,
-        "wallet": outcome.wallet,
-        "reason": outcome.reason,
-        "message": outcome.message,
-        "provider_reference": outcome.provider_reference,
-    }
-
-
 def _mark(line: bytes) -> _Mark | None:
     try:
         return _MARKS.decode(line)
@@ -198,3 +229,49 @@ def _lines_backwards(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
         data = data[:stop]
     if ended is not None:
         yield ended + 1, data
+
+
+# ------------------------------------------------------------------------------------------------- while paying goes on
+
+
+@asynccontextmanager
+async def writing_events(journal: Journal, run: Run, path: Path, notify: Observer) -> AsyncIterator[None]:
+    """Keep the event file up to date while inside; a failure to do so is told and stops nothing."""
+    done = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_keep_up, journal, run, path, done, notify)
+        try:
+            yield
+        finally:
+            done.set()
+
+
+async def _keep_up(journal: Journal, run: Run, path: Path, done: anyio.Event, notify: Observer) -> None:
+    """Keep the event file up to date until `done` is set, then bring it to its end. Nothing is raised: it is told."""
+    complained = False
+    while True:
+        last_time = done.is_set()
+        problem = await _catch_up(journal, run, path)
+        if last_time:
+            if problem:
+                notify(Waiting("", f"{problem} Write the results again with: payout-engine results {run.run_id}"))
+            return
+        if problem and not complained:
+            notify(Waiting("", f"{problem} Payment goes on; the file will be tried again."))
+            complained = True
+        with anyio.move_on_after(INTERVAL_SECONDS):
+            await done.wait()
+
+
+async def _catch_up(journal: Journal, run: Run, path: Path) -> str:
+    """Bring the file to where the log is; return what went wrong, or an empty text."""
+    try:
+        with EventLog(path) as events:
+            await events.catch_up(journal, run)
+    except SinkError as error:
+        return str(error)
+    except Exception as error:
+        # Money comes first: any failure that left this task would cut off the calls on the wire.
+        logger.warning("%s could not be kept up to date: %s", path, type(error).__name__)
+        return f"What happened could not be read from the journal, and {path} lacks it ({type(error).__name__})."
+    return ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -89,17 +88,20 @@ class ResultFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Part:
-    """One file, how a line is put together for it, and how many it holds."""
+    """One file: lines of the input, each followed by cells of ours, under a header that has no column twice."""
 
-    def __init__(self, sink: Sink, place: Callable[[Sequence[str], Sequence[str]], list[str]]) -> None:
+    def __init__(self, sink: Sink, order: Sequence[int]) -> None:
         self.sink = sink
-        self.place = place
         self.lines = 0
+        self._order = order
 
     def write(self, rows: Sequence[Sequence[str]]) -> None:
-        if rows:
-            self.sink.write(rows)
-            self.lines += len(rows)
+        if not rows:
+            return
+        if self._order:
+            rows = [[(*row, "")[place] for place in self._order] for row in rows]
+        self.sink.write(rows)
+        self.lines += len(rows)
 
 
 class _Key(NamedTuple):
@@ -168,16 +170,15 @@ async def write_refused(journal: Journal, run: Run, out_dir: Path, *, open_sink:
 def _part(
     run: Run, path: Path, columns: Sequence[str], added: Sequence[str], open_sink: OpenSink, format: str = "csv"
 ) -> _Part:
-    header, place = _layout(columns, added)
-    return _Part(open_sink(path, header, format=format, dialect=run.dialect), place)
+    header, order = _layout(columns, added)
+    return _Part(open_sink(path, header, format=format, dialect=run.dialect), order)
 
 
 def _write_unpaid(rejected: _Part, attention: _Part, entries: Sequence[Entry]) -> None:
     """Write the lines that our rules refused, and those that need a person."""
     refused = [entry for entry in entries if entry.receipt.state is State.REJECTED]
-    rejected.write([rejected.place(entry.row, (entry.receipt.reason, entry.receipt.message)) for entry in refused])
-    waiting = [entry for entry in entries if entry.receipt.state in ATTENTION]
-    attention.write([attention.place(entry.row, _attention_cells(entry)) for entry in waiting])
+    rejected.write([(*entry.row, entry.receipt.reason, entry.receipt.message) for entry in refused])
+    attention.write([_attention_line(entry) for entry in entries if entry.receipt.state in ATTENTION])
 
 
 class _ResultWriter:
@@ -207,14 +208,15 @@ class _ResultWriter:
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Write a batch of lines to the files that take them, and count them."""
-        self._results.write([self._results.place(entry.row, _result_cells(entry)) for entry in entries])
-        states = set()
-        for key, same in _grouped(entries).items():
-            total = self.sums[key]
-            total.count += len(same)
-            total.amount_minor += sum(entry.payout.amount_minor for entry in same)
-            states.add(key.state)
-        if states == {State.PAID}:
+        self._results.write([_result_line(entry) for entry in entries])
+        groups: defaultdict[tuple[Lane, State, str], list[int]] = defaultdict(list)
+        for entry in entries:
+            groups[entry.lane, entry.receipt.state, entry.payout.currency].append(entry.payout.amount_minor)
+        for key, amounts_minor in groups.items():
+            total = self.sums[_Key(*key)]
+            total.count += len(amounts_minor)
+            total.amount_minor += sum(amounts_minor)
+        if all(state is State.PAID for _, state, _ in groups):
             return
         self._failed.write([self._as_own(entry) for entry in entries if entry.receipt.state in PAY_AGAIN])
         _write_unpaid(self._rejected, self._attention, entries)
@@ -251,13 +253,11 @@ class _ResultWriter:
 
 # ------------------------------------------------------------------------------------------------------------- cells
 
-_settled_at = lru_cache(maxsize=1024)(clock.text)
-"""Receipts of one answer share their time, so the same text is asked for again and again."""
 
-
-def _result_cells(entry: Entry) -> tuple[str, ...]:
+def _result_line(entry: Entry) -> Sequence[str]:
     payout, receipt = entry.payout, entry.receipt
     return (
+        *entry.row,
         str(payout.line),
         payout.reference,
         receipt.state,
@@ -265,13 +265,14 @@ def _result_cells(entry: Entry) -> tuple[str, ...]:
         receipt.message,
         entry.lane.account,
         receipt.provider_reference,
-        _settled_at(receipt.at) if receipt.state in HAS_SETTLED_AT and receipt.at else "",
+        clock.text(receipt.at) if receipt.state in HAS_SETTLED_AT and receipt.at else "",
     )
 
 
-def _attention_cells(entry: Entry) -> tuple[str, ...]:
+def _attention_line(entry: Entry) -> Sequence[str]:
     payout, receipt = entry.payout, entry.receipt
     return (
+        *entry.row,
         str(payout.line),
         payout.reference,
         receipt.state,
@@ -283,31 +284,25 @@ def _attention_cells(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _layout(
-    columns: Sequence[str], added: Sequence[str]
-) -> tuple[list[str], Callable[[Sequence[str], Sequence[str]], list[str]]]:
-    """Return the header, and how a row and the added cells go together under it.
+def _layout(columns: Sequence[str], added: Sequence[str]) -> tuple[Sequence[str], Sequence[int]]:
+    """Return the header, and from which place of a line (the input's cells, then ours) each cell under it comes.
 
-    An input that is itself a results file has some of the added columns already: there the new value takes the place
-    of the old one, since two columns of one name could not be read back. What we once wrote about mending a line is
-    blanked, because it was mended since.
+    The places are empty where all stay as they are. An input that is itself a results file has some of the added
+    columns already: there the new value takes the place of the old one, since two columns of one name could not be read
+    back. What we once wrote about mending a line is blanked, because it was mended since.
     """
     places = {_folded(column): index for index, column in enumerate(columns)}
-    replaced = [(places[name], number) for number, name in enumerate(added) if name in places]
-    stale = [places[name] for name in REJECTED_COLUMNS if name in places and name not in added]
-    if not replaced and not stale:
-        return [*columns, *added], lambda row, cells: [*row, *cells]
-    appended = [number for number, name in enumerate(added) if name not in places]
-
-    def place(row: Sequence[str], cells: Sequence[str]) -> list[str]:
-        merged = [*row, *(cells[number] for number in appended)]
-        for index, number in replaced:
-            merged[index] = cells[number]
-        for index in stale:
-            merged[index] = ""
-        return merged
-
-    return [*columns, *(added[number] for number in appended)], place
+    order = list(range(len(columns)))
+    for name in REJECTED_COLUMNS:
+        if name in places:
+            order[places[name]] = -1  # the blank that `_Part` puts behind a line
+    for number, name in enumerate(added, start=len(columns)):
+        if name in places:
+            order[places[name]] = number
+        else:
+            order.append(number)
+    header = [*columns, *(name for name in added if name not in places)]
+    return header, order if order != list(range(len(columns) + len(added))) else ()
 
 
 def _own_format(run: Run) -> tuple[Sequence[str], Callable[[Entry], Sequence[str]]]:
@@ -340,21 +335,6 @@ def _folded(column: str) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------- summary
-
-
-def _grouped(entries: Sequence[Entry]) -> Mapping[_Key, Sequence[Entry]]:
-    """Return lines by what they are counted by. Neighbours mostly agree: comparing them spares hashing each."""
-    groups: defaultdict[_Key, list[Entry]] = defaultdict(list)
-    lane: Lane | None = None
-    state: State | None = None
-    currency: str | None = None
-    group: list[Entry] = []
-    for entry in entries:
-        if entry.lane is not lane or entry.receipt.state is not state or entry.payout.currency != currency:
-            lane, state, currency = entry.lane, entry.receipt.state, entry.payout.currency
-            group = groups[_Key(lane, state, currency)]
-        group.append(entry)
-    return groups
 
 
 def _summary(run: Run, sums: Mapping[_Key, _Sum], tally: Sequence[Tally], log_digest: str) -> Mapping[str, object]:

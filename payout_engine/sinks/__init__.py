@@ -1,7 +1,8 @@
 """Sinks: where results go. CSV for people, JSONL and Parquet for programs.
 
 A sink's file appears whole at `commit` or not at all, and only its owner may read it. Called by the engine, which hands
-`open_sink` to the writer of the results folder.
+`open_sink` to the writer of the results folder. `atomic_file` is what all stand on; then a module for each format:
+`csv`, `jsonl`, `parquet`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from payout_engine.domain.cells import encodable
-from payout_engine.sinks._names import distinct
 from payout_engine.sinks.atomic_file import AtomicFile
 
 _ENCODER = msgspec.json.Encoder()
@@ -55,3 +54,14 @@ class JsonlSink:
     def abort(self) -> None:
         """Throw away what was written."""
         self._file.abort()
+
+
+def distinct(columns: Sequence[str]) -> list[str]:
+    """Return the columns with nameless ones called `column_3` by their place, and none called like another."""
+    names: dict[str, None] = {}
+    for number, column in enumerate(columns, start=1):
+        name = column.strip() or f"column_{number}"
+        while name in names:
+            name = f"{name}_{number}"
+        names[name] = None
+    return list(names)

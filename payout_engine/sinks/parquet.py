@@ -8,8 +8,8 @@ from pathlib import Path
 
 from payout_engine.domain.cells import encodable
 from payout_engine.domain.errors import ConfigError, SinkError
-from payout_engine.sinks._names import distinct
 from payout_engine.sinks.atomic_file import AtomicFile
+from payout_engine.sinks.jsonl import distinct
 
 _GROUP_ROWS = 50_000
 """Rows held until they are written together: small groups make Parquet large and slow, large ones take memory."""

@@ -3,6 +3,9 @@
 Each source names its columns as written, counts lines as a person would, hashes what it reads, and yields rows of text
 in blocks; which column is the phone and what a cell means is validated by intake. Memory stays flat for CSV, JSONL,
 Parquet and programs; a spreadsheet is loaded whole and is bounded. Called by the engine.
+
+One module for each kind: `csv`, `jsonl`, `xlsx`, `parquet`, and `payouts` for programs. What they share has an
+underscore: the kind and encoding of a file, blocks of rows, what a spreadsheet swallowed, how large it really is.
 """
 
 from __future__ import annotations

@@ -49,6 +49,29 @@ async def doubtful(journal: Journal, traits: Traits = PAYS_ONCE) -> list[ReadyCh
 class AskingSuite:
     """Asking again moves nothing, is allowed by a promise alone, and is never taken for a second dispatch."""
 
+    async def test_it_is_known_since_when_something_is_open(self, journal_factory: JournalFactory) -> None:
+        """The oldest call with a payout that is accepted or unknown, by account; what look-ups show of them counts."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]), chunk([3]), chunk([4], MOOV), chunk([5], IVORY))
+            assert await journal.open_since("run", "bf") is None
+            times: list[float] = []
+            for lane in (ORANGE, ORANGE, IVORY):
+                times.append(clock.now())
+                await sent(journal, "run", Receipt(State.ACCEPTED), lane)
+            await dispatched(journal, "run", MOOV)
+            for account, earliest in (("bf", times[0]), ("ci", times[2])):
+                since = await journal.open_since("run", account)
+                assert since is not None and earliest <= since <= clock.now()
+            keys = [query.key for query in (await journal.open_queries("run", "bf", 9))[0]]
+            paid = [LookUpResult(key, Receipt(State.PAID)) for key in keys]
+            assert (await journal.reconcile([paid[0], LookUpResult("another's", Receipt(State.PAID))])).open_shown == 1
+            assert (await journal.reconcile(paid[:2])).open_shown == 1
+            since = await journal.open_since("run", "bf")
+            assert since is not None and since >= times[1]
+            assert (await journal.reconcile([LookUpResult(keys[2], Receipt(State.ACCEPTED))])).open_shown == 1
+            assert (await journal.reconcile(paid)).open_shown == 1
+            assert await journal.open_since("run", "bf") is None
+
     async def test_unknown_payouts_can_be_asked_about(self, journal_factory: JournalFactory) -> None:
         """Exactly those, chunk by chunk, lane by lane; they stay unknown, and the proof and the outcomes agree."""
         async with journal_factory() as journal:

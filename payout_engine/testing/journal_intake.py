@@ -91,6 +91,22 @@ class IntakeSuite:
             found = await journal.find("run")
             assert found is not None and found.state is RunState.VALIDATED
 
+    async def test_nothing_is_approved_before_its_intake_has_ended(self, journal_factory: JournalFactory) -> None:
+        """A run goes from intake to validated to approved, once each; a second yes is the first one."""
+        async with journal_factory() as journal:
+            await journal.begin(run("run"))
+            await journal.add("run", [chunk([1])])
+            with pytest.raises(IllegalMoveError):
+                await journal.approve("run")
+            await journal.seal("run")
+            with pytest.raises(IllegalMoveError):
+                await journal.seal("run")
+            assert await journal.approve("run")
+            assert await journal.approve("run")
+            with pytest.raises(IllegalMoveError):
+                await journal.seal("run")
+            assert len(await every(journal.entries("run"))) == 1
+
     async def test_an_unapproved_run_can_be_thrown_away(self, journal_factory: JournalFactory) -> None:
         """A discarded run is gone whole, in intake and when judged; an approved one is never removed."""
         async with journal_factory() as journal:
@@ -101,7 +117,7 @@ class IntakeSuite:
             await journal.discard("judged")
             assert await journal.runs() == []
             await approved(journal, "approved", chunk([1]))
-            with pytest.raises(IllegalMoveError):
+            with pytest.raises(IllegalMoveError, match="never removed"):
                 await journal.discard("approved")
             assert await states(journal, "approved") == {1: State.READY}
 
@@ -144,4 +160,6 @@ class IntakeSuite:
             await journal.hold("probe", dict.fromkeys(positions, problem))
             with pytest.raises(IllegalMoveError):
                 await journal.hold("probe", dict.fromkeys(positions, problem))
+            with pytest.raises(IllegalMoveError):
+                await journal.hold("probe", {max(positions) + 1_000_000: problem})
             assert await states(journal, "probe") == {11: State.READY, 12: State.HELD}

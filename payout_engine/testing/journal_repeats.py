@@ -20,6 +20,7 @@ from payout_engine.domain.model import (
     Problem,
     Receipt,
 )
+from payout_engine.domain.references import derived_start
 from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal
 from payout_engine.testing.journal_lines import (
@@ -83,6 +84,7 @@ class RepeatsSuite:
                 (5, DuplicateKind.REFERENCE, "run", 2, True),
                 (9, DuplicateKind.REFERENCE, "run", 2, True),
             }
+            assert {repeat.earlier_at for repeat in found} == {0.0}
             assert {repeat.earlier_at for repeat in found} == {0.0}
 
     async def test_payee_and_amount_are_compared_without_case(self, journal_factory: JournalFactory) -> None:
@@ -191,6 +193,7 @@ class RepeatsSuite:
             "'4x": "4x",
             "R-5": "r-5",
             "6": "6.0",
+            "8": "8,00",
             "\u00a07\u2019y": "7y",
         }
         async with journal_factory() as journal:
@@ -278,6 +281,10 @@ class RepeatsSuite:
             await judged(journal, "bare", other, has_references=False)
             assert await every(journal.duplicates("bare")) == []
             assert await journal.former_accounts("bare") == ["bf"]
+            ours = Chunk(ORANGE, [payout(1, reference=f"{derived_start('0' * 64)}1")], [["filled in"]])
+            await judged(journal, "filled in", ours)
+            assert await every(journal.duplicates("filled in")) == []
+            assert await journal.former_accounts("filled in") == ["bf"], "a reference of ours is none of the payer's"
             assert await journal.former_accounts("again") == ["bf", "ci"]
             first, after = await journal.former_queries("again", "bf", 1)
             second, end = await journal.former_queries("again", "bf", 1, after)
@@ -286,7 +293,14 @@ class RepeatsSuite:
             assert await journal.former_queries("again", "bf", 1, end) == ([], 0)
             (ivory,), _ = await journal.former_queries("again", "ci", 9)
             assert ivory.payout.line == 4
+            begun = {one.run_id: one.created_at for one in await journal.runs()}
+            assert await journal.may_be_sent_since("again") == begun["earlier"] < begun["another"]
+            assert await journal.may_be_sent_since("another") == begun["another"]
+            assert await journal.may_be_sent_since("bare") == begun["earlier"]
             assert await journal.approve("again")
+            assert await journal.may_be_sent_since("again") is None, "who comes later knows only that something was"
+            with clock.replaced(lambda: begun["earlier"] - 60.0):
+                assert await journal.may_be_sent_since("another") is None, "the clock was set back"
             queries, _ = await journal.open_queries("again", "bf", 9, ready=True)
             assert [query.payout.line for query in queries] == [2, 3, 9]
             assert await journal.open_queries("again", "bf", 9) == ([], 0)
@@ -323,3 +337,44 @@ class RepeatsSuite:
             assert await journal.approve("two")
             assert await states(journal, "two") == {2: State.HELD, 3: State.READY}
             assert (await journal.ready("two", ORANGE, 0, 10))[0].payouts == [payout(3)]
+
+    async def test_every_approval_since_makes_a_run_look_again(self, journal_factory: JournalFactory) -> None:
+        """However many runs were approved before a run was validated: one more since then is compared with, too."""
+        async with journal_factory() as journal:
+            await approved(journal, "zero", chunk([50]))
+            await approved(journal, "another", chunk([51]))
+            for run_id in ("one", "two"):
+                await judged(journal, run_id, chunk([1, 2]))
+                assert await every(journal.duplicates(run_id)) == []
+            assert await journal.approve("one")
+            assert not await journal.approve("two")
+
+    async def test_runs_judged_side_by_side_keep_apart(self, journal_factory: JournalFactory) -> None:
+        """One that is approved or thrown away takes nothing from the others: their lines are known when they go."""
+        async with journal_factory() as journal:
+            await journal.begin(run("last"))
+            await journal.add("last", [chunk([5, 6])])
+            await approved(journal, "first", chunk([1, 2]))
+            await judged(journal, "thrown away", chunk([3, 4]))
+            await journal.discard("thrown away")
+            await journal.add("last", [chunk([7])])
+            assert await every(journal.duplicates("last")) == []
+            await journal.seal("last")
+            assert await journal.approve("last")
+            await judged(journal, "again", chunk([1, 3, 5, 6, 7]))
+            found = {(repeat.payout.line, repeat.earlier_run_id) for repeat in await every(journal.duplicates("again"))}
+            assert found == {(1, "first"), (5, "last"), (6, "last"), (7, "last")}
+
+    async def test_a_run_that_pays_again_is_asked_about_when_it_goes_on(self, journal_factory: JournalFactory) -> None:
+        """What an approved run may be paying again is known whenever that run is compared, and of no other run."""
+        async with journal_factory() as journal:
+            await approved(journal, "earlier", chunk([1]), chunk([2], IVORY))
+            await sent(journal, "earlier", Receipt(State.FAILED))
+            for run_id, line in (("again", 1), ("other", 9)):
+                await judged(journal, run_id, chunk([line]))
+                assert await every(journal.duplicates(run_id)) == []
+                await journal.approve(run_id) or await every(journal.duplicates(run_id))
+                assert await journal.approve(run_id)
+            for run_id, accounts in (("again", ["bf"]), ("other", [])):
+                assert await every(journal.duplicates(run_id)) == []
+                assert await journal.former_accounts(run_id) == accounts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from payout_engine.domain.errors import DecisionError, IllegalMoveError
+from payout_engine.domain.errors import DecisionError, IllegalMoveError, JournalError
 from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Decision, LookUpResult, Problem, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal.requests import ONCE_SENT
@@ -21,6 +21,7 @@ from payout_engine.testing.journal_lines import (
     payout,
     refused,
     replay,
+    run,
     said,
     sent,
     states,
@@ -79,6 +80,19 @@ class SteeringSuite:
                 await journal.request("judged", ControlRequest(kind, "awa"))
             await journal.discard("judged")
             assert (await journal.verify("run")).proven
+
+    async def test_what_is_asked_before_the_seal_breaks_no_proof(self, journal_factory: JournalFactory) -> None:
+        """A request may come, and be done, while the file is still being read; the run is proved all the same."""
+        async with journal_factory() as journal:
+            await journal.begin(run("run"))
+            await journal.add("run", [chunk([1])])
+            await journal.request("run", ControlRequest(ControlKind.PAUSE, "awa"))
+            await journal.acknowledge("run", ControlKind.PAUSE, True)
+            with pytest.raises(JournalError):
+                await journal.verify("run")
+            await journal.seal("run")
+            await journal.approve("run")
+            assert (await journal.verify("run")).findings == []
 
     async def test_the_last_cancellation_is_the_one_that_holds(self, journal_factory: JournalFactory) -> None:
         """Whoever asked last, with all of the reason, is named on what proves absent afterwards."""

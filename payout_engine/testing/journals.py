@@ -17,7 +17,6 @@ import pytest
 from payout_engine.domain.ending import Stop
 from payout_engine.domain.errors import Brake, JournalBusyError
 from payout_engine.domain.facts import (
-    Braked,
     CanaryOverruled,
     CanaryPassed,
     CanarySize,
@@ -26,11 +25,14 @@ from payout_engine.domain.facts import (
     KeyUsed,
     ResultsFolder,
     RunFacts,
+    Stopped,
 )
 from payout_engine.domain.model import Lane, Receipt
 from payout_engine.domain.states import State
 from payout_engine.testing.journal_asking import AskingSuite
+from payout_engine.testing.journal_going_on import GoingOnSuite
 from payout_engine.testing.journal_intake import IntakeSuite
+from payout_engine.testing.journal_lately import LatelySuite
 from payout_engine.testing.journal_lines import MOOV, ORANGE, SOMEBODY, JournalFactory, approved, chunk, replay
 from payout_engine.testing.journal_payment import PaymentSuite
 from payout_engine.testing.journal_people import PeopleSuite
@@ -40,7 +42,9 @@ from payout_engine.testing.journal_steering import SteeringSuite
 ALL_THE_SAME = "the rest may be sent although the canary did not pass"
 
 
-class JournalSuite(IntakeSuite, RepeatsSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite):
+class JournalSuite(
+    IntakeSuite, RepeatsSuite, LatelySuite, GoingOnSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite
+):
     """The promises of `ports.Journal`."""
 
     # ------------------------------------------------------------------------------------------------------- people
@@ -67,9 +71,9 @@ class JournalSuite(IntakeSuite, RepeatsSuite, PaymentSuite, AskingSuite, PeopleS
             told: list[Fact] = [
                 *(CanarySize(4), CanarySize(5), KeyUsed("ml: main/x", "one two"), KeyUsed("ml: main/x", "three")),
                 *(KeyUsed("ml", "four"), ResultsFolder("old"), ResultsFolder("a: b/results")),
-                *(Braked(Stop(lane.account, lane, Brake.CANARY, "It: failed.")) for lane in (odd, other)),
+                *(Stopped(Stop(lane.account, lane, Brake.CANARY, "It: failed.")) for lane in (odd, other)),
                 *(CanaryOverruled(odd, "Awa: finance"), CanaryPassed(ORANGE), Conflict("Paid: twice.")),
-                *(Braked(Stop("bf", MOOV, Brake.FAILURES, "Many.")), Braked(Stop("bf", None, Brake.CANARY, "All."))),
+                *(Stopped(Stop("bf", MOOV, Brake.FAILURES, "Many.")), Stopped(Stop("bf", None, Brake.CANARY, "All."))),
             ]
             for fact in told:
                 await journal.add_fact("run", fact)
@@ -94,7 +98,7 @@ class JournalSuite(IntakeSuite, RepeatsSuite, PaymentSuite, AskingSuite, PeopleS
                 await journal.note("run", kind, text)
             assert await journal.facts("run") == before
             await journal.add_fact("run", CanaryOverruled(ORANGE, ""))
-            await journal.add_fact("run", Braked(Stop("", None, Brake.ASKED, "Paused by Awa.")))
+            await journal.add_fact("run", Stopped(Stop("", None, Brake.ASKED, "Paused by Awa.")))
             assert [(kind, text) for _, kind, text in await journal.notes("run")][4:] == [
                 ("canary_overruled", f"bf/orange_bf: {ALL_THE_SAME}; said by a person"),
                 ("brake_asked", "run: Paused by Awa."),

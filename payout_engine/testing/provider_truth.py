@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from payout_engine.domain import clock
 from payout_engine.domain.errors import ProviderError
 from payout_engine.domain.model import Dispatch, LookUpResult
 from payout_engine.domain.states import State
-from payout_engine.ports.provider import HasBalances, LookUpKind
+from payout_engine.ports.provider import HasBalances, ListsBack, LookUpKind
 from payout_engine.ports.registration import Registration
 from payout_engine.providers._sandbox import FaultKind
 from payout_engine.testing import provider_answers as answers
@@ -86,6 +87,20 @@ class TruthSuite(ProviderTests):
                 await anyio.sleep(wait_seconds)
                 found = await ask(scene.provider, sent, said)
                 assert not contradictions(_shown(found), scene.server)
+
+    async def test_what_was_sent_since_is_shown_by_a_look_that_goes_back_so_far(self, payer: Registration) -> None:
+        """A list that is not read whole shows at least what was sent after the moment it is read back to."""
+        async with playing(payer) as scene:
+            if not isinstance(scene.provider, ListsBack):
+                pytest.skip("its look-ups have no bound")
+            for number in range(3):
+                began_at = clock.now()
+                sent = scene.dispatch(first=100 * number)
+                said = await attempt(scene.provider, sent)
+                whole = await ask_until_paid(scene.provider, sent, said, sent.keys)
+                pages = scene.provider.look_up_since((), began_at - 1.0)
+                shown = {seen.key: seen async for page in pages for seen in page}
+                assert shown.keys() >= whole.keys() > set()
 
     # -------------------------------------------------------------------------------------------- what nobody documents
 

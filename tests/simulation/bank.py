@@ -10,6 +10,7 @@ and tests that plant faults in the engine.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
@@ -46,6 +47,10 @@ ABSENCE_FINAL_SECONDS = TIMEOUT_SECONDS + LATE_SECONDS_MAX + HIDDEN_SECONDS_MAX 
 
 FETCHED_MAX = 4
 """Up to this many payouts whose references are known are looked up alone; beyond, the whole list is."""
+
+
+STARTED_AT = 1_800_000_000.0
+"""When the simulated world begins, in seconds since 1970."""
 
 
 class Fault(StrEnum):
@@ -378,12 +383,19 @@ class SimulatedProvider:
             raise KeyError("a fault of the adapter")
         return await self._bank.speak(dispatch)
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+    def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Show what the bank shows; see `ports.Provider.look_up`."""
+        return self._look_up(queries, -math.inf)
+
+    def look_up_since(self, queries: Sequence[Query], since: float) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Show of a list only what it is asked for; see `ports.ListsBack`."""
+        return self._look_up(queries, since)
+
+    async def _look_up(self, queries: Sequence[Query], since: float) -> AsyncIterator[Sequence[LookUpResult]]:
         assert self.traits.look_up is not LookUpKind.NONE, "a provider that cannot be asked is not asked"
         await anyio.sleep(self._bank.between(0.05, 0.5))
         self._see_through()
-        found = self._swept() if self._sweeps(queries) else self._asked(queries)
+        found = self._swept(since) if self._sweeps(queries) else self._asked(queries)
         results = self._bank.shuffled([*found, *self._absent(queries)])
         size = 1 + len(results) // 3
         for start in range(0, len(results), size):
@@ -411,9 +423,11 @@ class SimulatedProvider:
         if problem is not None:
             raise problem
 
-    def _swept(self) -> list[LookUpResult]:
-        """Return everything that is visible, ours and that of others."""
-        found = [result for transfer in self._bank.transfers if (result := self._bank.shown(transfer))]
+    def _swept(self, since: float) -> list[LookUpResult]:
+        """Return everything that is visible and was taken since then, ours and that of others."""
+        lately = [transfer for transfer in self._bank.transfers if STARTED_AT + transfer.taken_at >= since]
+        # Where nothing is as new as it should be, the dates are of another clock, and all is shown.
+        found = [result for transfer in lately or self._bank.transfers if (result := self._bank.shown(transfer))]
         if self._bank.happens(Fault.FOREIGN):
             found += [
                 LookUpResult("order-1", Receipt(State.PAID, provider_reference="F1"), 500, "70000000"),

@@ -11,7 +11,7 @@ import anyio
 
 from payout_engine.app.engine import Engine
 from payout_engine.app.payment_stream import PaymentStream, unwrap_group
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Submission
 from payout_engine.domain.errors import ConfigError, JournalBusyError, UnansweredError
 from payout_engine.domain.model import Run
 from payout_engine.ports.provider import LookUpKind

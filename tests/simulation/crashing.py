@@ -26,8 +26,8 @@ import msgspec
 
 from payout_engine.domain.model import Balance, ControlRequest, Dispatch, LookUpResult, Outcome, Query, Receipt
 from payout_engine.journal import SqliteJournal
-from payout_engine.journal.writer import Answer, Asked, InlineWriter, Need
-from payout_engine.ports.provider import HasBalances, Provider, Traits
+from payout_engine.journal.writer import InlineWriter, Job, JobResult, Need
+from payout_engine.ports.provider import HasBalances, ListsBack, Provider, Traits
 from simulation.disk import Disk
 
 READS = frozenset(
@@ -202,33 +202,33 @@ class MortalWriter(InlineWriter):
         await super().aclose()
         self._fuse.at_death.pop(self._die, None)
 
-    def _put(self, asked: Asked) -> None:
+    def _put(self, job: Job) -> None:
         self._fuse.check()
-        self._calls[asked.future] = _calling.get()
-        super()._put(asked)
+        self._calls[job.future] = _calling.get()
+        super()._put(job)
 
     def _serve(self) -> None:
         with suppress(Crash):
             super()._serve()
 
-    def _carry_out(self, connection: apsw.Connection, group: list[Asked]) -> None:
+    def _carry_out(self, connection: apsw.Connection, group: list[Job]) -> None:
         self._written = ""
         super()._carry_out(connection, group)
 
-    def _attempt(self, connection: apsw.Connection, asked: Asked) -> Answer:
-        call = self._calls[asked.future]
-        if call is not None and asked.need is not Need.READ:
+    def _attempt(self, connection: apsw.Connection, job: Job) -> JobResult:
+        call = self._calls[job.future]
+        if call is not None and job.need is not Need.READ:
             if self._written:
                 self._fuse.between(self._written, call.name)
             self._written = call.name
-        answer = super()._attempt(connection, asked)
+        answer = super()._attempt(connection, job)
         if call is not None and call.moment is Moment.INSIDE:
             self._fuse.blow(f"inside {call.name}")
         return answer
 
-    def _answer(self, answers: list[Answer]) -> None:
+    def _answer(self, answers: list[JobResult]) -> None:
         super()._answer(answers)
-        calls = [(self._calls[answer.asked.future], answer) for answer in answers]
+        calls = [(self._calls[answer.job.future], answer) for answer in answers]
         for call, answer in calls:
             if call is not None and call.told and answer.error is None:
                 assert self._connection is not None
@@ -237,9 +237,9 @@ class MortalWriter(InlineWriter):
             if call is not None and call.moment is not None:
                 self._fuse.blow(f"after {call.name}")
 
-    def _resolve(self, answers: list[Answer]) -> None:
+    def _resolve(self, answers: list[JobResult]) -> None:
         for answer in answers:
-            self._calls.pop(answer.asked.future, None)
+            self._calls.pop(answer.job.future, None)
         super()._resolve(answers)
 
     def _die(self) -> None:
@@ -375,10 +375,21 @@ class CrashingProvider:
                     self._fuse.leave("send", moment)
         return self._fuse.blow("inside send")
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+    def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Look up; die before the question, or after the first batch."""
+        return self._shown(lambda: self._provider.look_up(queries))
+
+    def look_up_since(self, queries: Sequence[Query], since: float) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Do the same."""
+        assert isinstance(self._provider, ListsBack)
+        listing = self._provider.look_up_since
+        return self._shown(lambda: listing(queries, since))
+
+    async def _shown(
+        self, look: Callable[[], AsyncIterator[Sequence[LookUpResult]]]
+    ) -> AsyncIterator[Sequence[LookUpResult]]:
         moment = self._fuse.enter("look_up")
-        async for results in self._provider.look_up(queries):
+        async for results in look():
             self._fuse.leave("look_up", moment)
             yield results
         self._fuse.leave("look_up", moment)

@@ -43,7 +43,7 @@ from payout_engine.journal.writer import InlineWriter
 from payout_engine.ports.journal import Mark
 from payout_engine.ports.provider import LookUpKind
 from simulation import virtual_time
-from simulation.bank import HIDDEN_SECONDS_MAX, LATE_SECONDS_MAX, SETTLING_SECONDS_MAX, Bank
+from simulation.bank import HIDDEN_SECONDS_MAX, LATE_SECONDS_MAX, SETTLING_SECONDS_MAX, STARTED_AT, Bank
 from simulation.clerk import Clerk, shows_all
 from simulation.crashing import Fuse
 from simulation.disk import Disk
@@ -55,9 +55,6 @@ from simulation.processes import WALLETS, World, open_engine
 from simulation.random_file import RandomFile
 from simulation.shelf import HOME, Deed, JournalFile, Shelf
 from simulation.witness import Witness
-
-STARTED_AT = 1_800_000_000.0
-"""When the simulated world begins, in seconds since 1970."""
 
 FAST_FOLDER = Path("/dev/shm")
 """Where files are memory, on systems that have it: what a simulation writes is gone in a moment."""

@@ -15,15 +15,15 @@ from pathlib import Path
 import apsw
 
 from payout_engine.app import locks
-from payout_engine.app.remembered import Begun, Remembered
+from payout_engine.app.remembered import BegunContent, Remembered
 from payout_engine.domain.errors import Holder
 from payout_engine.domain.model import Run
-from payout_engine.journal import lease
+from payout_engine.journal import file_locks
 from payout_engine.journal.file_locks import locked
 from payout_engine.ports.journal import Mark
 from simulation.crashing import Fuse
 
-_LOCKING = (lease, locks)
+_LOCKING = (file_locks, locks)
 """The modules that take locks."""
 
 _living: ContextVar[Fuse | None] = ContextVar("living", default=None)
@@ -91,7 +91,13 @@ class MortalRemembered(Remembered):
         fuse.at_death[self._die] = None
 
     def begin(
-        self, keys: Collection[str], mark: Mark, path: str, run: Run, digest: str, given_up: Collection[Begun] = ()
+        self,
+        keys: Collection[str],
+        mark: Mark,
+        path: str,
+        run: Run,
+        digest: str,
+        given_up: Collection[BegunContent] = (),
     ) -> None:
         """Remember that a run is begun; see `Remembered.begin`."""
         moment = self._fuse.enter("remember")

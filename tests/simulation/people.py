@@ -15,7 +15,7 @@ import anyio
 import msgspec
 
 from payout_engine.app.engine import Engine
-from payout_engine.app.submission import Submission
+from payout_engine.app.submit import Submission
 from payout_engine.domain.errors import ConfigError, DecisionError, JournalBusyError, UnansweredError
 from payout_engine.domain.model import Choice, Decision, Entry, Run
 from payout_engine.domain.states import UNPAID, State

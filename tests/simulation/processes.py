@@ -12,13 +12,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from typing import cast
 
-import anyio
-import anyio.abc
 import msgspec
 
 from payout_engine.app.accounts import Accounts
-from payout_engine.app.engine import Engine
+from payout_engine.app.engine import Engine, engine_over
 from payout_engine.app.settings import Settings
+from payout_engine.app.workspace import Workspace
 from payout_engine.domain.model import Dispatch, LookUpResult, Query, Receipt
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports.journal import Journal
@@ -99,6 +98,12 @@ class WatchedProvider(SimulatedProvider):
             async for results in super().look_up(queries):
                 yield results
 
+    async def look_up_since(self, queries: Sequence[Query], since: float) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Show what the bank shows; see `ports.ListsBack`."""
+        with self._witness.asking(self._fuse, self._account):
+            async for results in super().look_up_since(queries, since):
+                yield results
+
 
 class World(msgspec.Struct):
     """What all processes of a simulation share.
@@ -141,18 +146,13 @@ def open_engine(process: str, fuse: Fuse, file: JournalFile, world: World) -> Ab
         for account, bank in world.banks.items()
     }
 
-    class SimulatedEngine(Engine):
-        def __init__(
-            self, settings: Settings, accounts: Accounts, tasks: anyio.abc.TaskGroup, stack: AsyncExitStack
-        ) -> None:
-            super().__init__(settings, SimulatedAccounts(settings, stack, connections, world.keys), tasks, stack)
-            self.memory = MortalRemembered(fuse, partial(world.shelf.beginning, file))
-            stack.callback(self.memory.close)
+    settings, stack = msgspec.structs.replace(world.settings, journal=file.path), AsyncExitStack()
+    memory = MortalRemembered(fuse, partial(world.shelf.beginning, file))
 
-        @asynccontextmanager
-        async def _journal_file(self) -> AsyncIterator[Journal]:
-            opening = SqliteJournal.open(self.settings.journal, writer=writer, remember=self.memory.keep)
-            async with opening as journal:
-                yield cast(Journal, CrashingJournal(journal, fuse, world.disk))
+    @asynccontextmanager
+    async def open_journal() -> AsyncIterator[Journal]:
+        async with SqliteJournal.open(file.path, writer=writer, remember=memory.keep) as journal:
+            yield cast(Journal, CrashingJournal(journal, fuse, world.disk))
 
-    return SimulatedEngine.open(world.settings, journal=file.path)
+    accounts = SimulatedAccounts(settings, stack, connections, world.keys)
+    return engine_over(Workspace(settings, accounts, memory, open_journal, stack))

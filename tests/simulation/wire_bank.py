@@ -25,6 +25,7 @@ import msgspec
 import orjson
 from yarl import URL
 
+from payout_engine.domain import clock
 from payout_engine.domain.errors import Brake, ProviderError, RefusedError
 from payout_engine.domain.model import Balance, Dispatch, Lane, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.states import State
@@ -33,7 +34,7 @@ from payout_engine.ports.registration import Account
 from payout_engine.providers.senfenico.adapter import SenfenicoProvider, traits
 from payout_engine.providers.senfenico.client import BALANCES, BULK, TRANSFERS
 from payout_engine.testing.provider_answers import HTML
-from simulation.bank import TIMEOUT_SECONDS, Bank, BrokenError, Fault, Transfer
+from simulation.bank import STARTED_AT, TIMEOUT_SECONDS, Bank, BrokenError, Fault, Transfer
 from simulation.crashing import Fuse
 from simulation.wire_words import (
     FOREIGN,
@@ -269,7 +270,7 @@ class Wire:
             "recipient_wallet": transfer.payout.wallet,
             "recipient_phone": seen.recipient,
             "ext_id": transfer.key,
-            "created_at": "2024-03-21T13:34:34.268389Z",
+            "created_at": clock.text(STARTED_AT + transfer.taken_at),
         }
 
     # ----------------------------------------------------------------------------------------------------- breaking
@@ -415,6 +416,12 @@ class WiredProvider:
         """Show what the bank shows; see `ports.Provider.look_up`."""
         with self._witness.asking(self._fuse, self._account):
             async for results in self._provider.look_up(queries):
+                yield results
+
+    async def look_up_since(self, queries: Sequence[Query], since: float) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Show what the bank shows; see `ports.ListsBack`."""
+        with self._witness.asking(self._fuse, self._account):
+            async for results in self._provider.look_up_since(queries, since):
                 yield results
 
     async def balances(self) -> Sequence[Balance]:

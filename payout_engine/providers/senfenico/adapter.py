@@ -9,7 +9,8 @@ Called by the engine through the registration. Facts with their sources: NOTES.m
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -191,8 +192,16 @@ class SenfenicoProvider:
             # A fault of ours after the bytes may have left. Its text could show anything, so only its kind is told.
             raise AmbiguousError("fault_after_sending", f"unexpected {type(error).__name__}") from None
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
-        """Fetch a few by reference, or sweep the whole list. See `ports.Provider.look_up`.
+    def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Fetch a few by reference, or sweep the whole list. See `ports.Provider.look_up`."""
+        return self._shown(queries, None)
+
+    def look_up_since(self, queries: Sequence[Query], since: float) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Do the same with the list's newer part, where its dates show which that is. See `ports.ListsBack`."""
+        return self._shown(queries, since)
+
+    async def _shown(self, queries: Sequence[Query], since: float | None) -> AsyncGenerator[Sequence[LookUpResult]]:
+        """Yield what is fetched or listed.
 
         Where the provider shows one of the payouts that were asked about in the mode that the key does not have, the
         look-up ends with `Brake.CREDENTIALS`: the key is not the one that was meant.
@@ -200,12 +209,13 @@ class SenfenicoProvider:
         few = 0 < len(queries) <= FETCH_QUERIES_MAX and all(query.provider_reference for query in queries)
         asked = {query.key for query in queries}
         strange = False
-        async for transfers in self._fetched(queries) if few else self._client.transfers():
-            strange |= any(wire.other_mode(one, self._live) and one.ext_id in asked for one in transfers)
-            for start in range(0, len(transfers), RECEIPTS_BATCH):
-                found = wire.results(transfers[start : start + RECEIPTS_BATCH], self._live)
-                if found:
-                    yield found
+        async with aclosing(self._fetched(queries) if few else self._client.transfers(since)) as pieces:
+            async for transfers in pieces:
+                strange |= any(wire.other_mode(one, self._live) and one.ext_id in asked for one in transfers)
+                for start in range(0, len(transfers), RECEIPTS_BATCH):
+                    found = wire.results(transfers[start : start + RECEIPTS_BATCH], self._live)
+                    if found:
+                        yield found
         if strange:
             raise AmbiguousError("other_mode", _OTHER_MODE[bool(self._live)], brake=Brake.CREDENTIALS)
 
@@ -220,7 +230,7 @@ class SenfenicoProvider:
         """Close all connections."""
         await self._client.aclose()
 
-    async def _fetched(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[wire.Transfer]]:
+    async def _fetched(self, queries: Sequence[Query]) -> AsyncGenerator[Sequence[wire.Listed]]:
         failed: AmbiguousError | None = None
         for query in queries:
             try:

@@ -9,7 +9,7 @@ Source: Senfenico API document, sections "balance" and "transfers", read 2026-11
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from urllib.parse import quote
 
 from payout_engine.domain.errors import AmbiguousError
@@ -17,7 +17,7 @@ from payout_engine.domain.limits import LIST_BYTES_MAX, LIST_SECONDS_MAX
 from payout_engine.providers._http import HttpClient, OpenSession, connections
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.envelope import read_envelope
-from payout_engine.providers.senfenico.listing import TransferListReader
+from payout_engine.providers.senfenico.listing import NewestFirst, TransferListReader
 
 BASE_URL = "https://api.senfenico.com"
 
@@ -81,11 +81,12 @@ class SenfenicoClient:
         return wire.read_bulk(await self._http.post_json(BULK, wire.bulk_body(orders)))
 
     async def transfers(
-        self, *, bytes_max: int = LIST_BYTES_MAX, seconds_max: float = LIST_SECONDS_MAX
-    ) -> AsyncIterator[Sequence[wire.Transfer]]:
+        self, since: float | None = None, *, bytes_max: int = LIST_BYTES_MAX, seconds_max: float = LIST_SECONDS_MAX
+    ) -> AsyncGenerator[Sequence[wire.Listed]]:
         """Yield every transfer of the account, newest first, in pieces of bounded size.
 
         Args:
+            since: end where the list shows that all newer ones are behind, in seconds since 1970; None for never.
             bytes_max: how long the list may be.
             seconds_max: how long it may take.
 
@@ -97,10 +98,14 @@ class SenfenicoClient:
                 read_envelope(await stream.answer())
                 raise AmbiguousError("answer_unreadable", f"Senfenico answered its list with HTTP {stream.status}")
             reader = TransferListReader(stream.status)
+            order = None if since is None else NewestFirst(since)
             async for chunk in stream.chunks():
                 transfers = reader.feed(chunk)
-                if transfers:
-                    yield transfers
+                if not transfers:
+                    continue
+                yield transfers
+                if order is not None and order.is_past(transfers) and reader.said_success():
+                    return
             reader.close()
 
     async def fetch(self, reference: str) -> wire.Transfer:

@@ -16,7 +16,7 @@ import msgspec
 
 from payout_engine.domain.errors import AmbiguousError, Brake, ProviderError, RefusedError
 from payout_engine.domain.model import masked
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 
 TEXT_CHARS_MAX = 300
 """The provider's own words are cut to this before they are recorded."""
@@ -106,7 +106,7 @@ DOUBTS: Mapping[str, Brake | None] = {
 """The documented codes that prove nothing about a transfer, with the brake. What nobody documented has none."""
 
 
-def read_envelope(answer: Answer, refusals: Mapping[str, Refusal] = REFUSALS) -> Envelope:
+def read_envelope(answer: HttpAnswer, refusals: Mapping[str, Refusal] = REFUSALS) -> Envelope:
     """Return the envelope of an answer that says `status: true`.
 
     Args:
@@ -120,7 +120,7 @@ def read_envelope(answer: Answer, refusals: Mapping[str, Refusal] = REFUSALS) ->
     return succeeded(decoded(answer), answer, refusals)
 
 
-def decoded(answer: Answer) -> Envelope:
+def decoded(answer: HttpAnswer) -> Envelope:
     """Return the envelope, whatever it says.
 
     Raises:
@@ -141,7 +141,7 @@ def decoded(answer: Answer) -> Envelope:
     return envelope
 
 
-def succeeded(envelope: Envelope, answer: Answer, refusals: Mapping[str, Refusal] = REFUSALS) -> Envelope:
+def succeeded(envelope: Envelope, answer: HttpAnswer, refusals: Mapping[str, Refusal] = REFUSALS) -> Envelope:
     """Let through what says success and nothing else. Raises as `read_envelope`."""
     if not envelope.status:
         raise _refused(envelope, answer, refusals)
@@ -150,7 +150,7 @@ def succeeded(envelope: Envelope, answer: Answer, refusals: Mapping[str, Refusal
     return envelope
 
 
-def _refused(envelope: Envelope, answer: Answer, refusals: Mapping[str, Refusal]) -> ProviderError:
+def _refused(envelope: Envelope, answer: HttpAnswer, refusals: Mapping[str, Refusal]) -> ProviderError:
     """What a `status: false` proves."""
     code, words = envelope.error_code, said(envelope)
     if _refuses_key(envelope):
@@ -186,7 +186,7 @@ def _refuses_key(envelope: Envelope) -> bool:
     return not envelope.status and not told_more and envelope.message.strip() == INVALID_KEY
 
 
-def _key_in_doubt(answer: Answer) -> AmbiguousError:
+def _key_in_doubt(answer: HttpAnswer) -> AmbiguousError:
     return AmbiguousError(
         "api_key_in_doubt",
         f"Senfenico seems not to accept the API key of this account (HTTP {answer.status}), but does not say so in the "

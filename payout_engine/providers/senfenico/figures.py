@@ -19,12 +19,17 @@ _WHOLE = re.compile(rb"[0-9]{1,15}")
 _NUMBER = re.compile(rb'"?(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,2})?)"?')
 
 
-def exact_amount(raw: msgspec.Raw) -> int:
+def exact_amount(raw: msgspec.Raw | int) -> int:
     """Return a JSON amount (`500`, `"500"`, `500.0`) as whole francs, without ever making it a float.
+
+    Args:
+        raw: as written; or the number, where a decoder found nothing but digits.
 
     Returns:
         `AMOUNT_CONTRADICTION` for anything that is not a whole, positive number.
     """
+    if isinstance(raw, int):
+        return raw if 0 < raw < 10**15 else AMOUNT_CONTRADICTION
     text = bytes(raw)
     if _WHOLE.fullmatch(text):
         return int(text)

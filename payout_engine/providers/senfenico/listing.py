@@ -2,7 +2,7 @@
 
 The document knows no paging: one answer holds every transfer ever made. It is cut between transfers, where brackets
 outside of strings balance, and each piece is decoded by the same typed decoder. Whatever the bytes are, each of them
-is looked at once to find the cut and decoded at most three times; nothing is tried and tried again.
+is looked at no more than twice to find the cut and decoded at most five times; nothing is tried and tried again.
 
 It promises that every transfer of a complete list is handed out once, wherever the network cut the bytes, and that a
 list which did not come to its end, or whose envelope is not the documented one, is never taken for a complete one.
@@ -12,14 +12,23 @@ Called by `client.py`. Pure: bytes in, transfers out.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
-from payout_engine.domain.errors import AmbiguousError
+from payout_engine.domain import clock
+from payout_engine.domain.errors import AmbiguousError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.senfenico.envelope import UNREADABLE, read_envelope
-from payout_engine.providers.senfenico.wire import Transfer
+from payout_engine.providers.senfenico.wire import Listed, PlainTransfer, Transfer
+
+OLDER_MIN = 1_000
+"""So many transfers in a row must be older than a moment before the rest of the list is taken to be older too: a list
+in groups, each newest first, would have to hold as many stragglers at the end of one."""
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
+_SECOND_CHARS = len("2024-03-21T13:34:34")
 
 DEPTH_MAX = 100
 """Objects and arrays within one another, in one transfer. The document's have none; no decoder goes much deeper."""
@@ -33,6 +42,7 @@ _START_BYTES_MAX = len(b'"data":[') + 2 * 64
 # neither goes back over what it has seen.
 _OUTSIDE = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+"){0,500}')
 _INSIDE = re.compile(rb'[^"\\]*+')
+_PLAIN = msgspec.json.Decoder(list[PlainTransfer])
 _TRANSFERS = msgspec.json.Decoder(list[Transfer])
 _ANY = msgspec.json.Decoder(list[msgspec.Raw])
 _ONE = msgspec.json.Decoder(Transfer)
@@ -55,7 +65,7 @@ class TransferListReader:
         self._ended = False
         self._first = True
 
-    def feed(self, chunk: bytes) -> list[Transfer]:
+    def feed(self, chunk: bytes) -> Sequence[Listed]:
         """Return the transfers that `chunk` completes, in the order of the list.
 
         Raises:
@@ -64,7 +74,11 @@ class TransferListReader:
         self._buffer += chunk
         if self._head is None:
             self._find_start()
-        transfers = [] if self._head is None or self._ended else self._cut()
+        transfers: Sequence[Listed] = ()
+        if self._head is not None and not self._ended:
+            transfers = self._cut_quickly()
+            if not transfers or not self._buffer.lstrip(_SPACE).startswith(b","):
+                transfers = [*transfers, *self._cut()]
         if len(self._buffer) > ANSWER_BYTES_MAX:
             raise AmbiguousError("answer_too_long", "Senfenico's list holds a piece that is no transfer")
         return transfers
@@ -76,14 +90,22 @@ class TransferListReader:
             RefusedError, AmbiguousError: it did not, or it is not.
         """
         if self._head is None:
-            read_envelope(Answer(self._status, bytes(self._buffer)))
+            read_envelope(HttpAnswer(self._status, bytes(self._buffer)))
             raise _not_the_list()
         if not self._ended:
             raise AmbiguousError("answer_truncated", "Senfenico's list of transfers broke off")
         # What stood around the transfers must be an envelope that says success.
-        envelope = read_envelope(Answer(self._status, self._head + b"[]" + bytes(self._buffer)))
+        envelope = read_envelope(HttpAnswer(self._status, self._head + b"[]" + bytes(self._buffer)))
         if bytes(envelope.data) != b"[]":
             raise _not_the_list()
+
+    def said_success(self) -> bool:
+        """Tell whether what came before the transfers is an envelope that says success."""
+        try:
+            envelope = read_envelope(HttpAnswer(self._status, (self._head or b"") + b"[]}"))
+        except ProviderError:
+            return False
+        return bytes(envelope.data) == b"[]"
 
     def _find_start(self) -> None:
         """Split off what stands before the first transfer."""
@@ -95,6 +117,28 @@ class TransferListReader:
         self._head = bytes(self._buffer[: end - 1])
         del self._buffer[:end]
         self._looked = 0
+
+    def _cut_quickly(self) -> Sequence[Listed]:
+        """Take off the buffer all to its last brace, if that is what it should be: whole transfers, and nothing else.
+
+        That they decode as a list proves that the cut is between two of them. Tried once with each byte.
+        """
+        end = self._buffer.rfind(b"}") + 1
+        if self._looked or not end:
+            return ()
+        listed = self._between_brackets(bytes(self._buffer[:end]))
+        if listed is None:
+            return ()
+        try:
+            transfers: Sequence[Listed] = _PLAIN.decode(listed)
+        except UNREADABLE:
+            try:
+                transfers = _TRANSFERS.decode(listed)
+            except UNREADABLE:
+                return ()
+        del self._buffer[:end]
+        self._first = False
+        return transfers
 
     def _cut(self) -> list[Transfer]:
         """Take the whole transfers off the buffer, and notice the end of the list."""
@@ -111,6 +155,9 @@ class TransferListReader:
         else:
             del self._buffer[: self._cut_at]
             self._looked -= self._cut_at
+            if self._cut_at:
+                # What began after the cut may end as it should, so it is looked at anew, and quickly.
+                self._looked, self._depth, self._in_string = 0, 0, False
         self._cut_at = 0
         return transfers
 
@@ -148,14 +195,20 @@ class TransferListReader:
             if self._depth == 0:
                 self._cut_at = end
 
-    def _decoded(self, piece: bytes) -> list[Transfer]:
-        """The transfers in a piece that ends where one of them ends."""
+    def _between_brackets(self, piece: bytes) -> bytes | None:
+        """Return transfers as a list, without the comma that parts them from what came before; None if it lacks."""
         piece = piece.lstrip(_SPACE)
         if not self._first:
             if not piece.startswith(b","):
-                raise _not_the_list()
+                return None
             piece = piece[1:]
-        listed = b"[" + piece + b"]"
+        return b"[" + piece + b"]"
+
+    def _decoded(self, piece: bytes) -> list[Transfer]:
+        """The transfers in a piece that ends where one of them ends."""
+        listed = self._between_brackets(piece)
+        if listed is None:
+            raise _not_the_list()
         try:
             return _TRANSFERS.decode(listed)
         except UNREADABLE:
@@ -166,6 +219,38 @@ class TransferListReader:
         except UNREADABLE:
             raise _not_the_list() from None
         return [transfer for transfer in map(_one_or_none, items) if transfer is not None]
+
+
+class NewestFirst:
+    """Tells when a list has come to what is older than a moment, if it shows itself to be newest first.
+
+    The document promises no order; its samples show the newest first. So the dates of all that was read must fall, from
+    something newer than the moment to many that are older: a list in another order, or in groups, is read to its end.
+
+    Args:
+        since: the moment, in seconds since 1970.
+    """
+
+    def __init__(self, since: float) -> None:
+        self._since = clock.text(since)[:_SECOND_CHARS]
+        self._last = "9"
+        self._falls = True
+        self._newer = False
+        self._older = 0
+
+    def is_past(self, transfers: Sequence[Listed]) -> bool:
+        """Take in the next transfers of the list; tell whether the rest is older."""
+        written = [transfer.created_at or "" for transfer in transfers]
+        dates = [date[:_SECOND_CHARS] for date in written]
+        # Between two dates that are written as in the samples, whatever falls is written so too.
+        understood = _DATE.fullmatch(written[0]) and _DATE.fullmatch(written[-1])
+        self._falls &= bool(understood) and all(date[-1:] == "Z" for date in written)
+        self._falls &= dates[0] <= self._last and dates == sorted(dates, reverse=True)
+        self._last = dates[-1]
+        self._newer |= dates[0] >= self._since
+        if dates[-1] < self._since:
+            self._older += sum(date < self._since for date in dates)
+        return self._falls and self._newer and self._older >= OLDER_MIN
 
 
 def _end_of(pattern: re.Pattern[bytes], buffer: bytearray, at: int) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import orjson
+import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
@@ -199,7 +199,7 @@ class SenfenicoSandbox:
         await response.write(b'{"status":true,"message":"Transfer list retrieved","data":[')
         separator = b""
         for page in self.ledger.pages():
-            text = b",".join([orjson.dumps(self._shown(request, transfer)) for transfer in page])
+            text = b",".join([msgspec.json.encode(self._shown(request, transfer)) for transfer in page])
             if broken:
                 await response.write(separator + text[: len(text) // 2])
                 cut(request)
@@ -251,7 +251,7 @@ class SenfenicoSandbox:
         assert transfer is not None
         document = {
             **self._shown(request, transfer),
-            "fees": orjson.Fragment(percent(transfer.fee_basis_points, digits=1)),
+            "fees": msgspec.Raw(percent(transfer.fee_basis_points, digits=1)),
         }
         return json_answer({"status": True, "message": "Transfer has been queued", "data": document})
 

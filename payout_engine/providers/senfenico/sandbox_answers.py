@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
+import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
@@ -48,8 +48,8 @@ Errors = dict[str, list[str]]
 def json_object(body: bytes) -> dict[str, Any] | None:
     """The JSON object that `body` holds, or None."""
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 
@@ -128,9 +128,9 @@ def percent(basis_points: int, *, digits: int) -> str:
     return text[:-1] if digits == 1 and text.endswith("0") else text
 
 
-def money(francs: int) -> orjson.Fragment:
+def money(francs: int) -> msgspec.Raw:
     """Francs as the document prints balances, with a point, without ever being a float."""
-    return orjson.Fragment(f"{francs}.0")
+    return msgspec.Raw(f"{francs}.0")
 
 
 def error(code: str, errors: Errors | None = None) -> web.Response:
@@ -142,4 +142,4 @@ def error(code: str, errors: Errors | None = None) -> web.Response:
 
 
 def json_answer(document: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")
+    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/json")

@@ -18,7 +18,7 @@ import msgspec
 from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.model import LookUpResult, Receipt, mask
 from payout_engine.domain.states import State
-from payout_engine.providers._http import Answer
+from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.senfenico.envelope import (
     DOUBTS,
     SINGLE_REFUSALS,
@@ -96,6 +96,7 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         amount: the JSON value as written, since the document shows whole numbers here and strings elsewhere.
         live_mode: whether real money moves, or None where it is not said.
+        created_at: as written, or None where it is not said.
     """
 
     reference: str
@@ -105,9 +106,29 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
     ext_id: str | None = None
     currency: str | None = CURRENCY
     live_mode: bool | None = None
+    created_at: str | None = None
 
     def __repr__(self) -> str:
         return f"Transfer({self.reference!r}, {self.status!r}, to={mask(self.recipient_phone)!r})"
+
+
+class PlainTransfer(msgspec.Struct, frozen=True, gc=False):
+    """A `Transfer` whose amount is written as a whole number, as the document's samples have it: quicker to decode."""
+
+    reference: str
+    amount: int
+    recipient_phone: str
+    status: str
+    ext_id: str | None = None
+    currency: str | None = CURRENCY
+    live_mode: bool | None = None
+    created_at: str | None = None
+
+    __repr__ = Transfer.__repr__
+
+
+Listed = Transfer | PlainTransfer
+"""A transfer as a list shows it."""
 
 
 class BulkAnswer(msgspec.Struct, frozen=True):
@@ -164,7 +185,7 @@ def bulk_body(orders: Sequence[Order]) -> bytes:
 # ------------------------------------------------------------------------------------------------------- paying
 
 
-def read_bulk(answer: Answer) -> BulkAnswer:
+def read_bulk(answer: HttpAnswer) -> BulkAnswer:
     """Understand the answer to a bulk call.
 
     Raises:
@@ -250,7 +271,7 @@ def _item_receipt(item: RefusedItem) -> Receipt | None:
 # ---------------------------------------------------------------------------------------------------- looking up
 
 
-def read_created(answer: Answer) -> Transfer:
+def read_created(answer: HttpAnswer) -> Transfer:
     """Understand the answer to the creation of a single transfer, of which the document prints one more refusal.
 
     Raises:
@@ -259,7 +280,7 @@ def read_created(answer: Answer) -> Transfer:
     return _transfer(read_envelope(answer, SINGLE_REFUSALS))
 
 
-def read_transfer(answer: Answer) -> Transfer:
+def read_transfer(answer: HttpAnswer) -> Transfer:
     """Understand the answer to a fetch.
 
     Raises:
@@ -282,12 +303,12 @@ def live_key(api_key: str) -> bool | None:
     return True if api_key.startswith("sk_live_") else False if api_key.startswith("sk_test_") else None
 
 
-def other_mode(transfer: Transfer, live: bool | None) -> bool:
+def other_mode(transfer: Listed, live: bool | None) -> bool:
     """Whether a transfer was made in the mode that the key, by its name, does not have."""
     return None not in (live, transfer.live_mode) and transfer.live_mode is not live
 
 
-def results(transfers: Sequence[Transfer], live: bool | None = None) -> list[LookUpResult]:
+def results(transfers: Sequence[Listed], live: bool | None = None) -> list[LookUpResult]:
     """Return what a look-up shows of the transfers that carry an ext_id; the others cannot be ours.
 
     Args:
@@ -299,8 +320,8 @@ def results(transfers: Sequence[Transfer], live: bool | None = None) -> list[Loo
             transfer.ext_id,
             _receipt(transfer),
             _stated_amount(transfer),
-            _stated_phone(transfer),
-            OTHER_MODE[not live] if other_mode(transfer, live) else "",
+            transfer.recipient_phone if transfer.recipient_phone.isdecimal() else _stated_phone(transfer),
+            OTHER_MODE[not live] if transfer.live_mode is not live and other_mode(transfer, live) else "",
         )
         for transfer in transfers
         # An empty phone would agree with any: such a transfer is passed over, and stays open.
@@ -308,7 +329,7 @@ def results(transfers: Sequence[Transfer], live: bool | None = None) -> list[Loo
     ]
 
 
-def _receipt(transfer: Transfer) -> Receipt:
+def _receipt(transfer: Listed) -> Receipt:
     state = STATUSES.get(transfer.status)
     if state is None:
         return Receipt(State.ACCEPTED, "status_not_documented", scrubbed(transfer.status), transfer.reference)
@@ -319,19 +340,19 @@ def _receipt(transfer: Transfer) -> Receipt:
     return Receipt(state, "", "", transfer.reference)
 
 
-def _stated_phone(transfer: Transfer) -> str | None:
+def _stated_phone(transfer: Listed) -> str | None:
     """The phone, or None where its digits are hidden, as the document's own samples show them (`65xxxxxx`)."""
     return None if _HIDDEN.fullmatch(transfer.recipient_phone) else transfer.recipient_phone
 
 
-def _stated_amount(transfer: Transfer) -> int:
+def _stated_amount(transfer: Listed) -> int:
     return exact_amount(transfer.amount) if transfer.currency == CURRENCY else AMOUNT_CONTRADICTION
 
 
 # ------------------------------------------------------------------------------------------------------- balances
 
 
-def read_balances(answer: Answer) -> Sequence[WalletBalance]:
+def read_balances(answer: HttpAnswer) -> Sequence[WalletBalance]:
     """Understand the balances. A wallet that the answer does not show holds nothing we know of and is left out.
 
     Raises:

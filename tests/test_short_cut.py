@@ -1,0 +1,136 @@
+"""What look-ups plainly agree with is recorded by a short cut: it must do, to the letter, what careful judging does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payout_engine.domain import clock
+from payout_engine.domain.model import LookUpResult, Receipt
+from payout_engine.domain.states import State
+from payout_engine.journal import codec, dispatches, lookups, rules, runs, schema
+from payout_engine.testing.journal_lines import ORANGE, chunk, payout, run
+
+COUNT = 4
+PLAIN = [State.ACCEPTED, State.PAID, State.FAILED]
+OURS = {index: payout(index + 1) for index in range(COUNT)}
+
+answers = st.lists(
+    st.builds(
+        Receipt,
+        st.sampled_from([State.ACCEPTED, State.PAID, State.FAILED, State.UNKNOWN, State.READY]),
+        st.sampled_from(["", "timeout"]),
+        st.sampled_from(["", "words"]),
+        st.sampled_from(["", "T0"]),
+    ),
+    min_size=COUNT,
+    max_size=COUNT,
+)
+
+
+@st.composite
+def reported(draw: st.DrawFn) -> tuple[int, LookUpResult]:
+    """Draw what a look-up shows of one payout: usually what is plain, sometimes anything."""
+    index = draw(st.integers(0, COUNT - 1))
+    usual = draw(st.integers(0, 3)) > 0
+    state = draw(st.sampled_from([*PLAIN, State.UNKNOWN, State.READY, State.REVERSED]))
+    words = draw(st.sampled_from([("", ""), ("", "words"), ("declined", "No."), ("timeout", "x")]))
+    receipt = Receipt(state, *words, draw(st.sampled_from(["T0", "T0", "T1", ""])), draw(st.sampled_from([0.0, 7.0])))
+    amount: int | None = OURS[index].amount_minor
+    phone: str | None = OURS[index].phone
+    if not usual:
+        spelled = OURS[index].phone
+        amount = draw(st.sampled_from([amount, 1, None]))
+        phone = draw(st.sampled_from([spelled, spelled[3:], spelled[6:], f"+{spelled}", "70999999", "", None]))
+    return index, LookUpResult("", receipt, amount, phone, "" if usual else draw(st.sampled_from(["", "it is odd"])))
+
+
+@contextmanager
+def judging_all_with_care() -> Any:
+    """Take no short cut."""
+    with patch.object(lookups._ChunkLookUps, "_peel", lambda self, sighted: sighted):
+        yield
+
+
+def story(first: Sequence[Receipt], looks: Sequence[Sequence[tuple[int, LookUpResult]]]) -> Any:
+    """Send a chunk, look it up, and return all that the journal then holds and told."""
+    with TemporaryDirectory() as folder, clock.replaced(lambda: 1_000.0):
+        db = schema.connect(Path(folder) / "payouts.db", sandbox=False, scratch=True, earlier=None)
+        db.execute("BEGIN")
+        runs.begin(db, run("run"))
+        runs.add(db, "run", [chunk(range(1, COUNT + 1))])
+        runs.seal(db, "run")
+        runs.approve(db, "run")
+        (ready,) = dispatches.ready(db, "run", ORANGE, 0, 1)
+        sent = dispatches.intend(db, ready)
+        dispatches.record(db, sent, first, on_wire=True)
+        told: list[Any] = []
+        for look in looks:
+            results = [
+                LookUpResult(sent.keys[index], seen.receipt, seen.amount_minor, seen.recipient, seen.conflict)
+                for index, seen in look
+            ]
+            applied = lookups.reconcile(db, results)
+            told.append((sorted(applied.outcomes, key=str), sorted(applied.conflicts), applied.open_shown))
+        kept = list(db.execute("SELECT states, receipts FROM progress"))
+        logged = sorted(db.execute("SELECT kind, body FROM log WHERE kind NOT IN ('seal', 'intent')"))
+        db.close()
+    return told, kept, logged
+
+
+@settings(max_examples=150, deadline=None)
+@given(answers, st.lists(st.lists(reported(), min_size=1, max_size=6), min_size=1, max_size=3))
+def test_the_short_cut_is_the_careful_judge(
+    first: Sequence[Receipt], looks: Sequence[Sequence[tuple[int, LookUpResult]]]
+) -> None:
+    """The same states, receipts, outcomes, conflicts and entries of the log, whatever is shown and however often."""
+    quick = story(first, looks)
+    with judging_all_with_care():
+        assert story(first, looks) == quick
+
+
+def test_one_deviant_leaves_the_others_to_the_short_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a chunk in which one payout failed for a reason of another amount, only that one is judged with care."""
+    judged: list[int] = []
+    original = rules.judge
+
+    def counting(ours: Any, *rest: Any) -> Any:
+        judged.append(ours.line)
+        return original(ours, *rest)
+
+    monkeypatch.setattr(lookups, "judge", counting)
+    seen = [
+        (i, LookUpResult("", Receipt(State.PAID, "", "", f"T{i}"), OURS[i].amount_minor + (i == 2), OURS[i].phone))
+        for i in range(COUNT)
+    ]
+    told, kept, _ = story([Receipt(State.ACCEPTED)], [seen])
+    assert judged == [3]
+    assert kept[0][0] == "pphp" and len(told[0][0]) == COUNT and len(told[0][1]) == 1
+
+
+def test_what_is_settled_and_unchanged_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that is shown as it is recorded writes nothing, and its payouts are not even decoded."""
+    decoded: list[str] = []
+    original = codec.read_payouts
+
+    def counting(stored: str) -> Any:
+        decoded.append(stored)
+        return original(stored)
+
+    monkeypatch.setattr(codec, "read_payouts", counting)
+    paid = [(i, LookUpResult("", Receipt(State.PAID, "", "", f"T{i}"), OURS[i].amount_minor)) for i in range(COUNT)]
+    seen = [(i, msgspec.structs.replace(result, recipient=OURS[i].phone)) for i, result in paid]
+    _, _, logged = story([Receipt(State.ACCEPTED)], [seen])
+    once = len(decoded)
+    told, _, again = story([Receipt(State.ACCEPTED)], [seen, seen, seen])
+    assert len(decoded) == 2 * once and again == logged
+    assert [len(outcomes) for outcomes, _, _ in told] == [COUNT, 0, 0]
