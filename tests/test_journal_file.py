@@ -39,7 +39,7 @@ from payout_engine.journal import SqliteJournal, log, verify_file
 from payout_engine.journal.db import value
 from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import CHUNK_PAYOUTS_MAX, chunk_range, position_range
-from payout_engine.journal.log import AskedRemark, Moved, Person
+from payout_engine.journal.log import AskedRemark, Person, read_moved
 from payout_engine.journal.runs import chained_payouts
 from payout_engine.journal.schema import CHECKPOINT_PAGES, PAGE_CACHE_KIBIBYTES, VERSION, connect
 from payout_engine.testing.journal_lines import (
@@ -192,7 +192,7 @@ async def test_what_older_remarks_say_is_carried_over_once(path: Path) -> None:
         await journal.reconcile([LookUpResult(dispatch.keys[0], Receipt(State.READY, "absent"))])
     with apsw.Connection(str(path)) as db:
         ((body,),) = db.execute("SELECT body FROM log WHERE kind = 'decision'").fetchall()
-    assert msgspec.json.decode(str(body), type=Moved).persons == [Person("Awa: finance", "cancel", "wrong month")]
+    assert read_moved(str(body)).persons == [Person("Awa: finance", "cancel", "wrong month")]
     assert verify_file(path, "run", kept).proven
 
 
@@ -527,7 +527,7 @@ async def test_uniform_receipts_are_stored_once_and_shown_for_all(path: Path) ->
     async with SqliteJournal.open(path) as journal:
         await approved(journal, "run", chunk(range(100)))
         await sent(journal, "run", Receipt(State.ACCEPTED, "queued", "In the queue."))
-    assert by_hand(path, "SELECT json_array_length(receipts) FROM progress") == [(1,)]
+    assert by_hand(path, "SELECT length(receipts) < 120, receipts ->> '$.reason' FROM progress") == [(1, "queued")]
     assert by_hand(path, "SELECT count(*) FROM payouts WHERE reason = 'queued' AND state = 'accepted'") == [(100,)]
 
 

@@ -13,7 +13,7 @@ from payout_engine.domain.model import ControlKind, ControlRequest, LookUpResult
 from payout_engine.domain.states import LETTERS, State, move
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.ids import parse_key, run_no_of
-from payout_engine.journal.log import GENESIS, MOVED_KINDS, Approval, Intent, Moved, Person, chained
+from payout_engine.journal.log import GENESIS, MOVED_KINDS, Approval, Intent, Person, chained, read_moved
 from payout_engine.journal.runs import chained_payouts
 from payout_engine.testing.journal_lines import (
     MOOV,
@@ -91,7 +91,7 @@ async def test_a_person_is_recorded_by_their_whole_name(tmp_path: Path) -> None:
         await journal.request("run", ControlRequest(ControlKind.CANCEL, "Awa: finance", "wrong: month"))
         await journal.reconcile([LookUpResult(dispatch.keys[0], Receipt(State.READY, "absent"))])
     ((body,),) = read(path, "SELECT body FROM log WHERE kind = 'decision'")
-    assert msgspec.json.decode(body, type=Moved).persons == [Person("Awa: finance", "cancel", "wrong: month")]
+    assert read_moved(body).persons == [Person("Awa: finance", "cancel", "wrong: month")]
 
 
 async def test_replay_gives_the_states_and_finds_no_second_dispatch(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ async def test_replay_gives_the_states_and_finds_no_second_dispatch(tmp_path: Pa
                 standing[chunk_id][index] = State.SENDING
             unfinished[intent.dispatch] = chunk_id, indexes
         elif kind in MOVED_KINDS:
-            moved = msgspec.json.decode(body, type=Moved)
+            moved = read_moved(body)
             indexes = list(moved.indexes if moved.indexes is not None else range(len(standing[chunk_id])))
             receipts = list(moved.receipts) * (len(indexes) if len(moved.receipts) == 1 else 1)
             for index, receipt in zip(indexes, receipts, strict=True):

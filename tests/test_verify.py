@@ -66,9 +66,8 @@ EDITS = {
     "a transfer": "UPDATE progress SET receipts = replace(receipts, 'Tpaid', 'Tpait')",
     "a refusal": "UPDATE progress SET receipts = replace(receipts, 'It is zero.', 'It is one.')",
     "no receipts": "UPDATE progress SET receipts = NULL WHERE states LIKE '%p%'",
-    "an amount": "UPDATE chunks SET payouts = replace(payouts, ',1001,', ',9001,')",
-    "amounts that cancel out": "UPDATE chunks SET"
-    " payouts = replace(replace(payouts, ',1001,', ',1000,'), ',1002,', ',1003,')",
+    "an amount": "UPDATE chunks SET payouts = replace(payouts, '1001,', '9001,')",
+    "amounts that cancel out": "UPDATE chunks SET payouts = replace(payouts, '1001,1002,', '1000,1003,')",
     "a phone": "UPDATE chunks SET payouts = replace(payouts, '22670000001', '22670000009')",
     "a cell": "UPDATE chunks SET rows = replace(rows, '22670000001', '22670000009')",
     "a sum": f"UPDATE chunks SET amount_minor = amount_minor + 1 WHERE run_no = {RUN_NO}",

@@ -208,7 +208,7 @@ class RunReplay:
 
 
 def _releases(body: str) -> bool:
-    return any(receipt.state is State.READY for receipt in _moved.decode(body).receipts)
+    return any(receipt.state is State.READY for receipt in log.read_moved(body).receipts)
 
 
 class Chain:
@@ -324,7 +324,7 @@ class ChunkReplay:
             elif entry.kind == log.ASKED_AGAIN:
                 yield from self._sent_again(entry, _asked_again.decode(entry.body))
             elif entry.kind in log.MOVED_KINDS:
-                yield from self._moved(entry, _moved.decode(entry.body))
+                yield from self._moved(entry, log.read_moved(entry.body))
             elif entry.kind not in log.ASIDE_KINDS:
                 yield self._finding(entry, "an entry of an unknown kind")
         except BROKEN:
@@ -431,7 +431,6 @@ class _Named(msgspec.Struct, frozen=True):
 
 _ASKED = "asked_"  # So began the kinds of the remarks by which older journals told what was asked.
 _KIND = ControlKind.PAUSE  # Of what was asked, the kind is told apart.
-_moved = msgspec.json.Decoder(log.Moved)
 _noted = msgspec.json.Decoder(log.AskedRemark)
 _answered = msgspec.json.Decoder(log.Answered)
 _asked_again = msgspec.json.Decoder(log.AskedAgain)

@@ -1,7 +1,8 @@
 """Between the structs of `model` and the columns of the journal, and back. No SQL and no rules here.
 
-Receipts of a chunk are stored in the shortest form: nothing when there is nothing to tell, one receipt alone when it
-stands for every payout, and otherwise one for each payout, null where there is nothing to tell.
+The payouts of a chunk are stored by column, and so are its receipts: an array for each field, or one value where it is
+the same for all. That is a third less to write than an array for each payout. Nothing is stored where there are no
+receipts; where only some payouts of a chunk have one, they are stored one by one, null where there is nothing to tell.
 """
 
 from __future__ import annotations
@@ -24,33 +25,37 @@ INTERRUPTED = Receipt(
 """What is recorded of a payout whose dispatch a crash left open."""
 
 
-class _Amount(msgspec.Struct, array_like=True, gc=False):
-    """The beginning of a stored payout; the rest of the array is passed over."""
+class _PayoutColumns(msgspec.Struct, omit_defaults=True, gc=False):
+    """The payouts of a chunk, field by field: what is the same for all of them stands there once."""
 
-    reference: msgspec.Raw
-    amount_minor: int
-
-
-class PaidTo(msgspec.Struct, array_like=True, gc=False):
-    """The beginning of a stored payout up to its phone."""
-
-    reference: msgspec.Raw
-    amount_minor: int
-    currency: msgspec.Raw
-    phone: str = ""
-
-
-class _Reference(msgspec.Struct, array_like=True, gc=False):
-    """Less still of it."""
-
-    reference: str
+    line: list[int]
+    reference: list[str] | str = ""
+    amount_minor: list[int] | int = 0
+    currency: list[str] | str = ""
+    phone: list[str] | str = ""
+    email: list[str] | str = ""
+    account_number: list[str] | str = ""
+    country: list[str] | str = ""
+    wallet: list[str] | str = ""
+    name: list[str] | str = ""
 
 
-_references: msgspec.json.Decoder[list[_Reference]] = msgspec.json.Decoder(list[_Reference])
-_amounts: msgspec.json.Decoder[list[_Amount]] = msgspec.json.Decoder(list[_Amount])
-_paid_to: msgspec.json.Decoder[list[PaidTo]] = msgspec.json.Decoder(list[PaidTo])
+class ReceiptColumns(msgspec.Struct, omit_defaults=True, gc=False):
+    """Receipts, field by field; without any list, one that stands for all."""
+
+    state: list[State] | State
+    reason: list[str] | str = ""
+    message: list[str] | str = ""
+    provider_reference: list[str] | str = ""
+    at: list[float] | float = 0.0
+
+
+_payout_columns: msgspec.json.Decoder[_PayoutColumns] = msgspec.json.Decoder(_PayoutColumns)
+_receipts: msgspec.json.Decoder[list[Receipt | None] | ReceiptColumns] = msgspec.json.Decoder(
+    list[Receipt | None] | ReceiptColumns
+)
+# Journals of format 4 and older hold one array for each payout, and so do chunks where some receipts are missing.
 _payouts: msgspec.json.Decoder[list[Payout]] = msgspec.json.Decoder(list[Payout])
-_receipts: msgspec.json.Decoder[list[Receipt | None]] = msgspec.json.Decoder(list[Receipt | None])
 _rows: msgspec.json.Decoder[list[list[str]]] = msgspec.json.Decoder(list[list[str]])
 _indexes: msgspec.json.Decoder[list[int]] = msgspec.json.Decoder(list[int])
 
@@ -64,24 +69,88 @@ def text(value: object) -> str:
     return encode(value).decode()
 
 
+def _column(values: list[T]) -> list[T] | T:
+    """Return values as a column: one value if they are all the same."""
+    first = values[0]
+    return first if first == values[-1] and values.count(first) == len(values) else values
+
+
+def _spread(column: list[T] | T, count: int) -> list[T]:
+    """Return the values of a column.
+
+    Raises:
+        ValueError: it has another number of them.
+    """
+    if not isinstance(column, list):
+        return [column] * count
+    if len(column) != count:
+        raise ValueError(f"a column of {len(column)} values for {count} payouts")
+    return column
+
+
+def payouts_text(payouts: Sequence[Payout]) -> str:
+    """Return the stored form of a chunk's payouts."""
+    columns = _PayoutColumns(
+        [payout.line for payout in payouts],
+        _column([payout.reference for payout in payouts]),
+        _column([payout.amount_minor for payout in payouts]),
+        _column([payout.currency for payout in payouts]),
+        _column([payout.phone for payout in payouts]),
+        _column([payout.email for payout in payouts]),
+        _column([payout.account_number for payout in payouts]),
+        _column([payout.country for payout in payouts]),
+        _column([payout.wallet for payout in payouts]),
+        _column([payout.name for payout in payouts]),
+    )
+    return text(columns)
+
+
 def read_payouts(stored: str) -> list[Payout]:
     """Return the payouts of a chunk."""
-    return _payouts.decode(stored)
+    if stored.startswith("["):
+        return _payouts.decode(stored)
+    columns = _payout_columns.decode(stored)
+    count = len(columns.line)
+    return list(
+        map(
+            Payout,
+            _spread(columns.reference, count),
+            _spread(columns.amount_minor, count),
+            _spread(columns.currency, count),
+            _spread(columns.phone, count),
+            _spread(columns.email, count),
+            _spread(columns.account_number, count),
+            _spread(columns.country, count),
+            _spread(columns.wallet, count),
+            _spread(columns.name, count),
+            columns.line,
+        )
+    )
 
 
 def read_amounts(stored: str) -> list[int]:
     """Return only the amounts of a chunk's payouts, at a fraction of the cost."""
-    return [payout.amount_minor for payout in _amounts.decode(stored)]
+    if stored.startswith("["):
+        return [payout.amount_minor for payout in _payouts.decode(stored)]
+    columns = _payout_columns.decode(stored)
+    return _spread(columns.amount_minor, len(columns.line))
 
 
-def read_paid_to(stored: str) -> list[PaidTo]:
+def read_paid_to(stored: str) -> list[tuple[int, str]]:
     """Return only the amounts and phones of a chunk's payouts."""
-    return _paid_to.decode(stored)
+    if stored.startswith("["):
+        return [(payout.amount_minor, payout.phone) for payout in _payouts.decode(stored)]
+    columns = _payout_columns.decode(stored)
+    count = len(columns.line)
+    return list(zip(_spread(columns.amount_minor, count), _spread(columns.phone, count), strict=True))
 
 
 def read_references(stored: str) -> list[str]:
     """Return only the references of a chunk's payouts."""
-    return [payout.reference for payout in _references.decode(stored)]
+    if stored.startswith("["):
+        return [payout.reference for payout in _payouts.decode(stored)]
+    columns = _payout_columns.decode(stored)
+    return _spread(columns.reference, len(columns.line))
 
 
 def read_rows(stored: str) -> list[list[str]]:
@@ -99,22 +168,53 @@ def read_indexes(stored: str | None, count: int) -> Sequence[int]:
     return range(count) if stored is None else _indexes.decode(stored)
 
 
-def read_receipts(stored: str | None, count: int) -> list[Receipt | None]:
+def receipt_columns(receipts: Sequence[Receipt]) -> bytes:
+    """Return the stored form of receipts, one for each payout or one that stands for all."""
+    columns = ReceiptColumns(
+        _column([receipt.state for receipt in receipts]),
+        _column([receipt.reason for receipt in receipts]),
+        _column([receipt.message for receipt in receipts]),
+        _column([receipt.provider_reference for receipt in receipts]),
+        _column([receipt.at for receipt in receipts]),
+    )
+    return encode(columns)
+
+
+def receipts_of(columns: ReceiptColumns) -> list[Receipt]:
+    """Return receipts as they were before they were stored by column.
+
+    Raises:
+        ValueError: the columns are not of one length.
+    """
+    values = columns.state, columns.reason, columns.message, columns.provider_reference, columns.at
+    count = max((len(column) for column in values if isinstance(column, list)), default=1)
+    return list(
+        map(
+            Receipt,
+            _spread(columns.state, count),
+            _spread(columns.reason, count),
+            _spread(columns.message, count),
+            _spread(columns.provider_reference, count),
+            _spread(columns.at, count),
+        )
+    )
+
+
+def read_receipts(stored: str | None, count: int) -> Sequence[Receipt | None]:
     """Return one receipt, or None, for each of `count` payouts."""
     if stored is None:
         return [None] * count
-    receipts = _receipts.decode(stored)
-    return receipts * count if len(receipts) == 1 else receipts
+    found = _receipts.decode(stored)
+    receipts: Sequence[Receipt | None] = receipts_of(found) if isinstance(found, ReceiptColumns) else found
+    return list(receipts) * count if len(receipts) == 1 else receipts
 
 
 def receipts_text(receipts: Sequence[Receipt | None]) -> str | None:
     """Return the stored form of one receipt, or None, for each payout of a chunk."""
-    first = receipts[0]
-    if first is None and not any(receipts):
+    known = [receipt for receipt in receipts if receipt is not None]
+    if not known:
         return None
-    if first is not None and all(receipt is first for receipt in receipts):
-        return text([first])
-    return text(receipts)
+    return receipt_columns(known).decode() if len(known) == len(receipts) else text(receipts)
 
 
 def letters(states: Iterable[State]) -> str:

@@ -127,7 +127,7 @@ def _set_sending(db: apsw.Connection, chunk_id: int, states: str, indexes: Seque
         states = _SENDING * len(states)
     else:
         stored = value(db, "SELECT receipts FROM progress WHERE chunk_id = ?", (chunk_id,))
-        known, letters = codec.read_receipts(stored, len(states)), list(states)
+        known, letters = list(codec.read_receipts(stored, len(states))), list(states)
         for index in indexes:
             known[index], letters[index] = None, _SENDING
         states, receipts = "".join(letters), codec.receipts_text(known)

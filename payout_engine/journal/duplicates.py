@@ -226,7 +226,7 @@ def _decided(db: apsw.Connection, number: int) -> frozenset[int]:
         "SELECT chunk_id, count, body FROM log JOIN chunks USING (chunk_id) WHERE log.run_no = ? AND kind = 'decision'",
         (number,),
     ):
-        indexes = _moved.decode(body).indexes
+        indexes = log.read_moved(body).indexes
         found |= {position_of(chunk_id, index) for index in (range(count) if indexes is None else indexes)}
     return frozenset(found)
 
@@ -420,6 +420,3 @@ def _duplicate(
         earlier_reference=origin.references[index],
         earlier_has_references=origin.has_references,
     )
-
-
-_moved = msgspec.json.Decoder(log.Moved)

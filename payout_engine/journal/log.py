@@ -13,6 +13,7 @@ import apsw
 import msgspec
 
 from payout_engine.domain.model import Receipt
+from payout_engine.journal import codec
 from payout_engine.journal.db import row, value
 from payout_engine.ports.journal import Mark
 
@@ -144,6 +145,26 @@ class Answered(msgspec.Struct, frozen=True):
     """The body of an `answered` entry: what was asked, as in `model.RequestKind`."""
 
     kind: str
+
+
+class _StoredMoved(msgspec.Struct, frozen=True):
+    """`Moved` as it is stored. Entries of format 4 and older have an array for each receipt."""
+
+    receipts: codec.ReceiptColumns | list[Receipt]
+    indexes: Sequence[int] | None = None
+    dispatch: int | None = None
+    persons: Sequence[Person] = ()
+    on_wire: bool = True
+
+
+_moved = msgspec.json.Decoder(_StoredMoved)
+
+
+def read_moved(body: str) -> Moved:
+    """Return the body of an entry of `MOVED_KINDS`."""
+    stored = _moved.decode(body)
+    receipts = stored.receipts if isinstance(stored.receipts, list) else codec.receipts_of(stored.receipts)
+    return Moved(receipts, stored.indexes, stored.dispatch, stored.persons, stored.on_wire)
 
 
 def moved_text(

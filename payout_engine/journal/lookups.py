@@ -119,14 +119,15 @@ class _ChunkLookUps:
         for reported in sighted:
             index, result = reported
             before, seen, ours, theirs = known[index], result.receipt, paid_to[index], result.recipient
-            was, state, reference = before.state, seen.state, seen.provider_reference
+            (amount_minor, phone), reference = ours, seen.provider_reference
+            was, state = before.state, seen.state
             if not (
                 reference
                 and before.provider_reference in ("", reference)
-                and result.amount_minor == ours.amount_minor
+                and result.amount_minor == amount_minor
                 and theirs
                 and len(theirs) >= SPELLING_CHARS_MIN
-                and ours.phone.endswith(theirs)
+                and phone.endswith(theirs)
                 and not result.conflict
                 and state in _PLAIN
             ):

@@ -38,7 +38,6 @@ _RUN_COLUMNS = (
 )
 _columns = msgspec.json.Decoder(list[str])
 _dialect = msgspec.json.Decoder(dict[str, str])
-_moved = msgspec.json.Decoder(log.Moved)
 _notes = msgspec.json.Decoder(log.Note)
 _intent = msgspec.json.Decoder(log.Intent)
 _asked_again = msgspec.json.Decoder(log.AskedAgain)
@@ -235,7 +234,7 @@ def outcomes(db: apsw.Connection, run_id: str, after: int) -> Sequence[tuple[int
 
 
 def _outcomes(run_id: str, lane: Lane, body: str, stored: str, seq: int) -> list[Outcome]:
-    moved, payouts = _moved.decode(body), codec.read_payouts(stored)
+    moved, payouts = log.read_moved(body), codec.read_payouts(stored)
     if moved.indexes is not None:
         payouts = [payouts[index] for index in moved.indexes]
     receipts: Sequence[Receipt] = codec.each(moved.receipts, len(payouts))
@@ -286,7 +285,7 @@ def _told(kind: str, body: str, wanted: Collection[int]) -> Iterator[tuple[int, 
         chosen = (_intent if kind == log.INTENT else _asked_again).decode(body).indexes
         yield from ((index, None) for index in wanted if chosen is None or index in chosen)
     elif kind in log.MOVED_KINDS:
-        moved = _moved.decode(body)
+        moved = log.read_moved(body)
         places = None if moved.indexes is None else {index: place for place, index in enumerate(moved.indexes)}
         for index in wanted:
             place = index if places is None else places.get(index)

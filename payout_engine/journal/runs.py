@@ -75,7 +75,7 @@ def _add(db: apsw.Connection, number: int, chunk_id: int, chunk: Chunk, digest: 
     count, lane = len(chunk.payouts), chunk.lane
     assert 0 < count <= CHUNK_PAYOUTS_MAX
     assert len(chunk.rows) == count
-    payouts, cells = codec.text(chunk.payouts), codec.text(chunk.rows)
+    payouts, cells = codec.payouts_text(chunk.payouts), codec.text(chunk.rows)
     amount_minor = sum([payout.amount_minor for payout in chunk.payouts])
     first, last = chunk.payouts[0].line, chunk.payouts[-1].line
     db.execute(
@@ -88,7 +88,7 @@ def _add(db: apsw.Connection, number: int, chunk_id: int, chunk: Chunk, digest: 
     )
     if chunk.problems:
         refusals = [codec.receipt_of(problem, State.REJECTED, at) for problem in chunk.problems]
-        states, receipts = LETTERS[State.REJECTED] * count, codec.text(codec.each(refusals, count))
+        states, receipts = LETTERS[State.REJECTED] * count, codec.receipts_text(refusals)
     else:
         states, receipts = LETTERS[State.READY] * count, None
     db.execute(
@@ -247,7 +247,8 @@ def _log_births(db: apsw.Connection, number: int, at: float) -> None:
     ):
         receipts = codec.read_receipts(stored, len(states))
         indexes = [index for index, letter in enumerate(states) if letter == "h"]
-        body = log.moved_text(codec.encode([receipts[index] for index in indexes]), indexes)
+        held = [receipt for index in indexes if (receipt := receipts[index]) is not None]
+        body = log.moved_text(codec.receipt_columns(held), indexes)
         log.append(db, at, number, log.HOLD, body, chunk_id)
 
 

@@ -34,9 +34,9 @@ CHECKPOINT_PAGES = 4_000
 """About 16 MB of write-ahead log: fewer checkpoints than the default, in a file that is still quickly read again."""
 
 
-VERSION = 4
-"""What a journal of this version of the package is. the file of that number in `migrations` brings one from version n -
-1 to n."""
+VERSION = 5
+"""What a journal of this version of the package is. The file of that number in `migrations` brings one there from the
+version before."""
 
 
 def _fill_in_lifecycle(connection: apsw.Connection) -> None:

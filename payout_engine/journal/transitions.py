@@ -83,7 +83,7 @@ def move(
     Raises:
         apsw.ConstraintError: the guard refuses a move.
     """
-    encoded = codec.encode(receipts)
+    encoded = codec.receipt_columns(receipts)
     stored: str | None = encoded.decode()
     if indexes is None:
         states = _whole(db, chunk_id, receipts)
@@ -111,7 +111,7 @@ def _part(
 ) -> tuple[str, str | None]:
     """Return the states and receipts of a chunk of which some payouts have moved."""
     before, stored = only(db, "SELECT states, receipts FROM progress WHERE chunk_id = ?", (chunk_id,))
-    states, known = list(before), codec.read_receipts(stored, len(before))
+    states, known = list(before), list(codec.read_receipts(stored, len(before)))
     for index, receipt in zip(indexes, codec.each(receipts, len(indexes)), strict=True):
         states[index] = LETTERS[receipt.state]
         known[index] = receipt

@@ -263,6 +263,7 @@ class PeopleSuite:
             await journal.begin(run("run"))
             await journal.note("run", "remark", "Early.")
             await journal.request("run", ControlRequest(ControlKind.PAUSE, "awa"))
+            await journal.acknowledge("run", ControlKind.PAUSE, True)
             await journal.add("run", [chunk([1])])
             assert await journal.digest("run") == ""
             with pytest.raises(JournalError, match="never judged"):
