@@ -136,13 +136,14 @@ def read_amounts(stored: str) -> list[int]:
     return _spread(columns.amount_minor, len(columns.line))
 
 
-def read_paid_to(stored: str) -> list[tuple[int, str]]:
-    """Return only the amounts and phones of a chunk's payouts."""
+def read_paid_to(stored: str) -> tuple[list[int], list[str]]:
+    """Return only the amounts and the phones of a chunk's payouts."""
     if stored.startswith("["):
-        return [(payout.amount_minor, payout.phone) for payout in _payouts.decode(stored)]
+        payouts = _payouts.decode(stored)
+        return [payout.amount_minor for payout in payouts], [payout.phone for payout in payouts]
     columns = _payout_columns.decode(stored)
     count = len(columns.line)
-    return list(zip(_spread(columns.amount_minor, count), _spread(columns.phone, count), strict=True))
+    return _spread(columns.amount_minor, count), _spread(columns.phone, count)
 
 
 def read_references(stored: str) -> list[str]:

@@ -114,20 +114,21 @@ class _ChunkLookUps:
         """
         if len({index for index, _ in sighted}) < len(sighted):
             return sighted  # What is shown twice is judged one after the other.
-        paid_to, known, at = codec.read_paid_to(self._payouts_text), self._known, self._at
+        amounts_minor, phones = codec.read_paid_to(self._payouts_text)
+        known, at = self._known, self._at
         odd: list[Reported] = []
         for reported in sighted:
             index, result = reported
-            before, seen, ours, theirs = known[index], result.receipt, paid_to[index], result.recipient
-            (amount_minor, phone), reference = ours, seen.provider_reference
+            before, seen, theirs = known[index], result.receipt, result.recipient
+            reference = seen.provider_reference
             was, state = before.state, seen.state
             if not (
                 reference
                 and before.provider_reference in ("", reference)
-                and result.amount_minor == amount_minor
+                and result.amount_minor == amounts_minor[index]
                 and theirs
                 and len(theirs) >= SPELLING_CHARS_MIN
-                and phone.endswith(theirs)
+                and phones[index].endswith(theirs)
                 and not result.conflict
                 and state in _PLAIN
             ):
