@@ -164,7 +164,7 @@ def test_another_that_writes_is_waited_for_and_then_named(
     memory: Remembered, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be kept is an error of the journal, so that nothing is sent; afterwards all is as before."""
-    monkeypatch.setattr("payout_engine.app.remembered.BUSY_TIMEOUT_MILLISECONDS", 1_000)
+    monkeypatch.setattr("payout_engine.app.remembered._BUSY_TIMEOUT_MILLISECONDS", 1_000)
     begun(memory, "a", 1, run("one"))
     other = apsw.Connection(str(file))
     other.execute("BEGIN IMMEDIATE")

@@ -165,7 +165,7 @@ def draw_plan(chance: random.Random, *, plain: bool = False) -> Plan:
     elif special < 0.16:
         plan = with_rivals(plan, chance)
     elif special < 0.48 and not plain:
-        plan = with_journals(_with_one_key(plan, chance), chance, chance.choice(list(RunReplay)))
+        plan = with_journals(_with_one_key(plan, chance), chance, chance.choice(list(Story)))
     elif special < 0.58 and not plain:
         plan = _with_one_key(plan, chance)
     return over_a_wire(plan) if chance.random() < 0.2 and not plain else plan
@@ -197,7 +197,7 @@ def _with_one_key(plan: Plan, chance: random.Random) -> Plan:
     )
 
 
-class RunReplay(StrEnum):
+class Story(StrEnum):
     """What becomes of journals in a world that has several, or copies of one."""
 
     SECOND = "second"  # the same commands with another journal, and the same key
@@ -206,16 +206,16 @@ class RunReplay(StrEnum):
     CARRIED = "carried"  # an older copy goes to a machine where nothing is remembered
 
 
-_NAMES: Mapping[RunReplay, Sequence[str]] = {
-    RunReplay.SECOND: (HOME, OTHER),
-    RunReplay.COPIES: (HOME, HOME, COPY),
-    RunReplay.GONE: (HOME, OTHER, MOVED),
-    RunReplay.CARRIED: (HOME,),
+_NAMES: Mapping[Story, Sequence[str]] = {
+    Story.SECOND: (HOME, OTHER),
+    Story.COPIES: (HOME, HOME, COPY),
+    Story.GONE: (HOME, OTHER, MOVED),
+    Story.CARRIED: (HOME,),
 }
 """The journals that commands name in each story."""
 
 
-def with_journals(plan: Plan, chance: random.Random, story: RunReplay) -> Plan:
+def with_journals(plan: Plan, chance: random.Random, story: Story) -> Plan:
     """Return a plan in which a journal is not the only one, or not the newest."""
     says_lost, dry = chance.random() < 0.4, chance.random() < 0.5
     drawn = [*plan.lives, *(_draw_company(chance) for _ in range(3))][: max(3, min(4, len(plan.lives)))]
@@ -226,10 +226,10 @@ def with_journals(plan: Plan, chance: random.Random, story: RunReplay) -> Plan:
             changes["twin"] = msgspec.structs.replace(life.twin, journal=chance.choice(_NAMES[story]))
         lives.append(msgspec.structs.replace(life, says_lost=says_lost, **changes))
     plan = msgspec.structs.replace(plan, lives=lives)
-    return _that_shows_all(plan, chance) if story is RunReplay.CARRIED or says_lost else plan
+    return _that_shows_all(plan, chance) if story is Story.CARRIED or says_lost else plan
 
 
-def _draw_deeds(story: RunReplay, number: int, chance: random.Random, *, dry: bool) -> dict[str, Any]:
+def _draw_deeds(story: Story, number: int, chance: random.Random, *, dry: bool) -> dict[str, Any]:
     """Draw what is done to the journals before a life, and which of them it names.
 
     Args:
@@ -240,7 +240,7 @@ def _draw_deeds(story: RunReplay, number: int, chance: random.Random, *, dry: bo
     """
     changes: dict[str, Any] = {"journal": chance.choice(_NAMES[story]) if number else HOME}
     deeds: list[Deed] = []
-    if story in (RunReplay.COPIES, RunReplay.CARRIED):
+    if story in (Story.COPIES, Story.CARRIED):
         if number == 0 and dry:
             # The money runs out, so that the copy has something left to send; which is sent then, and again by a copy.
             changes |= {"balance_share": chance.choice([0.2, 0.5]), "step": None, "crash_at": None, "twin": None}
@@ -253,12 +253,12 @@ def _draw_deeds(story: RunReplay, number: int, chance: random.Random, *, dry: bo
             deeds.append(Deed.KEEP)
         if (number == 0 and not dry) or chance.random() < 0.2:
             changes["keep_at"] = _moment(chance)
-    if story is RunReplay.CARRIED and number == 2:
+    if story is Story.CARRIED and number == 2:
         deeds = [Deed.PUT_BACK, Deed.LEAVE] if chance.random() < 0.8 else [Deed.LEAVE]
         changes["restarted"] = True
-    if story is RunReplay.GONE and number and chance.random() < 0.5:
+    if story is Story.GONE and number and chance.random() < 0.5:
         deeds.append(chance.choice([Deed.DELETE, Deed.MOVE]))
-    if story is RunReplay.SECOND and number == 0 and chance.random() < 0.4:
+    if story is Story.SECOND and number == 0 and chance.random() < 0.4:
         # All is sent, and nothing is waited for.
         changes |= {"follow_for_seconds": 0.0, "balance_share": 1.0, "step": None, "crash_at": None, "visits": ()}
         changes["downtime_seconds"] = 0.5
