@@ -156,14 +156,16 @@ async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
 async def test_what_older_remarks_say_is_carried_over_once(path: Path) -> None:
     """A journal that kept its state in remarks goes on with that state, and remarks made later are for people alone."""
     odd, plain = Lane("ml: main", "orange_ml", "XOF"), Lane("ml", "orange_ml", "XOF")
+    let_go = Lane("ci", "moov_ci", "XOF")
     async with SqliteJournal.open(path) as journal:
-        await approved(journal, "run", chunk([1], odd), chunk([2], plain))
+        await approved(journal, "run", chunk([1], odd), chunk([2], plain), chunk([4], let_go))
         await approved(journal, "other", chunk([3]))
         dispatch = await sent(journal, "run", Receipt(State.UNKNOWN), odd)
         for kind, text in (
             *(("canary", "5"), ("canary_passed", "ml/orange_ml"), ("brake_canary", "ml: main/orange_ml: Look: here.")),
             *(("brake_funds", "ml: Top up."), ("key", "old ml: main"), ("key", "new ml: main"), ("key", "one ml")),
-            *(("results_folder", "/tmp/a b"), ("conflict", "Paid twice."), ("remark", "Hello.")),
+            *(("results_folder", "a b"), ("conflict", "Paid twice."), ("remark", "Hello.")),
+            ("canary_overruled", "ci/moov_ci: the rest may be sent; said by nobody; said by Awa"),
         ):
             await journal.note("run", kind, text)
         kept = await journal.digest("run")
@@ -176,14 +178,14 @@ async def test_what_older_remarks_say_is_carried_over_once(path: Path) -> None:
         known = await journal.facts("run")
         assert known == RunFacts(
             canary_size=5,
-            canary_done=frozenset({plain}),
+            canary_done=frozenset({plain, let_go}),
             canary_stopped=frozenset({odd}),
             keys={"ml: main": "new", "ml": "one"},
-            results_folder="/tmp/a b",
+            results_folder="a b",
             conflicts=["Paid twice."],
         )
         assert await journal.facts("other") == summed_up([])
-        assert len(await journal.notes("run")) == 11
+        assert len(await journal.notes("run")) == 12
         assert (await journal.verify("run", kept)).proven
         await journal.note("run", "canary", "7")
         await journal.note("run", "canary_overruled", "ml: main/orange_ml: Go on.")

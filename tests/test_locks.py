@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -15,8 +16,8 @@ from test_two_at_once import BankMaker, a_file, two_names
 
 from payout_engine import Engine
 from payout_engine.app.settings import lock_folder
-from payout_engine.domain.errors import ConfigError, Holder, JournalBusyError
-from payout_engine.journal.file_locks import locked
+from payout_engine.domain.errors import ConfigError, Holder, JournalBusyError, JournalFullError
+from payout_engine.journal.file_locks import lease, locked
 from payout_engine.testing.journal_lines import SOMEBODY
 
 CONTENDER = """
@@ -201,3 +202,48 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
         said = process.communicate(timeout=60)[1].decode()
         assert process.returncode == 0, said
     assert not any(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_a_longer_text_of_a_dead_holder_does_not_show_below_ours(tmp_path: Path) -> None:
+    """Whoever comes second reads who holds it now, and nothing of who held it before."""
+    lock = tmp_path / "left.lock"
+    lock.write_bytes(msgspec.json.encode(msgspec.structs.replace(SOMEBODY, name="n" * 500)))
+    with locked(lock, "it", SOMEBODY), pytest.raises(JournalBusyError) as refused, locked(lock, "it", SOMEBODY):
+        pass
+    assert refused.value.holder == SOMEBODY
+
+
+def test_a_lock_that_was_given_back_leaves_no_file_open(tmp_path: Path) -> None:
+    """However often: a long-running program would run out of them."""
+    open_before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(5):
+        with locked(tmp_path / "a.lock", "it", SOMEBODY):
+            pass
+    assert len(list(Path("/dev/fd").iterdir())) == open_before
+
+
+NAMES = ["account bf", "account_bf", "account/bf", "a" * 40, "a" * 41, "a" * 40 + "b", "content é", "content e"]
+
+
+def test_no_two_rights_share_a_lock(tmp_path: Path) -> None:
+    """Whatever their names are made of, and however long they are; and one right has one lock, also over a link."""
+    journal, link = tmp_path / "payouts.db", tmp_path / "link.db"
+    journal.touch()
+    link.symlink_to(journal)
+    with ExitStack() as held:
+        for name in NAMES:
+            held.enter_context(lease(journal, name, SOMEBODY))
+        assert len(list(tmp_path.glob("payouts.db.*.lock"))) == len(NAMES)
+        assert (tmp_path / "payouts.db.account_bf.lock").exists(), "a plain name is its own"
+        for name in NAMES:
+            with pytest.raises(JournalBusyError), lease(link, name, SOMEBODY):
+                pass
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_lease_that_cannot_be_made_is_said_with_its_place(tmp_path: Path) -> None:
+    """Nobody pays without it."""
+    (tmp_path / "file").touch()
+    refused = pytest.raises(JournalFullError, match=r"file/payouts\.db.*\.lock cannot be made")
+    with refused, lease(tmp_path / "file" / "payouts.db", "account bf", SOMEBODY):
+        pass

@@ -6,8 +6,21 @@ import pytest
 
 from payout_engine.domain.ending import Stop
 from payout_engine.domain.errors import Brake
-from payout_engine.domain.facts import CanaryOverruled, CanaryPassed, Fact, Stopped, remark, summed_up
-from payout_engine.domain.model import Lane, Outcome, Payout, Tally
+from payout_engine.domain.facts import (
+    Asked,
+    CanaryOverruled,
+    CanaryPassed,
+    CanarySize,
+    Conflict,
+    Fact,
+    KeyUsed,
+    ResultsFolder,
+    RunFacts,
+    Stopped,
+    remark,
+    summed_up,
+)
+from payout_engine.domain.model import ControlKind, ControlRequest, Lane, Outcome, Payout, Tally
 from payout_engine.domain.states import State
 from payout_engine.payment.stop_rules import (
     FAILURES_SAMPLE_MIN,
@@ -115,3 +128,29 @@ def test_a_part_of_a_chunk_is_the_same_part_of_all_that_it_says() -> None:
     assert list(part.indexes) == [payout.line for payout in part.payouts] == [1, 2, 3]
     assert list(part.keys) == ["key-1", "key-2", "key-3"]
     assert (part.chunk_id, part.lane) == (7, ORANGE)
+
+
+REMARKS: dict[tuple[str, str], Fact] = {
+    ("canary", "5"): CanarySize(5),
+    ("canary_passed", "bf/orange_bf"): CanaryPassed(ORANGE),
+    ("brake_canary", "bf2/orange_bf: One failed."): Stopped(Stop("bf2", OTHER, Brake.CANARY, "One failed.")),
+    ("brake_funds", "bf: Top up."): Stopped(Stop("bf", None, Brake.FUNDS, "Top up.")),
+    ("brake_asked", "run: Paused."): Stopped(Stop("", None, Brake.ASKED, "Paused.")),
+    ("key", "account bf, its key known here by the mark 789abc"): KeyUsed("bf", "senfenico-0123456789abc"),
+    ("results_folder", "out"): ResultsFolder("out"),
+    ("conflict", "Paid twice."): Conflict("Paid twice."),
+    ("asked_pause", "Awa: late"): Asked(ControlRequest(ControlKind.PAUSE, "Awa", "late")),
+}
+
+
+@pytest.mark.parametrize(("told", "fact"), REMARKS.items(), ids=[kind for kind, _ in REMARKS])
+def test_people_are_told_of_every_fact(told: tuple[str, str], fact: Fact) -> None:
+    """Each has its remark, and of a key only its last signs."""
+    assert remark(fact) == told
+
+
+def test_a_run_without_facts_has_no_canary_and_no_folder() -> None:
+    """What nobody said is empty."""
+    nothing = RunFacts(0, frozenset(), frozenset(), {}, "", [])
+    assert summed_up([]) == nothing
+    assert summed_up([Asked(ControlRequest(ControlKind.CANCEL, "Awa"))]) == nothing
