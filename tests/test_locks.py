@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from test_two_at_once import BankMaker, a_file, two_names
 from payout_engine import Engine
 from payout_engine.app.settings import lock_folder
 from payout_engine.domain.errors import ConfigError, Holder, JournalBusyError, JournalFullError
-from payout_engine.journal.file_locks import lease, locked
+from payout_engine.journal.file_locks import busy, describe, lease, locked
 from payout_engine.testing.journal_lines import SOMEBODY
 
 CONTENDER = """
@@ -76,14 +77,18 @@ def test_what_a_dead_holder_left_is_taken_over(tmp_path: Path, content: bytes) -
 def precious(place: Path, what: str) -> Path:
     """Put something in the place of a lock that is none, and return the file that holds what must not be lost."""
     away = place.with_name("precious")
-    if what == "a file with text":
-        place.write_text("precious")
+    if what.startswith("a file with"):
+        place.write_text("X" if what.endswith("letter") else "precious")
         return place
     if what == "a folder":
         place.mkdir()
         return place
     if what == "a pipe":
         os.mkfifo(place)
+        return place
+    if what == "a socket":
+        with socket.socket(socket.AF_UNIX) as here:
+            here.bind(str(place))
         return place
     if what == "a link to nothing":
         place.symlink_to(away)
@@ -95,7 +100,7 @@ def precious(place: Path, what: str) -> Path:
 
 NO_LOCKS = [
     *("a file with text", "a link", "a link to nothing", "a hard link", "a hard link to an empty file"),
-    *("a folder", "a pipe"),
+    *("a folder", "a pipe", "a socket", "a file with one letter"),
 ]
 
 
@@ -113,7 +118,7 @@ def test_what_is_no_lock_of_ours_is_left_as_it_is(tmp_path: Path, what: str) -> 
         found and (found.st_ino, found.st_mode, found.st_mtime_ns, found.st_size) for found in before
     ]
     if kept.is_file() and not what.endswith("empty file"):
-        assert kept.read_text() == "precious"
+        assert kept.read_text() in ("precious", "X")
 
 
 def test_what_took_the_place_of_a_held_lock_is_not_removed(tmp_path: Path) -> None:
@@ -213,12 +218,16 @@ def test_a_longer_text_of_a_dead_holder_does_not_show_below_ours(tmp_path: Path)
     assert refused.value.holder == SOMEBODY
 
 
-def test_a_lock_that_was_given_back_leaves_no_file_open(tmp_path: Path) -> None:
-    """However often: a long-running program would run out of them."""
+def test_no_lock_leaves_a_file_open(tmp_path: Path) -> None:
+    """Given back, held by another or refused, however often: a long-running program would run out of them."""
+    (tmp_path / "no.lock").write_text("precious")
     open_before = len(list(Path("/dev/fd").iterdir()))
     for _ in range(5):
         with locked(tmp_path / "a.lock", "it", SOMEBODY):
-            pass
+            with pytest.raises(JournalBusyError), locked(tmp_path / "a.lock", "it", SOMEBODY):
+                pass
+            with pytest.raises(ConfigError), locked(tmp_path / "no.lock", "it", SOMEBODY):
+                pass
     assert len(list(Path("/dev/fd").iterdir())) == open_before
 
 
@@ -247,3 +256,27 @@ def test_a_lease_that_cannot_be_made_is_said_with_its_place(tmp_path: Path) -> N
     refused = pytest.raises(JournalFullError, match=r"file/payouts\.db.*\.lock cannot be made")
     with refused, lease(tmp_path / "file" / "payouts.db", "account bf", SOMEBODY):
         pass
+
+
+HOLDERS = {
+    "Another process was first": None,
+    "Process 7 is paying, since 1970-01-01 00:00 UTC": Holder(pid=7, task="paying", journal=""),
+    "Process 7 is validating a.csv, since 2026-11-20 07:06 UTC": Holder(
+        pid=7, task="validating", journal="", name="a.csv", since=1_795_158_360.0
+    ),
+    "Process 7 is paying run r-1 with the journal /j.db, since 1970-01-01 00:00 UTC": Holder(
+        pid=7, task="paying", journal="/j.db", run_id="r-1"
+    ),
+    "Process 7 is paying run r-1 (a.csv) with the journal /j.db, since 1970-01-01 00:00 UTC": Holder(
+        pid=7, task="paying", journal="/j.db", run_id="r-1", name="a.csv"
+    ),
+}
+
+
+@pytest.mark.parametrize(("sentence", "holder"), HOLDERS.items(), ids=["nobody", "bare", "file", "run", "all"])
+def test_who_holds_a_lock_is_said_as_far_as_it_is_known(sentence: str, holder: Holder | None) -> None:
+    """The process, what it does, with which run, file and journal, and since when."""
+    assert describe(holder) == sentence
+    assert busy("account bf", holder) == (
+        f"{sentence}. Only one may use account bf at a time: wait, or end the other, and run the command again."
+    )
