@@ -98,6 +98,33 @@ def test_the_short_cut_is_the_careful_judge(
         assert story(first, looks) == quick
 
 
+PLAINLY = LookUpResult("", Receipt(State.PAID, "", "", "T1"), OURS[1].amount_minor, OURS[1].phone)
+NEARLY = {
+    "the shortest spelling": {"recipient": OURS[1].phone[-rules.SPELLING_CHARS_MIN :]},
+    "a spelling too short": {"recipient": OURS[1].phone[-rules.SPELLING_CHARS_MIN + 1 :]},
+    "no recipient": {"recipient": None},
+    "an empty recipient": {"recipient": ""},
+    "no amount": {"amount_minor": None},
+    "no reference": {"receipt": Receipt(State.PAID)},
+    "another reference": {"receipt": Receipt(State.PAID, "", "", "T2")},
+    "a reason": {"receipt": Receipt(State.ACCEPTED, "delayed", "Later.", "T1")},
+    "taken back": {"receipt": Receipt(State.REVERSED, "", "", "T1")},
+    "a conflict": {"conflict": "it is a test"},
+}
+
+
+@pytest.mark.parametrize("change", NEARLY.values(), ids=NEARLY)
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.UNKNOWN, State.PAID, State.FAILED])
+def test_what_is_nearly_plain_is_as_with_care(state: State, change: dict[str, Any]) -> None:
+    """One thing differs from a plain answer: nobody is believed who says too little of whom was paid, or how much."""
+    first = [Receipt(state, *words) for words in (("", ""), ("", "", "T1"), ("delayed", "Later.", "T1"), ("", ""))]
+    odd = msgspec.structs.replace(PLAINLY, **change)
+    looks = [[(1, odd), (2, msgspec.structs.replace(odd, recipient=OURS[2].phone))], [(1, PLAINLY)]]
+    quick = story(first, looks)
+    with judging_all_with_care():
+        assert story(first, looks) == quick
+
+
 def test_one_deviant_leaves_the_others_to_the_short_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a chunk in which one payout failed for a reason of another amount, only that one is judged with care."""
     judged: list[int] = []
