@@ -125,7 +125,7 @@ class PaymentStream:
         self._news.set()
 
     def when_stopped(self, notify: Callable[[], None]) -> None:
-        """Have `tell` called as soon as somebody asks to stop; at once, if somebody has."""
+        """Have `notify` called as soon as somebody asks to stop; at once, if somebody has."""
         self._at_stop.append(notify)
         if self.stopping.is_set():
             notify()
