@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import anyio
 
 from benchmarks.files import write_file
-from payout_engine.domain.model import Chunk
+from payout_engine.domain.model import Chunk, Direction
 from payout_engine.intake.chunk import Packer
 from payout_engine.intake.duplicates import hold_duplicates
 from payout_engine.intake.forecast import forecast
@@ -55,7 +55,8 @@ async def measure(path: Path, folder: Path) -> tuple[int, Mapping[str, float]]:
     with stages.stage(YARDSTICK), path.open(encoding="utf-8", newline="") as file:
         for _ in csv.reader(file):
             pass
-    router = Router([AccountWallets(ACCOUNT, REGISTRATION.traits({}), REGISTRATION.wallets({}))])
+    face = REGISTRATION.face(Direction.PAY)
+    router = Router([AccountWallets(ACCOUNT, face.traits({}), face.wallets({}))])
     with stages.stage("open: hash and check"):
         source = await open_source(path)
     run, validator = prepare(source, router)

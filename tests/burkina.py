@@ -16,7 +16,6 @@ MOOV_PREFIXES = tuple(prefix for first in "0567" for prefix in (f"{first}{last}"
 def traits(**changes: object) -> Traits:
     """Traits of a bulk provider of mobile money, with changes."""
     facts: dict[str, object] = {
-        "pays_out": True,
         "batch_limit": 100,
         "calls_per_second": 5.0,
         "concurrency": 4,
@@ -24,7 +23,6 @@ def traits(**changes: object) -> Traits:
         "key_lifetime_seconds": None,
         "look_up": LookUpKind.SWEEP,
         "absence_final_seconds": None,
-        "recipients": ("phone",),
     }
     return Traits(**{**facts, **changes})  # type: ignore[arg-type]
 

@@ -22,13 +22,16 @@ MPESA = wallet(
     *("mpesa", "M-Pesa"), country="KE", currency="KES", decimals=0, amount_minor_min=0, multiple_of_minor=500
 )
 CENTS = wallet("airtel", "Airtel Money", country="KE", currency="KES", decimals=2, operators=("Airtel",))
+VOUCHER = wallet("voucher", "Voucher", recipient="email")
+NAMED = wallet("named_bf", "Named", needs=("name",))
 ROUTERS = {
     "BF": router(),
     "BF and KE": Router(
-        [served("bf", WALLETS), served("ke", (MPESA, CENTS), recipients=("phone", "email"))],
+        [served("bf", WALLETS), served("ke", (MPESA, CENTS, VOUCHER))],
         [Route("ke", country="KE"), Route("bf")],
     ),
-    "e-mail first": Router([served("bf", WALLETS, recipients=("email",))]),
+    "a name is needed": Router([served("bf", (NAMED,))]),
+    "e-mail first": Router([served("bf", (VOUCHER,))]),
 }
 
 PLAIN = {

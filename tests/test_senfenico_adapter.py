@@ -16,7 +16,7 @@ from payout_engine import providers
 from payout_engine.domain import clock
 from payout_engine.domain.clock import Moment
 from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, NotSentError, RefusedError
-from payout_engine.domain.model import Dispatch, Lane, LookUpResult, Payout, Query, Receipt
+from payout_engine.domain.model import Direction, Dispatch, Lane, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances
 from payout_engine.ports.registration import Account
@@ -411,7 +411,7 @@ def test_the_registration_is_discovered() -> None:
     registration = providers.get("senfenico")
 
     assert registration.name in providers.discover()
-    assert registration.traits({}).batch_limit == 100
+    assert registration.face(Direction.PAY).traits({}).batch_limit == 100
     with pytest.raises(ConfigError, match="senfenico"):
         providers.get("nobody")
 

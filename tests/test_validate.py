@@ -148,7 +148,9 @@ def test_a_header_that_names_a_currency_is_believed() -> None:
 
 def test_other_kinds_of_recipients() -> None:
     """The first that is filled in and served is paid; nothing else goes into the payout by mistake."""
-    everywhere = Router([served(wallets=(wallet("w", "Any"),), recipients=("email", "account_number"))])
+    everywhere = Router(
+        [served(wallets=(wallet("w", "Any", recipient="email"), wallet("b", "Bank", recipient="account_number")))]
+    )
     columns = ("reference", "amount", "phone", "email", "iban")
     one = judge(columns, everywhere)
     by_email = payout(("a", "500", "70123456", "awa@example.com", ""), one)
@@ -160,6 +162,36 @@ def test_other_kinds_of_recipients() -> None:
     assert reason(("e", "500", "", "", ""), one).code == "recipient_missing"
     assert reason(("f", "500", "70123456", "", ""), one).code == "recipient_kind_not_served"
     assert reason(("g", "500", ""), judge(("reference", "amount", "email"), everywhere)).code == "email_missing"
+
+
+def test_a_named_wallet_says_which_recipient_is_meant() -> None:
+    """With a phone and an account number beside each other, the phone is paid unless the bank is named."""
+    both = Router([served(wallets=(ORANGE, wallet("bank_bf", "Bank transfer", recipient="account_number")))])
+    one = judge(("reference", "amount", "phone", "iban", "wallet", "email"), both)
+    by_phone = payout(("a", "500", "74123456", "BF42084000012345", "", "a@example.com"), one)
+    by_bank = payout(("b", "500", "74123456", "BF42084000012345", "bank", "a@example.com"), one)
+    assert (by_phone.recipient, by_phone.account_number) == ("22674123456", "")
+    assert (by_bank.recipient, by_bank.phone, by_bank.email) == ("BF42084000012345", "", "a@example.com")
+
+
+def test_an_address_that_fits_two_wallets_is_refused() -> None:
+    """Nothing in an e-mail address says whose it is; the payer says it."""
+    two = Router([served(wallets=(wallet("one", "One", recipient="email"), wallet("two", "Two", recipient="email")))])
+    columns = ("reference", "amount", "email", "wallet")
+    assert reason(("a", "500", "awa@example.com", ""), judge(columns, two)).code == "wallet_ambiguous"
+    assert payout(("a", "500", "awa@example.com", "two"), judge(columns, two)).wallet == "two"
+
+
+@pytest.mark.parametrize("need", ["name", "email", "bank", "document_type", "document_number", "otp"])
+def test_what_a_wallet_needs_is_asked_for(need: str) -> None:
+    """Without it the line is refused, with the column and the remedy; with it, it rides along."""
+    asking = Router([served(wallets=(wallet("w", "Any", needs=(need,)),))])
+    one = judge(("reference", "amount", "phone", need), asking)
+    said = reason(("a", "500", "70123456", " "), one)
+    assert (said.code, said.column) == (f"{need}_needed", need)
+    filled = payout(("a", "500", "70123456", "a@example.com"), one)
+    assert getattr(filled, need) == "a@example.com"
+    assert need in reason(("a", "500", "70123456"), judge(("reference", "amount", "phone"), asking)).message
 
 
 def test_a_refused_line_is_counted_with_what_could_be_read() -> None:

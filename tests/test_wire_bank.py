@@ -29,7 +29,6 @@ from payout_engine.testing.provider_scene import agrees, attempt, states
 SEEDS = 500
 CALM_SECONDS = LATE_SECONDS_MAX + HIDDEN_SECONDS_MAX + SETTLING_SECONDS_MAX + TIMEOUT_SECONDS
 TRAITS = Traits(
-    pays_out=True,
     batch_limit=5,
     calls_per_second=None,
     concurrency=4,
@@ -37,7 +36,6 @@ TRAITS = Traits(
     key_lifetime_seconds=None,
     look_up=LookUpKind.SWEEP,
     absence_final_seconds=None,
-    recipients=("phone",),
 )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from yarl import URL
 from payout_engine import providers
 from payout_engine.app.settings import AccountSettings, Settings, lock_folder, resolve_account
 from payout_engine.domain.errors import ConfigError, ProviderError
-from payout_engine.domain.model import Balance, Lane
+from payout_engine.domain.model import Balance, Direction, Lane
 from payout_engine.intake.route import AccountWallets, Router
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer
@@ -62,23 +61,46 @@ class Accounts:
         self.sandbox = sandbox
         self.keys: dict[str, str] = {}
         self._settings = _chosen(settings, only, sandbox)
+        self._configured = bool(settings.accounts)
         self._routes = [route for route in settings.routes if only is None or route.account == only]
         self._stack = stack
         self._journal = settings.journal
-        self._connections: dict[str, Provider] = {}
+        self._connections: dict[tuple[str, Direction], Provider] = {}
+        self._routers: dict[Direction, Router] = {}
         self._sandboxes: dict[str, SandboxServer] = {}
 
-    @cached_property
-    def router(self) -> Router:
-        """Where each payout goes.
+    def router(self, direction: Direction = Direction.PAY) -> Router:
+        """Return what says where each payout goes (or who asks for it).
 
         Raises:
-            ConfigError: no account is configured, or a provider or an option is not understood.
+            ConfigError: no account goes in this direction, or a provider or an option is not understood.
         """
-        if not self._settings:
-            raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
-        served = [AccountWallets(name, self.traits(name), self.wallets(name)) for name in self._settings]
-        return Router(served, self._routes)
+        if direction not in self._routers:
+            if not self._settings:
+                raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
+            faces = {name: self._registration(name).faces for name in self._settings}
+            routes = [route for route in self._routes if route.direction is direction]
+            for route in routes:
+                if direction not in faces[route.account]:
+                    self._registration(route.account).face(direction)
+            served = [
+                AccountWallets(name, self.traits(name, direction), self.wallets(name, direction))
+                for name in self._settings
+                if direction in faces[name]
+            ]
+            if not served:
+                does = "pays out" if direction is Direction.PAY else "collects"
+                raise ConfigError(f"None of the configured accounts {does}.")
+            self._routers[direction] = Router(served, routes)
+        return self._routers[direction]
+
+    @property
+    def default_country(self) -> str:
+        """The country of numbers without a country code: in a sandbox without accounts, that of the first's wallets."""
+        if self._configured or not self.sandbox:
+            return ""
+        countries = _phone_countries(self._registration(next(iter(self._settings))))
+        return next(iter(countries)) if len(countries) == 1 else ""
 
     @property
     def names(self) -> Sequence[str]:
@@ -86,16 +108,20 @@ class Accounts:
         return list(self._settings)
 
     def lanes(self, name: str) -> Sequence[Lane]:
-        """Return every lane of an account."""
+        """Return every lane that an account pays from."""
+        if Direction.PAY not in self._registration(name).faces:
+            return []
         return [Lane(name, wallet.code, wallet.currency) for wallet in self.wallets(name)]
 
-    async def payers(self, names: Iterable[str], used_before: bool) -> Mapping[str, Payer]:
+    async def payers(
+        self, names: Iterable[str], used_before: bool, direction: Direction = Direction.PAY
+    ) -> Mapping[str, Payer]:
         """Connect accounts for paying. Accounts with one key share one pace: the provider counts by key.
 
         Raises:
             ConfigError: the run needs an account that is not configured, or its secrets are missing.
         """
-        providers = {name: await self.connect(name) for name in names}
+        providers = {name: await self.connect(name, direction) for name in names}
         rates: dict[str, list[float]] = {}
         for name, provider in providers.items():
             rate = provider.traits.calls_per_second
@@ -103,7 +129,7 @@ class Accounts:
         paces = {key: Pace(min(found, default=None), used_before=used_before) for key, found in rates.items()}
         return {name: Payer(name, provider, paces[self.keys[name]]) for name, provider in providers.items()}
 
-    async def locks(self, names: Iterable[str]) -> Mapping[Path, str]:
+    async def locks(self, names: Iterable[str], direction: Direction = Direction.PAY) -> Mapping[Path, str]:
         """Return the files whose locks go with the keys of accounts, over all journals of this user.
 
         Each comes with the name of one of its accounts.
@@ -115,13 +141,13 @@ class Accounts:
         """
         found: dict[Path, str] = {}
         for name in names if not self.sandbox else ():
-            await self.connect(name)
+            await self.connect(name, direction)
             found.setdefault(lock_folder() / f"{self.keys[name]}.lock", name)
         return dict(sorted(found.items()))
 
-    async def connect(self, name: str) -> Provider:
+    async def connect(self, name: str, direction: Direction = Direction.PAY) -> Provider:
         """Return the account's connection, opened at the first call; no byte is sent by this."""
-        if name not in self._connections:
+        if (name, direction) not in self._connections:
             if name not in self._settings:
                 raise ConfigError(
                     f"The run needs the account “{name}”, which is not configured or was left out with --account."
@@ -129,10 +155,11 @@ class Accounts:
             with _about(name):
                 registration = self._registration(name)
                 account = await self._account(name, registration)
-                self._connections[name] = registration.connect(account)
+                connection = registration.face(direction).connect(account)
                 self.keys[name] = key_of(registration, account)
-            self._stack.push_async_callback(self._connections[name].aclose)
-        return self._connections[name]
+            self._connections[name, direction] = connection
+            self._stack.push_async_callback(connection.aclose)
+        return self._connections[name, direction]
 
     async def balances(self, lanes: Iterable[Lane]) -> Balances:
         """Read the balances behind these lanes; what cannot be read is told, not raised."""
@@ -146,15 +173,18 @@ class Accounts:
             except (ProviderError, ConfigError) as error:
                 problems[name] = str(error)
                 continue
-            of_lane = {balance.lane_name: balance for balance in read}
-            found |= {lane: of_lane[lane.name] for lane in wanted if lane.account == name and lane.name in of_lane}
+            by_name = {balance.lane_name: balance for balance in read}
+            names = {wallet.code: wallet.balance_name for wallet in self.wallets(name)}
+            own = [lane for lane in wanted if lane.account == name]
+            found |= {lane: by_name[names[lane.name]] for lane in own if names.get(lane.name) in by_name}
         return Balances(found, problems)
 
     async def _account(self, name: str, registration: Registration) -> Account:
         settings = self._settings[name]
         if not self.sandbox:
             return resolve_account(name, settings, registration.secrets)
-        options = {key: value for key, value in settings.options.items() if key not in registration.secrets}
+        written = {key: value for key, value in settings.options.items() if key not in registration.secrets}
+        options = {**registration.sandbox_options, **written}
         server = await self._sandbox(registration)
         account = resolve_account(name, AccountSettings(settings.provider, options), ())
         return msgspec.structs.replace(
@@ -165,8 +195,7 @@ class Accounts:
         """Start the provider's sandbox once, with its ledger beside the journal so that it outlives this process."""
         if registration.name not in self._sandboxes:
             ledger = self._journal.with_name(f"{self._journal.stem}-{registration.name}-ledger.db")
-            wallets = registration.wallets({})
-            options: dict[str, Any] = {"balances": {wallet.code: SANDBOX_BALANCE_MINOR for wallet in wallets}}
+            options: dict[str, Any] = {"balances": dict.fromkeys(wallet_codes(registration), SANDBOX_BALANCE_MINOR)}
             extra = self._extra_prefixes(registration)
             if extra:
                 options["extra_prefixes"] = extra
@@ -179,28 +208,47 @@ class Accounts:
         found: dict[str, Sequence[str]] = {}
         for settings in self._settings.values():
             if settings.provider == registration.name:
-                registration.traits(settings.options)  # Refuses options that are not what they should be.
+                for face in registration.faces.values():
+                    face.traits(settings.options)  # Refuses options that are not what they should be.
                 found |= settings.options.get("extra_prefixes", {})
         return found
 
-    def traits(self, name: str) -> Traits:
+    def traits(self, name: str, direction: Direction = Direction.PAY) -> Traits:
         """Return what the engine does differently for an account."""
         with _about(name):
-            return self._registration(name).traits(self._settings[name].options)
+            return self._registration(name).face(direction).traits(self._options(name))
 
-    def wallets(self, name: str) -> Sequence[Wallet]:
-        """Return the places an account can pay to."""
+    def wallets(self, name: str, direction: Direction = Direction.PAY) -> Sequence[Wallet]:
+        """Return the places an account can pay to, or collect from."""
         with _about(name):
-            return self._registration(name).wallets(self._settings[name].options)
+            return self._registration(name).face(direction).wallets(self._options(name))
+
+    def _options(self, name: str) -> Mapping[str, Any]:
+        """Return an account's options as written; in a sandbox, with what it cannot do without."""
+        given = self._registration(name).sandbox_options if self.sandbox else {}
+        return {**given, **self._settings[name].options}
 
     def _registration(self, name: str) -> Registration:
         return providers.get(self._settings[name].provider)
+
+
+def wallet_codes(registration: Registration) -> Sequence[str]:
+    """Return the codes of all wallets that a provider's sandbox can know, each once."""
+    faces = registration.faces.values()
+    return list(dict.fromkeys(one.code for face in faces for one in face.wallets(registration.sandbox_options)))
+
+
+def _phone_countries(registration: Registration) -> set[str]:
+    """Return the countries whose numbers a provider pays to."""
+    found = registration.pays.wallets(registration.sandbox_options) if registration.pays else ()
+    return {wallet.country for wallet in found if wallet.recipient == "phone"}
 
 
 def key_of(registration: Registration, account: Account) -> str:
     """Return a fingerprint of an account's credentials and address; the secrets cannot be read from it."""
     address = _address(account.base_url or registration.base_url)
     facts = [address, *(f"{name}={secret}" for name, secret in sorted(account.secrets.items()))]
+    facts += [f"{name}={account.options.get(name, '')}" for name in registration.identity]
     digest = blake2b("\0".join(facts).encode(), key=registration.name.encode(), digest_size=12)
     return f"{registration.name}-{digest.hexdigest()}"
 
@@ -227,11 +275,11 @@ def _about(name: str) -> Iterator[None]:
 
 
 def _chosen(settings: Settings, only: str | None, sandbox: bool) -> Mapping[str, AccountSettings]:
-    """Return the accounts in use: the configured ones, or one per paying provider in a sandbox without any."""
+    """Return the accounts in use: the configured ones, or one for each provider in a sandbox without any."""
     accounts = dict(settings.accounts)
     if not accounts and sandbox:
-        found = providers.discover()
-        accounts = {name: AccountSettings(name) for name, entry in found.items() if entry.traits({}).pays_out}
+        found = sorted(providers.discover().values(), key=lambda entry: len(_phone_countries(entry)) or 1_000)
+        accounts = {entry.name: AccountSettings(entry.name) for entry in found}
     if only is not None and only not in accounts:
         raise ConfigError(f"There is no account “{only}”. Configured: {', '.join(accounts) or 'none'}.")
     return accounts if only is None else {only: accounts[only]}

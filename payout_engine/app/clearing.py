@@ -150,7 +150,7 @@ class Clearing:
             watching.cancel_scope.cancel()
 
     async def _look_at(self, name: str) -> None:
-        looking, provider = self._looking, await self._accounts.connect(name)
+        looking, provider = self._looking, await self._accounts.connect(name, self._run.direction)
         context = Context(self._journal, provider, self._run.run_id, name, looking.publish, looking.notify)
         self.looked[name] = await look_first(context, seconds=looking.seconds, halted=looking.halted)
 

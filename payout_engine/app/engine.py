@@ -328,7 +328,7 @@ class Engine:
 
     async def forecast(self, run_id: str) -> Forecast:
         """Return what the payouts of a run that are still ready will need, with the balances as they are now."""
-        return await submitting.forecast_of(self._workspace, await self.journal(), run_id)
+        return await submitting.forecast_of(self._workspace, await self.journal(), await self.run(run_id))
 
     async def waiting(self, run_id: str, *, accepted: bool = False) -> AsyncIterator[Sequence[AttentionLine]]:
         """Yield the lines of a run that wait for a person, in the order of the file, with what is known of each.

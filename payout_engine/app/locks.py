@@ -96,7 +96,7 @@ async def payment_locks(
         former = set(await journal.former_accounts(run.run_id)) - set(names) if send else ()
         for name in sorted(former):
             await held.enter_async_context(journal.lease(f"account {name}", who))
-        locks = await accounts.locks(await _sending(journal, run) if send else ())
+        locks = await accounts.locks(await _sending(journal, run) if send else (), run.direction)
         for file, name in locks.items():
             try:
                 held.enter_context(locked(file, f"account {name}", who))

@@ -72,7 +72,7 @@ async def _begin(
         raise ConfigError(f"Run {run.run_id} was never approved, so there is nothing of it to follow.")
     here = (journal, workspace.settings.journal)
     await remember_begun(workspace.memory, *here, run, granted.keys, lost=terms.journal_lost)
-    payers = await workspace.accounts.payers(granted.accounts, used_before)
+    payers = await workspace.accounts.payers(granted.accounts, used_before, run.direction)
     halted = anyio.Event()
     clearing = Clearing(
         journal,
@@ -140,8 +140,9 @@ async def check_accounts(workspace: Workspace, run_id: str, *, journal_lost: boo
     journal, run = await workspace.journal(), await workspace.run(run_id)
     names = sorted({tally.lane.account for tally in await journal.tally(run_id)} - {""})
     for name in names:
-        await workspace.accounts.connect(name)
-    keys = [workspace.accounts.keys[name] for name in (await workspace.accounts.locks(names)).values()]
+        await workspace.accounts.connect(name, run.direction)
+    locks = await workspace.accounts.locks(names, run.direction)
+    keys = [workspace.accounts.keys[name] for name in locks.values()]
     await may_begin(workspace.memory, journal, workspace.settings.journal, run, keys, lost=journal_lost)
 
 

@@ -91,7 +91,7 @@ async def ask_providers(journal: Journal, run: Run, accounts: Accounts, notify: 
         UnansweredError: a provider could not say what it already has.
     """
     for account in sorted({tally.lane.account for tally in await journal.tally(run.run_id)} - {""}):
-        provider = await accounts.connect(account)
+        provider = await accounts.connect(account, run.direction)
         looked = await look_first(Context(journal, provider, run.run_id, account, _unheard, notify))
         if looked.problem:
             raise UnansweredError(

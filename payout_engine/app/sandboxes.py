@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from payout_engine import providers
+from payout_engine.app.accounts import wallet_codes
 from payout_engine.domain.errors import ConfigError
 from payout_engine.ports.registration import SandboxServer
 
@@ -44,7 +45,7 @@ async def open_sandboxes(
         for place, registration in enumerate(registrations):
             path = None if ledger is None else ledger / f"{registration.name}.db"
             own_port = port + place if port else 0
-            held = None if balance is None else {wallet.code: balance for wallet in registration.wallets({})}
+            held = None if balance is None else dict.fromkeys(wallet_codes(registration), balance)
             try:
                 opening = registration.sandbox(path, host=host, port=own_port, balances=held)
                 server = await stack.enter_async_context(opening)

@@ -19,7 +19,7 @@ from payout_engine.app.money_limits import over_limits, refuse
 from payout_engine.app.retry import ask_providers, retry_source
 from payout_engine.app.workspace import Workspace, right_to_begin, right_to_retry
 from payout_engine.domain.errors import ConfigError, InputError, LimitError
-from payout_engine.domain.model import Payout, Run, RunState
+from payout_engine.domain.model import Direction, Payout, Run, RunState
 from payout_engine.domain.states import UNPAID, State
 from payout_engine.intake.forecast import Forecast, LaneForecast, forecast
 from payout_engine.intake.intake import IntakeFindings, Kind, intake, prepare
@@ -214,28 +214,31 @@ async def _validate(
     *,
     mapping: Mapping[str, str] | None = None,
     retry_of: str = "",
+    direction: Direction = Direction.PAY,
 ) -> Submission:
     """Read a source to its end into a journal, and say what paying it would need."""
     settings, accounts = workspace.settings, workspace.accounts
     run, validator = prepare(
         source,
-        accounts.router,
+        accounts.router(direction),
         columns=settings.columns if mapping is None else mapping,
-        country=settings.country,
+        country=settings.country or accounts.default_country,
         max_payout_amount=settings.max_payout_amount,
         sandbox=accounts.sandbox,
     )
-    run = msgspec.structs.replace(run, retry_of=retry_of)
+    run = msgspec.structs.replace(run, retry_of=retry_of, direction=direction)
     findings = await intake(source, journal, run, validator, on_progress=notify)
-    coming = await forecast_of(workspace, journal, run.run_id)
+    coming = await forecast_of(workspace, journal, run)
     return Submission(await journal.find(run.run_id) or run, findings, coming)
 
 
-async def forecast_of(workspace: Workspace, journal: Journal, run_id: str) -> Forecast:
+async def forecast_of(workspace: Workspace, journal: Journal, run: Run) -> Forecast:
     """Return what the payouts of a run that are ready will need, with the balances as they are now."""
-    accounts = workspace.accounts
+    accounts, run_id, router = workspace.accounts, run.run_id, workspace.accounts.router(run.direction)
+    if run.direction is Direction.COLLECT:
+        return await forecast(journal, run_id, router, {}, {})  # What comes in needs no balance.
     balances = await accounts.balances({tally.lane for tally in await journal.tally(run_id)})
-    return await forecast(journal, run_id, accounts.router, balances.found, balances.problems)
+    return await forecast(journal, run_id, router, balances.found, balances.problems)
 
 
 async def _within_limits(workspace: Workspace, submission: Submission) -> Submission:
@@ -268,7 +271,7 @@ async def _look_first(workspace: Workspace, run: Run, notify: Observer, *, wait:
 
         names = await (wait_for_lock(enter, journal, path, notify) if wait else enter())
         for name in names:
-            await accounts.connect(name)
+            await accounts.connect(name, run.direction)
         if not accounts.sandbox:
             await require_same_keys(journal, run, accounts.keys, names, renewed=key_renewed)
         await ask_providers(journal, run, accounts, notify)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,8 @@ from payout_engine.cli.console import data, emit, plain, say
 from payout_engine.cli.progress import LineCounter
 from payout_engine.domain.countries import COUNTRIES, Country
 from payout_engine.domain.errors import ConfigError
-from payout_engine.domain.model import masked
+from payout_engine.domain.model import Direction, masked
 from payout_engine.domain.money import format_amount
-from payout_engine.ports.provider import Traits
 from payout_engine.results.summary import Exit, summarize
 
 
@@ -97,18 +97,22 @@ async def results(engine: Engine, run_id: str, out: Path | None, format: str) ->
 
 
 async def balance(engine: Engine, *, json: bool) -> int:
-    """Show what each wallet of each account holds."""
+    """Show what each balance of each account holds."""
     lanes = [lane for name in engine.accounts.names for lane in engine.accounts.lanes(name)]
     read = await engine.accounts.balances(lanes)
     rows = render.table("account", "wallet", "available", "pending", numbers=["available", "pending"])
+    shown = set()
     for lane in lanes:
         found = read.found.get(lane)
-        if found is None:
+        if found is None or (lane.account, found.lane_name) in shown:
             continue
+        shown.add((lane.account, found.lane_name))
         if json:
             emit("balance", account=lane.account, **msgspec.to_builtins(found))
         amounts = (found.available_minor, found.pending_minor)
-        rows.add_row(plain(lane.account), lane.name, *(format_amount(amount, lane.currency) for amount in amounts))
+        rows.add_row(
+            plain(lane.account), found.lane_name, *(format_amount(amount, lane.currency) for amount in amounts)
+        )
     if not json and rows.row_count:
         data.print(rows)
     for account, problem in read.problems.items():
@@ -119,29 +123,35 @@ async def balance(engine: Engine, *, json: bool) -> int:
 def providers_known(*, json: bool) -> int:
     """List the providers with their limits and wallets."""
     rows = render.table(
-        "provider", "pays", "per call", "calls/s", "wallets", "summary", numbers=["per call", "calls/s"]
+        *("provider", "does", "to", "in", "currencies", "per call", "calls/s", "summary"),
+        numbers=["per call", "calls/s"],
     )
     for name, entry in known_providers().items():
-        traits, wallets = entry.traits({}), entry.wallets({})
-        if json:
-            emit(
-                "provider",
-                name=name,
-                title=entry.title,
-                traits=msgspec.to_builtins(traits),
-                wallets=msgspec.to_builtins(wallets),
-            )
-            continue
-        rate = "-" if traits.calls_per_second is None else f"{traits.calls_per_second:g}"
-        codes = ", ".join(wallet.code for wallet in wallets)
-        rows.add_row(name, _pays(traits), str(traits.batch_limit), rate, codes, entry.summary)
+        for direction, face in entry.faces.items():
+            traits, wallets = face.traits(entry.sandbox_options), face.wallets(entry.sandbox_options)
+            if json:
+                emit(
+                    "provider",
+                    name=name,
+                    title=entry.title,
+                    direction=direction,
+                    traits=msgspec.to_builtins(traits),
+                    wallets=msgspec.to_builtins(wallets),
+                )
+                continue
+            rate = "-" if traits.calls_per_second is None else f"{traits.calls_per_second:g}"
+            does = "pays" if direction is Direction.PAY else "collects"
+            facts = (_each(wallet.recipient for wallet in wallets), _each(wallet.country for wallet in wallets))
+            currencies = _each(wallet.currency for wallet in wallets)
+            rows.add_row(name, does, *facts, currencies, str(traits.batch_limit), rate, entry.summary)
     if not json:
         data.print(rows)
     return Exit.ALL_PAID
 
 
-def _pays(traits: Traits) -> str:
-    return ", ".join(traits.recipients) if traits.pays_out else "collects only"
+def _each(words: Iterable[str]) -> str:
+    """Return words, each once, in the order in which they come first."""
+    return ", ".join(dict.fromkeys(word.replace("_", " ") for word in words if word))
 
 
 def countries_known(code: str | None, *, json: bool) -> int:

@@ -144,7 +144,9 @@ def _lanes(forecast: Forecast) -> Table:
         rows.add_row(
             plain(title),
             f"{lane.count:,}",
-            *(_number(amount, lane) for amount in (lane.amount_minor, lane.fee_minor, lane.need_minor)),
+            _number(lane.amount_minor, lane),
+            _number(lane.fee_minor, lane) if lane.fee_known else "not known",
+            _number(lane.need_minor, lane),
             f"[red]{balance}[/]" if lane.shortfall_minor else balance,
             lane.lane.currency,
         )
@@ -161,6 +163,9 @@ def _money_and_time(forecast: Forecast) -> Iterable[str]:
         f"\nTo pay: [bold]{money(forecast.totals_minor)}[/] to {counted(forecast.count, 'recipient')}, "
         f"fees {money(forecast.fees_minor)}, together [bold]{money(forecast.needs_minor)}[/]."
     )
+    untold = [lane.title for lane in forecast.lanes if not lane.fee_known]
+    if untold:
+        yield f"The provider documents no fees for {plain(', '.join(dict.fromkeys(untold)))}; they come on top."
     for lane in forecast.lanes:
         if lane.shortfall_minor:
             yield f"[red]Not enough money:[/] {_short(lane)} The money would run out at line {lane.runs_out_at_line}."

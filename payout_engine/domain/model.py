@@ -33,8 +33,12 @@ _NUMBERS = re.compile(
 )
 
 
+_EMAILS = re.compile(r"([^@\s,;:<>\"'(]+)(@[\w-]+(?:\.[\w-]+)+)")
+
+
 def masked(text: str) -> str:
-    """Return `text` with every number in it that could be a phone masked, however its digits are grouped."""
+    """Return `text` with all e-mail addresses in it masked, and all numbers that could be phones, however grouped."""
+    text = _EMAILS.sub(lambda found: f"{found[1][0]}***{found[2]}", text)
     return _NUMBERS.sub(lambda found: mask("".join(filter(str.isalnum, found.group()))), text)
 
 
@@ -52,6 +56,10 @@ class Payout(msgspec.Struct, frozen=True, array_like=True, gc=False):
         wallet: the provider's code for where the money lands. Empty means: chosen from the number.
         name: the recipient's name, for providers that want one.
         line: the line of the file, or the position in the iterable, counted from 1.
+        bank: the code (or BIC) of the bank that keeps `account_number`, for providers that want one.
+        document_type: the kind of the recipient's identity document, for providers that want one.
+        document_number: its number.
+        otp: a one-time password that the payer of a collection was given.
     """
 
     reference: str
@@ -64,11 +72,15 @@ class Payout(msgspec.Struct, frozen=True, array_like=True, gc=False):
     wallet: str = ""
     name: str = ""
     line: int = 0
+    bank: str = ""
+    document_type: str = ""
+    document_number: str = ""
+    otp: str = ""
 
     @property
     def recipient(self) -> str:
-        """The phone, e-mail or account that is paid."""
-        return self.phone or self.email or self.account_number
+        """The phone, account or e-mail that is paid; beside the others, an e-mail only rides along."""
+        return self.phone or self.account_number or self.email
 
     def __repr__(self) -> str:
         return f"Payout({self.reference!r}, {self.amount_minor} {self.currency}, to={mask(self.recipient)!r})"
@@ -279,6 +291,13 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return f"Entry({self.payout!r}, {self.receipt.state})"
 
 
+class Direction(StrEnum):
+    """Which way the money of a run goes."""
+
+    PAY = "pay"  # from the account to people
+    COLLECT = "collect"  # from people to the account, once they agree
+
+
 class RunState(StrEnum):
     """How far a run has come. `intake` and `judged` have sent nothing and may be thrown away."""
 
@@ -304,6 +323,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         dialect: how the input was written (`delimiter`, `bom`, which column is which, `data_lines`), for results in the
             input's own format.
         retry_of: the run whose unpaid lines this one pays again, or empty.
+        direction: which way its money goes.
     """
 
     run_id: str
@@ -318,6 +338,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     dialect: dict[str, str] = {}
     sandbox: bool = False
     retry_of: str = ""
+    direction: Direction = Direction.PAY
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -365,7 +386,7 @@ class Duplicate(msgspec.Struct, frozen=True):
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """What one lane's balance holds, as the provider states it."""
+    """What one balance holds, as the provider states it. `lane_name` is the `balance_name` of the wallets it serves."""
 
     lane_name: str
     available_minor: int

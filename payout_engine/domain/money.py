@@ -84,6 +84,19 @@ def to_major(amount_minor: int, currency: str) -> str:
     return _pointed(amount_minor, DECIMALS[currency], "")
 
 
+def to_decimals(amount_minor: int, currency: str, decimals: int) -> str:
+    """Return the amount in the currency's major unit with exactly `decimals` digits after the point: `1500.00`.
+
+    Raises:
+        ValueError: so few digits cannot say it.
+    """
+    ours = DECIMALS[currency]
+    scaled, rest = divmod(abs(amount_minor) * 10**decimals, 10**ours)
+    if rest:
+        raise ValueError(f"an amount in {currency} cannot be written with {decimals} decimals")
+    return _pointed(-scaled if amount_minor < 0 else scaled, decimals, "")
+
+
 def format_amount(amount_minor: int, currency: str) -> str:
     """Return the amount for people: `1,240,000 XOF`."""
     return f"{_pointed(amount_minor, DECIMALS[currency], ',')} {currency}"

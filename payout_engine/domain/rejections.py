@@ -41,6 +41,14 @@ SENTENCES: Mapping[str, str] = {
     "write letters and digits only.",
     "recipient_missing": "There is no recipient; fill one of: {columns}.",
     "recipient_kind_not_served": "Account {account!r} does not pay to {kind}; it pays to {served}.",
+    "name_needed": "{wallet} wants the name of each recipient; fill in the column “name”.",
+    "email_needed": "{wallet} wants the e-mail address of each recipient; fill in the column “email”.",
+    "bank_needed": "{wallet} wants the code or BIC of the recipient's bank; fill in the column “bank”.",
+    "document_type_needed": "{wallet} wants the kind of the recipient's identity document; fill in the column "
+    "“document_type”.",
+    "document_number_needed": "{wallet} wants the number of the recipient's identity document; fill in the column "
+    "“document_number”.",
+    "otp_needed": "{wallet} wants the one-time password that the payer was given; fill in the column “otp”.",
     # -- where the money goes
     "country_unknown": "{text!r} is not a country we know; write its two-letter code, such as BF.",
     "country_mismatch": "The number belongs to {country} but the line says {stated}; correct one of them.",
@@ -49,6 +57,7 @@ SENTENCES: Mapping[str, str] = {
     "prefix_not_served": "{wallet} is not documented to pay numbers that begin with {prefix}. If the provider says "
     'that it does, add extra_prefixes.{wallet_code} = ["{prefix}"] to [accounts.{account}] in the configuration.{hint}',
     "wallet_unknown": "{text!r} is not a wallet of account {account!r}; write one of {codes}, or leave it empty.",
+    "wallet_ambiguous": "Account {account!r} can send this to more than one wallet; write one of {codes}.",
     "wallet_needed": "Account {account!r} cannot tell from the number which wallet is meant; write one of {codes}.",
     "wallet_mismatch": "The number belongs to {operator} but the wallet is {wallet}; correct the number or the wallet.",
     "wallet_mismatch_possible": "The number was first given out by {operator} but the wallet is {wallet}; it may have "

@@ -39,10 +39,16 @@ HEADERS: Mapping[str, str] = {
     "name": "name nom nomcomplet fullname recipientname beneficiary beneficiaryname beneficiaire nombeneficiaire "
     "nomdubeneficiaire nometprenom nometprenoms nomprenom nomprenoms nomsetprenoms employee employeename employe payee "
     "payeename customername destinataire",
+    "bank": "bank banque bankcode codebanque bankname nomdelabanque bic swift swiftcode codeswift codebic",
+    "document_type": "documenttype typededocument doctype idtype typedepiece typepiece pieceidentite "
+    "typedepiecedidentite identitydocumenttype",
+    "document_number": "documentnumber numerodedocument docnumber idnumber numerodepiece numeropiece "
+    "numerodelapiece identitydocumentnumber nationalid cni numerocni passport passeport",
+    "otp": "otp onetimepassword codeotp motdepasseunique codedeconfirmation",
 }
 """The headers we know for each meaning, as `fold` leaves them."""
 
-RECIPIENTS = ("phone", "email", "account_number")
+RECIPIENTS = ("phone", "account_number", "email")
 """The meanings that can say who is paid, in the order they are preferred."""
 
 _MEANINGS: Mapping[str, str] = {header: meaning for meaning, headers in HEADERS.items() for header in headers.split()}
@@ -73,6 +79,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     country: int = -1
     wallet: int = -1
     name: int = -1
+    bank: int = -1
+    document_type: int = -1
+    document_number: int = -1
+    otp: int = -1
     amount_currencies: frozenset[str] = frozenset()
 
     @property

@@ -25,12 +25,14 @@ class LaneForecast(msgspec.Struct, frozen=True, kw_only=True):
         title: the wallet's name for people.
         count: payouts.
         amount_minor: to the recipients.
-        fee_minor: on top.
+        fee_minor: on top; 0 where the provider documents no tariff.
         need_minor: both together.
-        balance_minor: what is available; None where it is not known.
+        balance_minor: what is available, less what lanes before this one need of the same balance; None where it is
+            not known.
         shortfall_minor: what has to be added; 0 when there is enough, or when the balance is not known.
         calls: to the provider.
         runs_out_at_line: the first line that the balance does not cover; None when it covers all, or is not known.
+        fee_known: False where the provider documents no tariff.
     """
 
     lane: Lane
@@ -43,6 +45,7 @@ class LaneForecast(msgspec.Struct, frozen=True, kw_only=True):
     shortfall_minor: int
     calls: int
     runs_out_at_line: int | None
+    fee_known: bool = True
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +88,15 @@ async def forecast(
     """
     tallies = await journal.tally(run_id)
     ready = sorted({tally.lane for tally in tallies if tally.state is State.READY and tally.count})
-    lanes = [await _lane(journal, run_id, router, lane, balances.get(lane)) for lane in ready]
+    lanes: list[LaneForecast] = []
+    left: dict[tuple[str, str], int] = {}
+    for lane in ready:
+        wallet, balance = router.wallet_of(lane), balances.get(lane)
+        shared = lane.account, wallet.balance_name if wallet is not None else lane.name
+        available = left.get(shared, None if balance is None else balance.available_minor)
+        lanes.append(found := await _lane(journal, run_id, router, lane, available))
+        if available is not None:
+            left[shared] = max(0, available - found.need_minor)
     return Forecast(
         lanes=lanes,
         count=sum(lane.count for lane in lanes),
@@ -97,11 +108,10 @@ async def forecast(
     )
 
 
-async def _lane(journal: Journal, run_id: str, router: Router, lane: Lane, balance: Balance | None) -> LaneForecast:
+async def _lane(journal: Journal, run_id: str, router: Router, lane: Lane, available: int | None) -> LaneForecast:
     """Add up the ready chunks of a lane in the order in which they will be sent."""
     wallet, served = router.wallet_of(lane), router.served.get(lane.account)
     batch_limit = served.traits.batch_limit if served is not None else 1
-    available = None if balance is None else balance.available_minor
     count = amount_minor = fee_minor = calls = after = 0
     crossing: tuple[int, int] | None = None
     while chunks := await journal.ready_amounts(run_id, lane, after, READY_CHUNKS_AHEAD):
@@ -126,6 +136,7 @@ async def _lane(journal: Journal, run_id: str, router: Router, lane: Lane, balan
         shortfall_minor=0 if available is None else max(0, need_minor - available),
         calls=calls,
         runs_out_at_line=await _crossing(journal, run_id, lane, wallet, *crossing) if crossing else None,
+        fee_known=wallet is None or wallet.fee_basis_points is not None,
     )
 
 

@@ -41,6 +41,7 @@ class _Target(NamedTuple):
         key: of the lane; empty where such lines have to be looked at closely.
         amounts: those that go through, in minor units; none where such lines have to be looked at closely.
         scale: minor units in one unit of the file's amounts.
+        named: True where such lines have to name who is paid.
     """
 
     key: str
@@ -49,9 +50,10 @@ class _Target(NamedTuple):
     wallet: str
     amounts: range
     scale: int
+    named: bool
 
 
-_NOWHERE = _Target("", "", "", "", range(0), 1)
+_NOWHERE = _Target("", "", "", "", range(0), 1, False)
 
 
 class BlockValidator:
@@ -74,7 +76,7 @@ class BlockValidator:
 
     def validate(self, block: Block) -> Validated:
         """Validate every line of a block."""
-        if self.careful.preferred_kind != "phone":
+        if not self.careful.by_phone_alone:
             return self.careful.validate(block)
         payouts, keys = self._plain(block)
         validated = Validated(len(block.rows), {}, [], [])
@@ -103,9 +105,9 @@ class BlockValidator:
             emails = list(map(email_beside, emails))
         payouts = [
             Payout(reference, minor, currency, phone, email, "", country, wallet, name, line)
-            if reference and minor in amounts
+            if reference and minor in amounts and (name or not named)
             else None
-            for reference, minor, (_, country, currency, wallet, amounts, _), phone, email, name, line in zip(
+            for reference, minor, (_, country, currency, wallet, amounts, _, named), phone, email, name, line in zip(
                 self._references(block),
                 self._amounts(block, targets),
                 targets,
@@ -195,7 +197,7 @@ class BlockValidator:
         national = phone.removeprefix(country.dial_code)
         operator = country.operator_of(national)
         found = self.careful.router.find("phone", country.code, operator, national, wallet_word, currency_word)
-        if isinstance(found, Problem) or found.warning is not None:
+        if isinstance(found, Problem) or found.warning is not None or not {"name"}.issuperset(found.wallet.needs):
             return _NOWHERE
         currency, stated = found.lane.currency, self.careful.layout.amount_currencies
         if stated and currency not in stated:
@@ -204,7 +206,8 @@ class BlockValidator:
         least = found.amounts.start or found.amounts.step
         amounts = range(least, min(found.amounts.stop, self.careful.ceilings[currency] + 1), found.amounts.step)
         scale = SCALES[currency] if self.careful.layout.amount >= 0 else 1
-        return _Target(found.key, country.code, currency, found.wallet.code, amounts, scale)
+        named = "name" in found.wallet.needs
+        return _Target(found.key, country.code, currency, found.wallet.code, amounts, scale, named)
 
 
 def _dial_code(word: str) -> str:

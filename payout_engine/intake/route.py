@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from payout_engine.domain.countries import COUNTRIES, fold
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.limits import AMOUNT_MINOR_MAX
-from payout_engine.domain.model import Lane, Problem
+from payout_engine.domain.model import Direction, Lane, Problem
 from payout_engine.domain.money import DECIMALS, currencies_named, format_amount
 from payout_engine.domain.rejections import problem
 from payout_engine.ports.provider import Traits, Wallet
@@ -35,9 +35,14 @@ class AccountWallets(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One routing rule: payouts that agree with every given field go to `account`. The first match wins."""
+    """One routing rule: payouts that agree with every given field go to `account`. The first match wins.
+
+    Attributes:
+        direction: the runs that it is for.
+    """
 
     account: str
+    direction: Direction = Direction.PAY
     country: str = ""
     operator: str = ""
     wallet: str = ""
@@ -105,12 +110,12 @@ class Router:
             routes: the rules; without any, the first account that serves a line pays it.
 
         Raises:
-            ConfigError: a route names an unknown account, country or wallet, or no account can pay out.
+            ConfigError: a route names an unknown account, country or wallet, or there is no account.
         """
-        self.served: Mapping[str, AccountWallets] = {one.account: one for one in served if one.traits.pays_out}
+        self.served: Mapping[str, AccountWallets] = {one.account: one for one in served}
         self.routes = tuple(routes) or tuple(Route(account) for account in self.served)
         self._given = bool(routes)
-        self._check({one.account for one in served})
+        self._check()
         self.prefix_length = max(
             (len(prefix) for one in served for wallet in one.wallets for prefix in wallet.prefixes), default=0
         )
@@ -120,14 +125,10 @@ class Router:
         self.lanes: Mapping[str, Lane] = {_key(lane): lane for lane in self._wallets}
         self._remembered: dict[tuple[str, ...], Destination | Problem] = {}
 
-    def _check(self, known: Iterable[str]) -> None:
-        if not self.served:
-            raise ConfigError("None of the configured accounts pays out.")
+    def _check(self) -> None:
         for route in self.routes:
-            if route.account not in known:
-                raise ConfigError(f"A route names the account “{route.account}”, which is not configured.")
             if route.account not in self.served:
-                raise ConfigError(f"A route names the account “{route.account}”, which collects and does not pay out.")
+                raise ConfigError(f"A route names the account “{route.account}”, which is not configured.")
             if route.country and route.country not in COUNTRIES:
                 raise ConfigError(f"A route names the country “{route.country}”; write a code such as BF.")
             codes = [wallet.code for wallet in self.served[route.account].wallets]
@@ -137,7 +138,13 @@ class Router:
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of recipients that some account pays."""
-        return frozenset(kind for one in self.served.values() for kind in one.traits.recipients)
+        return frozenset(wallet.recipient for wallet in self._wallets.values())
+
+    def kinds_named(self, word: str) -> frozenset[str]:
+        """Return the kinds of recipients that the wallets pay to which a word could mean; none for no word."""
+        if not word:
+            return frozenset()
+        return frozenset(wallet.recipient for wallet in self._wallets.values() if fold(word) in _spellings(wallet))
 
     @property
     def countries(self) -> Sequence[str]:
@@ -189,10 +196,11 @@ class Router:
 
     def _within(self, one: AccountWallets, recipient: Recipient) -> Destination | Problem:
         """Choose the wallet of an account."""
-        if recipient.kind not in one.traits.recipients:
-            kinds = ", ".join(one.traits.recipients)
+        wallets = [wallet for wallet in one.wallets if wallet.recipient == recipient.kind]
+        if not wallets:
+            kinds = ", ".join(sorted({wallet.recipient for wallet in one.wallets}))
             return problem("recipient_kind_not_served", account=one.account, kind=recipient.kind, served=kinds)
-        wallets = [wallet for wallet in one.wallets if recipient.country in ("", wallet.country)]
+        wallets = [wallet for wallet in wallets if recipient.country in ("", wallet.country)]
         if not wallets:
             served = ", ".join(COUNTRIES[code].name for code in self.countries if code in COUNTRIES)
             name = COUNTRIES[recipient.country].name if recipient.country in COUNTRIES else recipient.country
@@ -213,7 +221,7 @@ class Router:
         if warning is not None and warning.code == "wallet_mismatch":
             return warning
         lane = Lane(one.account, wallet.code, wallet.currency)
-        return Destination(lane, wallet, _key(lane), _amounts(wallet), warning)
+        return Destination(lane, wallet, _key(lane), amounts_of(wallet), warning)
 
 
 # ----------------------------------------------------------------------------------------------------------- decisions
@@ -239,7 +247,7 @@ def _facts(recipient: Recipient) -> str:
     return ", ".join(filter(None, facts)) or recipient.kind
 
 
-def _amounts(wallet: Wallet) -> range:
+def amounts_of(wallet: Wallet) -> range:
     """Return the amounts that a wallet takes; one without cents takes whole units only."""
     whole_minor: int = 10 ** max(0, DECIMALS[wallet.currency] - wallet.decimals)
     step = math.lcm(wallet.multiple_of_minor, whole_minor)
@@ -259,6 +267,12 @@ def _choose(one: AccountWallets, wallets: Sequence[Wallet], recipient: Recipient
             codes = ", ".join(wallet.code for wallet in wallets)
             return problem("wallet_unknown", text=word[:40], account=one.account, codes=codes)
     automatic = [wallet for wallet in wallets if wallet.automatic]
+    if recipient.kind != "phone":
+        # Nothing in an e-mail address or an account number says which wallet it is of.
+        if len(automatic) == 1:
+            return automatic[0]
+        codes = ", ".join(wallet.code for wallet in wallets)
+        return problem("wallet_ambiguous", account=one.account, codes=codes)
     for serves in (_lists, _serves_operator, _serves_anyone):
         found = next((wallet for wallet in automatic if serves(wallet, recipient)), None)
         if found is not None:
@@ -335,7 +349,7 @@ def _spellings(wallet: Wallet) -> set[str]:
         words = _words(operator)
         spellings |= {"".join(words), words[0], words[0] + "money"}
     code = _words(wallet.code)
-    return spellings | {code[0], code[0] + "money"}
+    return spellings | {"".join(code), code[0], code[0] + "money"}
 
 
 def _mismatch(wallet: Wallet, recipient: Recipient) -> Problem | None:

@@ -107,13 +107,15 @@ class Validator:
         served = router.kinds
         self._kinds = [(kind, getattr(layout, kind)) for kind in RECIPIENTS if getattr(layout, kind) >= 0]
         self._kinds.sort(key=lambda kind: kind[0] not in served)
+        self._riding = [getattr(layout, meaning) for meaning in ("bank", "document_type", "document_number", "otp")]
         self._amount_at = max(layout.amount, layout.amount_minor)
         self._countries: dict[str, Country | None] = {}
 
     @property
-    def preferred_kind(self) -> str:
-        """The kind of recipient that is paid where a line names several."""
-        return self._kinds[0][0]
+    def by_phone_alone(self) -> bool:
+        """True where every line that names a phone is paid to it, and no cell but the usual ones rides along."""
+        kinds = {kind for kind, _ in self._kinds}
+        return self._kinds[0][0] == "phone" and kinds & self.router.kinds <= {"phone"} and max(self._riding) < 0
 
     def validate(self, block: Block) -> Validated:
         """Validate every line of a block, one by one."""
@@ -169,13 +171,18 @@ class Validator:
             amount_minor,
             destination.lane.currency,
             recipient if kind == "phone" else "",
-            email_beside(row[layout.email]) if layout.email >= 0 and kind != "account_number" else "",
+            email_beside(row[layout.email]) if layout.email >= 0 else "",
             recipient if kind == "account_number" else "",
             country,
             destination.wallet.code,
             tidy_name(row[layout.name]) if layout.name >= 0 else "",
             line,
+            *[tidy_name(row[index]) if index >= 0 else "" for index in self._riding],
         )
+        lacking = next((need for need in destination.wallet.needs if not getattr(payout, need)), "")
+        if lacking:
+            index = getattr(layout, lacking)
+            return self._at(problem(f"{lacking}_needed", wallet=destination.wallet.title), index)
         return payout, destination
 
     # -- who
@@ -189,7 +196,12 @@ class Validator:
             if stated is None:
                 return self._at(problem("country_unknown", text=word[:40]), self.layout.country)
             country = stated.code
-        kind, index = next(((kind, index) for kind, index in self._kinds if row[index].strip()), ("", -1))
+        filled = [(kind, index) for kind, index in self._kinds if row[index].strip()]
+        if len(filled) > 1 and self.layout.wallet >= 0:
+            # Who names a wallet means the recipient that it pays to.
+            meant = self.router.kinds_named(row[self.layout.wallet].strip())
+            filled.sort(key=lambda each: each[0] not in meant)
+        kind, index = filled[0] if filled else ("", -1)
         if kind == "phone":
             return self._phone(row[index], index, country, stated)
         if kind == "email":

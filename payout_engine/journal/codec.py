@@ -8,6 +8,7 @@ receipts; where only some payouts of a chunk have one, they are stored one by on
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
@@ -38,6 +39,10 @@ class _PayoutColumns(msgspec.Struct, omit_defaults=True, gc=False):
     country: list[str] | str = ""
     wallet: list[str] | str = ""
     name: list[str] | str = ""
+    bank: list[str] | str = ""
+    document_type: list[str] | str = ""
+    document_number: list[str] | str = ""
+    otp: list[str] | str = ""
 
 
 class ReceiptColumns(msgspec.Struct, omit_defaults=True, gc=False):
@@ -62,6 +67,9 @@ _indexes: msgspec.json.Decoder[list[int]] = msgspec.json.Decoder(list[int])
 _columns: msgspec.json.Decoder[list[str]] = msgspec.json.Decoder(list[str])
 
 encode = msgspec.json.Encoder().encode
+
+_FIELDS = Payout.__struct_fields__
+_values = attrgetter(*_FIELDS)
 
 
 def text(value: object) -> str:
@@ -90,19 +98,9 @@ def _spread(column: list[T] | T, count: int) -> list[T]:
 
 def payouts_text(payouts: Sequence[Payout]) -> str:
     """Return the stored form of a chunk's payouts."""
-    columns = _PayoutColumns(
-        [payout.line for payout in payouts],
-        _column([payout.reference for payout in payouts]),
-        _column([payout.amount_minor for payout in payouts]),
-        _column([payout.currency for payout in payouts]),
-        _column([payout.phone for payout in payouts]),
-        _column([payout.email for payout in payouts]),
-        _column([payout.account_number for payout in payouts]),
-        _column([payout.country for payout in payouts]),
-        _column([payout.wallet for payout in payouts]),
-        _column([payout.name for payout in payouts]),
-    )
-    return text(columns)
+    columns = dict(zip(_FIELDS, map(_column, map(list, zip(*map(_values, payouts), strict=True))), strict=True))
+    columns["line"] = [payout.line for payout in payouts]  # Always a list: its length says how many payouts there are.
+    return text(_PayoutColumns(**columns))
 
 
 def read_payouts(stored: str) -> list[Payout]:
@@ -111,21 +109,7 @@ def read_payouts(stored: str) -> list[Payout]:
         return _payouts.decode(stored)
     columns = _payout_columns.decode(stored)
     count = len(columns.line)
-    return list(
-        map(
-            Payout,
-            _spread(columns.reference, count),
-            _spread(columns.amount_minor, count),
-            _spread(columns.currency, count),
-            _spread(columns.phone, count),
-            _spread(columns.email, count),
-            _spread(columns.account_number, count),
-            _spread(columns.country, count),
-            _spread(columns.wallet, count),
-            _spread(columns.name, count),
-            columns.line,
-        )
-    )
+    return list(map(Payout, *[_spread(getattr(columns, field), count) for field in _FIELDS]))
 
 
 def read_amounts(stored: str) -> list[int]:

@@ -12,7 +12,7 @@ import apsw
 import msgspec
 
 from payout_engine.domain.facts import remark
-from payout_engine.domain.model import Entry, Lane, Outcome, Receipt, Run, RunState, Step, Tally
+from payout_engine.domain.model import Direction, Entry, Lane, Outcome, Receipt, Run, RunState, Step, Tally
 from payout_engine.domain.states import LETTERS, STATES_BY_LETTER, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import Row, every, row, value
@@ -34,7 +34,7 @@ TRACE_PAGE = 500
 
 _RUN_COLUMNS = (
     "run_id, name, digest, columns, dialect, has_references, sandbox, state, created_at, approved_at, finished_at,"
-    " retry_of"
+    " retry_of, direction"
 )
 _columns = msgspec.json.Decoder(list[str])
 _dialect = msgspec.json.Decoder(dict[str, str])
@@ -85,6 +85,7 @@ def _run(found: Row) -> Run:
         approved_at,
         finished_at,
         retry_of,
+        direction,
     ) = found
     return Run(
         run_id=run_id,
@@ -99,6 +100,7 @@ def _run(found: Row) -> Run:
         dialect=_dialect.decode(dialect),
         sandbox=bool(sandbox),
         retry_of=retry_of,
+        direction=Direction(direction),
     )
 
 

@@ -37,7 +37,7 @@ def begin(db: apsw.Connection, run: Run) -> None:
         raise JournalError(f"The journal already has a run {run.run_id}. Give the new run another id.")
     db.execute(
         "INSERT INTO runs (run_id, token, name, digest, columns, dialect, has_references, sandbox, state, created_at,"
-        " retry_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'intake', ?, ?)",
+        " retry_of, direction) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'intake', ?, ?, ?)",
         (
             run.run_id,
             new_token(),
@@ -49,6 +49,7 @@ def begin(db: apsw.Connection, run: Run) -> None:
             run.sandbox,
             run.created_at,
             run.retry_of,
+            run.direction,
         ),
     )
     db.execute("INSERT INTO judging (run_no, chunks, digest) VALUES (?, 0, ?)", (db.last_insert_rowid(), log.GENESIS))
@@ -203,6 +204,7 @@ def sealed_facts(db: apsw.Connection, number: int) -> dict[str, object]:
         "sandbox",
         "created_at",
         "retry_of",
+        "direction",
     )
     found = only(db, f"SELECT {', '.join(names)} FROM runs WHERE run_no = ?", (number,))  # noqa: S608
     return dict(zip(names, found, strict=True))

@@ -17,7 +17,7 @@ import apsw
 import msgspec
 
 from payout_engine.domain.errors import JournalError
-from payout_engine.domain.model import REJECTED_LANE, Lane, RunState
+from payout_engine.domain.model import REJECTED_LANE, Direction, Lane, RunState
 from payout_engine.domain.proof import Audit, Finding
 from payout_engine.journal import audit, codec, integrity, log
 from payout_engine.journal.audit import (
@@ -275,7 +275,8 @@ class _Verifier:
             self._find("the counts and amounts are not those that were sealed at intake")
         if self._run_state() is not None:
             for name, fact in sealed_facts(self._db, self._story.number).items():
-                if facts.get(name) != fact:
+                # Runs sealed before there were directions all paid.
+                if facts.get(name, Direction.PAY if name == "direction" else None) != fact:
                     self._find(f"the {name} of the run is not the one that was sealed at intake")
         for problem in integrity.contradictions(self._db, facts.get("meta"), facts.get("sandbox")):
             self._find(problem, run_id="")

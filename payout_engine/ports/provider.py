@@ -26,7 +26,8 @@ class LookUpKind(StrEnum):
     """How an open payout is found again."""
 
     SWEEP = "sweep"  # one call shows everything: ask once per interval, for all
-    EACH = "each"  # one call per payout (or page of payouts)
+    EACH = "each"  # one call per payout (or page of payouts), by our key
+    REFERENCE = "reference"  # the same, by the provider's own reference only: a lost answer waits for a person
     NONE = "none"  # cannot be asked: open payouts wait for a person
 
 
@@ -34,7 +35,6 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine does differently for this provider; every field changes its behaviour.
 
     Attributes:
-        pays_out: False for a provider that only collects; it is never routed to.
         batch_limit: payouts in one call.
         calls_per_second: of the paying call, documented; None when nothing is documented.
         concurrency: calls on the wire at once.
@@ -44,10 +44,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
         look_up: how open payouts are found again.
         absence_final_seconds: a look-up that does not show a payout this long after it was sent (`Query.age_seconds`)
             proves that it was never received; None means never proves anything.
-        recipients: which kinds it pays: `phone`, `email`, `account_number`.
     """
 
-    pays_out: bool
     batch_limit: int
     calls_per_second: float | None
     concurrency: int
@@ -55,11 +53,15 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     key_lifetime_seconds: float | None
     look_up: LookUpKind
     absence_final_seconds: float | None
-    recipients: Sequence[str]
+
+
+KEY_LIFETIME_SECONDS_DEFAULT = 3_600.0
+"""How long a key is believed to pay once where the provider promises that and documents no time. An account's option
+may say another time; 0 believes nothing."""
 
 
 class Wallet(msgspec.Struct, frozen=True, kw_only=True):
-    """One place where a provider lets money land, with the provider's own rules for it. One wallet is one lane.
+    """One place where a provider lets money land (or takes it from), with its own rules. One wallet is one lane.
 
     Attributes:
         code: the provider's word, such as `orange_bf`.
@@ -67,6 +69,10 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
         country: ISO 3166 two-letter code.
         currency: ISO 4217 code.
         decimals: digits after the point that the provider accepts.
+        recipient: what names who is paid: `phone`, `email` or `account_number`.
+        needs: the other fields of a payout that must be filled in: `name`, `email`, `bank`, `document_type`,
+            `document_number`, `otp`.
+        balance: which of the account's balances it draws on; wallets that name the same one share it. Empty: its own.
         operators: names as in `domain/countries.py` whose numbers it serves, or empty for any mobile number of the
             country.
         automatic: True when it may be chosen from the number; False when the payer has to name it.
@@ -75,7 +81,8 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
         amount_minor_min: the smallest amount; 1 where none is documented.
         amount_minor_max: the largest amount; None where none is documented.
         multiple_of_minor: amounts must be a multiple of this.
-        fee_basis_points: the fee on top, in hundredths of a percent, rounded up to the minor unit.
+        fee_basis_points: the fee on top, in hundredths of a percent, rounded up to the minor unit; None where no
+            tariff is documented.
         source: where these facts come from.
     """
 
@@ -84,22 +91,33 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
     country: str
     currency: str
     decimals: int
+    recipient: str = "phone"
+    needs: Sequence[str] = ()
+    balance: str = ""
     operators: Sequence[str] = ()
     automatic: bool = True
     prefixes: Sequence[str] = ()
     amount_minor_min: int = 1
     amount_minor_max: int | None = None
     multiple_of_minor: int = 1
-    fee_basis_points: int = 0
+    fee_basis_points: int | None = None
     source: str = ""
 
     def fee_minor(self, amount_minor: int) -> int:
-        """Return the fee for one payout of `amount_minor`, rounded up."""
-        return -(-amount_minor * self.fee_basis_points // 10_000)
+        """Return the fee for one payout of `amount_minor`, rounded up; 0 where no tariff is documented."""
+        return -(-amount_minor * (self.fee_basis_points or 0) // 10_000)
+
+    @property
+    def balance_name(self) -> str:
+        """The name of the balance it draws on."""
+        return self.balance or self.code
 
 
 class Provider(Protocol):
-    """One account at one company: two verbs. Everything else is optional and is offered by implementing it."""
+    """One account at one company, in one direction: two verbs. Whatever else it can do, it implements.
+
+    Of an account that collects, read “pay” as “request” and “recipient” as “payer”: everything else is the same.
+    """
 
     traits: Traits
 
@@ -165,7 +183,7 @@ class HasBalances(Protocol):
     """A provider that tells what its balances hold."""
 
     async def balances(self) -> Sequence[Balance]:
-        """Return the balance of each lane.
+        """Return what each of the account's balances holds.
 
         Raises:
             ProviderError: it could not be read; `RefusedError` with `Brake.CREDENTIALS` for a key that is not accepted.

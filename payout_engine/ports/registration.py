@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from payout_engine.domain.errors import ConfigError
+from payout_engine.domain.model import Direction
 from payout_engine.ports.provider import Provider, Traits, Wallet
 
 
@@ -91,31 +93,66 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return f"Account({self.name!r})"
 
 
+class Face(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider does in one direction: it pays people, or it collects from them.
+
+    Attributes:
+        traits: from the account's options (none: as documented), what the engine does differently.
+        wallets: from the account's options, the places it can pay to, or collect from.
+        connect: opens one account. It sends in this direction and no other.
+    """
+
+    traits: Callable[[Mapping[str, Any]], Traits]
+    wallets: Callable[[Mapping[str, Any]], Sequence[Wallet]]
+    connect: Callable[[Account], Provider]
+
+
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
     """How a provider folder makes itself known: its module exports one as `REGISTRATION`.
 
     Attributes:
         name: the code written in the configuration.
         title: for people.
-        traits: from the account's options (none: as documented), what the engine does differently.
-        wallets: from the account's options, the places it can pay to.
+        pays: how it pays people, or None if it cannot.
+        collects: how it collects from them, or None if it cannot.
         secrets: the names of the secrets it needs.
-        connect: opens one account.
+        identity: options that, beside secrets and address, say whose account it is, such as a merchant's number: what
+            is counted by account at the provider is counted by these.
         sandbox: starts the provider's sandbox: a path for its ledger (None: in memory) and options to a server. Every
             sandbox takes `host`, `port`, `balances` (whole units by wallet), `settle_seconds`, `calls_per_second`; one
             whose wallets have `prefixes` also `extra_prefixes`, as the account's option.
         sandbox_secrets: values that the sandbox accepts.
+        sandbox_options: options without which its account cannot be used, with values that the sandbox accepts.
         summary: one sentence for `payout-engine providers`.
         base_url: the provider's own address, or empty if every account names one.
     """
 
     name: str
     title: str
-    traits: Callable[[Mapping[str, Any]], Traits]
-    wallets: Callable[[Mapping[str, Any]], Sequence[Wallet]]
     secrets: Sequence[str]
-    connect: Callable[[Account], Provider]
     sandbox: Callable[..., AbstractAsyncContextManager[SandboxServer]]
     sandbox_secrets: Mapping[str, str]
     summary: str
+    pays: Face | None = None
+    collects: Face | None = None
+    identity: Sequence[str] = ()
+    sandbox_options: Mapping[str, Any] = {}
     base_url: str = ""
+
+    def face(self, direction: Direction) -> Face:
+        """Return what the provider does in a direction.
+
+        Raises:
+            ConfigError: it does nothing there.
+        """
+        face = self.pays if direction is Direction.PAY else self.collects
+        if face is None:
+            does, verb = ("collects", "pay out") if direction is Direction.PAY else ("pays out", "collect")
+            raise ConfigError(f"{self.title} only {does}: it cannot {verb}.")
+        return face
+
+    @property
+    def faces(self) -> Mapping[Direction, Face]:
+        """What the provider does, by direction: at least one."""
+        both = {Direction.PAY: self.pays, Direction.COLLECT: self.collects}
+        return {direction: face for direction, face in both.items() if face is not None}

@@ -14,6 +14,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from enum import Enum
+from urllib.parse import urlencode
 
 import aiohttp
 import anyio
@@ -39,6 +40,10 @@ CONNECTIONS_SPARE = 4
 
 RETRY_AFTER_SECONDS_MAX = 3600
 """A longer wait asked for by a provider is cut to this; a person will have looked by then."""
+
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
 
 
 class Proof(Enum):
@@ -238,21 +243,46 @@ class HttpClient:
     def __repr__(self) -> str:
         return f"HttpClient({self.host!r})"
 
-    async def post_json(self, path: str, body: bytes) -> HttpAnswer:
+    async def post_json(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> HttpAnswer:
         """POST an encoded JSON document, once, and return the whole answer whatever its status.
+
+        Args:
+            path: where to.
+            body: the document.
+            query: what stands behind the question mark of this call, not yet quoted.
+            headers: of this call alone, beside those of every call.
 
         Raises:
             NotSentError: no connection was made.
             AmbiguousError: anything else that is not a whole answer.
         """
+        return await self._call("POST", self._post_url(path), query, body, {"Content-Type": JSON, **(headers or {})})
+
+    async def post_form(
+        self, path: str, fields: Mapping[str, str], *, query: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """POST the fields of a form, once. Otherwise as `post_json`."""
+        return await self._call("POST", self._post_url(path), query, urlencode(fields).encode(), {"Content-Type": FORM})
+
+    async def get(
+        self, path: str, *, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """GET `path` and return the whole answer whatever its status. Otherwise as `post_json`."""
+        return await self._call("GET", self._url(path), query, None, headers)
+
+    def _post_url(self, path: str) -> URL:
+        """The address of a paying call, parsed once. What stands in a query may be a token, and is never kept."""
         url = self._post_urls.get(path)
         if url is None:
             url = self._post_urls[path] = self._url(path)
-        return await self._call("POST", url, body)
-
-    async def get(self, path: str) -> HttpAnswer:
-        """GET `path` and return the whole answer whatever its status. Raises as `post_json` does."""
-        return await self._call("GET", self._url(path), None)
+        return url
 
     @asynccontextmanager
     async def stream(
@@ -290,8 +320,16 @@ class HttpClient:
         if self._session is not None:
             await self._session.close()
 
-    async def _call(self, method: str, url: URL, body: bytes | None) -> HttpAnswer:
-        headers = {"Content-Type": "application/json"} if body is not None else None
+    async def _call(
+        self,
+        method: str,
+        url: URL,
+        query: Mapping[str, str] | None,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> HttpAnswer:
+        if query:
+            url = url.with_query(dict(query))
         try:
             async with self._opened().request(
                 method, url, data=body, headers=headers, allow_redirects=False, timeout=self._whole

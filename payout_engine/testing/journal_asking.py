@@ -26,7 +26,6 @@ from payout_engine.testing.journal_lines import (
 )
 
 PAYS_ONCE = Traits(
-    pays_out=True,
     batch_limit=100,
     calls_per_second=None,
     concurrency=1,
@@ -34,7 +33,6 @@ PAYS_ONCE = Traits(
     key_lifetime_seconds=None,
     look_up=LookUpKind.EACH,
     absence_final_seconds=None,
-    recipients=("phone",),
 )
 LIVES_AN_HOUR = msgspec.structs.replace(PAYS_ONCE, key_lifetime_seconds=3600.0, look_up=LookUpKind.NONE)
 PROMISES_NOTHING = msgspec.structs.replace(PAYS_ONCE, key_promise=KeyPromise.NONE)

@@ -11,7 +11,6 @@ from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, NotS
 from payout_engine.domain.model import Dispatch
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances, KeyPromise, LookUpKind, Provider
-from payout_engine.ports.registration import Registration
 from payout_engine.providers._sandbox import FaultKind
 from payout_engine.testing.provider_answers import HTML
 from payout_engine.testing.provider_relay import http
@@ -20,6 +19,7 @@ from payout_engine.testing.provider_scene import (
     ProviderTests,
     Said,
     Scene,
+    Side,
     ask,
     ask_until_paid,
     attempt,
@@ -51,25 +51,25 @@ class FaultSuite(ProviderTests):
 
     # -------------------------------------------------------------------------------------------------------- not sent
 
-    async def test_a_closed_port_proves_that_nothing_was_sent(self, payer: Registration) -> None:
+    async def test_a_closed_port_proves_that_nothing_was_sent(self, payer: Side) -> None:
         """No connection, no request."""
         with socket.socket() as reserved:
             reserved.bind(("127.0.0.1", 0))
             base_url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
             async with connected(payer, base_url) as provider:
-                said = await attempt(provider, dispatch(payer, payer.wallets({})[0], {}, 1, first=0, ending=""))
+                said = await attempt(provider, dispatch(payer.wallets[0], {}, 1, first=0, ending=""))
         assert isinstance(said, NotSentError)
 
-    async def test_an_unknown_host_proves_that_nothing_was_sent(self, payer: Registration) -> None:
+    async def test_an_unknown_host_proves_that_nothing_was_sent(self, payer: Side) -> None:
         """A name under .invalid never resolves."""
         async with connected(payer, "https://payouts.invalid", loopback_only=False) as provider:
-            said = await attempt(provider, dispatch(payer, payer.wallets({})[0], {}, 1, first=0, ending=""))
+            said = await attempt(provider, dispatch(payer.wallets[0], {}, 1, first=0, ending=""))
         assert isinstance(said, NotSentError)
 
     # --------------------------------------------------------------------------------------------------------- refused
 
     @pytest.mark.parametrize("seconds", [0.0, RETRY_AFTER_SECONDS], ids=["when_unsaid", "when_said"])
-    async def test_too_fast_is_a_refusal(self, payer: Registration, seconds: float) -> None:
+    async def test_too_fast_is_a_refusal(self, payer: Side, seconds: float) -> None:
         """Nothing moves, and the wait the provider asks for is handed on."""
         async with playing(payer) as scene:
             skip_unless_played(scene, FaultKind.RATE_LIMITED)
@@ -79,9 +79,9 @@ class FaultSuite(ProviderTests):
             assert said.retry_after_seconds == (seconds or None)
             assert not scene.server.paid()
 
-    async def test_calls_over_the_documented_rate_move_nothing(self, payer: Registration) -> None:
+    async def test_calls_over_the_documented_rate_move_nothing(self, payer: Side) -> None:
         """What the sandbox admits is paid, what it refuses is ready, and the two together are all that was sent."""
-        rate = payer.traits({}).calls_per_second
+        rate = payer.traits.calls_per_second
         if rate is None or rate > 50:
             pytest.skip(f"{payer.title} documents no rate that a test could exceed")
         async with playing(payer, calls_per_second=max(1, int(rate))) as scene:
@@ -93,7 +93,7 @@ class FaultSuite(ProviderTests):
                 assert not contradictions(states(sent, said), scene.server), said
             assert refused and len(scene.server.paid()) == int(rate) + 3 - refused
 
-    async def test_an_empty_balance_leaves_everything_ready(self, payer: Registration) -> None:
+    async def test_an_empty_balance_leaves_everything_ready(self, payer: Side) -> None:
         """It is no failure of the payee's: after a top-up the same payouts can be sent."""
         async with playing(payer) as scene:
             skip_unless_played(scene, FaultKind.LOW_BALANCE)
@@ -105,9 +105,9 @@ class FaultSuite(ProviderTests):
             assert set(states(sent, said).values()) == {State.READY}, said
             assert not scene.server.paid()
 
-    async def test_credentials_that_are_not_accepted_stop_the_account(self, payer: Registration) -> None:
+    async def test_credentials_that_are_not_accepted_stop_the_account(self, payer: Side) -> None:
         """Whatever was asked: no doubt about money, and the brake that stops the account."""
-        wrong = dict.fromkeys(payer.secrets, "not_the_right_one")
+        wrong = dict.fromkeys(payer.registration.secrets, "not_the_right_one")
         async with playing(payer) as scene:
             try:
                 async with connected(payer, scene.server.base_url, secrets=wrong) as stranger:
@@ -127,7 +127,7 @@ class FaultSuite(ProviderTests):
         "body", [HTML, b"", b"{}", b'{"error":"unauthorized"}'], ids=["html", "empty", "bare", "json"]
     )
     async def test_a_refusal_of_credentials_in_no_documented_words_frees_nobody_and_stops(
-        self, payer: Registration, body: bytes
+        self, payer: Side, body: bytes
     ) -> None:
         """HTTP 401 from whoever stands before the provider: money may have moved, and the next call fares no better."""
         async with playing(payer) as scene:
@@ -141,7 +141,7 @@ class FaultSuite(ProviderTests):
                     await ask(scene.relayed, sent)
                 assert caught.value.brake is Brake.CREDENTIALS
 
-    async def test_an_expired_token_is_renewed_and_pays_once(self, payer: Registration) -> None:
+    async def test_an_expired_token_is_renewed_and_pays_once(self, payer: Side) -> None:
         """A call refused for its token moved nothing, so a new token and a second call is no second payment."""
         async with playing(payer) as scene:
             skip_unless_played(scene, FaultKind.EXPIRED)
@@ -159,7 +159,7 @@ class FaultSuite(ProviderTests):
     # ----------------------------------------------------------------------------------------------- in doubt, and once
 
     @pytest.mark.parametrize("doubt", DOUBTS)
-    async def test_a_doubt_is_told_and_money_moves_at_most_once(self, payer: Registration, doubt: str) -> None:
+    async def test_a_doubt_is_told_and_money_moves_at_most_once(self, payer: Side, doubt: str) -> None:
         """The call is not repeated; a look-up shows the payout if money moved, and does not invent it if none did.
 
         Where the provider documents that a key pays once, sending again under it is safe, and is tried.
@@ -190,7 +190,7 @@ class FaultSuite(ProviderTests):
                 assert (set(sent.keys) <= set(scene.server.paid())) is (doubt not in NOTHING_MOVED)
                 await _nothing_is_paid_twice(scene, asking, sent, said)
 
-    async def test_a_look_up_that_fails_says_so(self, payer: Registration) -> None:
+    async def test_a_look_up_that_fails_says_so(self, payer: Side) -> None:
         """An answer that did not come to its end is never taken for one that shows nothing."""
         async with playing(payer, changes={"timeout_seconds": SILENCE_SECONDS}) as scene:
             skip_unless_asked(scene)

@@ -13,13 +13,13 @@ import pytest
 from payout_engine.domain.errors import ConfigError, ProviderError
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances, Provider
-from payout_engine.ports.registration import Registration
 from payout_engine.providers._sandbox import FaultKind
 from payout_engine.testing.provider_answers import HTML, NOT_HTTP
 from payout_engine.testing.provider_relay import http
 from payout_engine.testing.provider_scene import (
     ProviderTests,
     Scene,
+    Side,
     account,
     ask,
     attempt,
@@ -46,7 +46,7 @@ ELSEWHERE = ("https://payouts.invalid", "https://198.51.100.7", "https://127.0.0
 class MannersSuite(ProviderTests):
     """What an adapter does besides paying."""
 
-    async def test_cancelling_a_payment_leaks_nothing(self, payer: Registration) -> None:
+    async def test_cancelling_a_payment_leaks_nothing(self, payer: Side) -> None:
         """The cancellation comes through, nothing stays open, and money moved at most once."""
         async with playing(payer) as scene:
             sent = scene.dispatch()
@@ -62,7 +62,7 @@ class MannersSuite(ProviderTests):
             await _all_closed(scene)
             assert {count for count, _ in scene.server.paid().values()} <= {1}
 
-    async def test_a_hundred_payments_at_once_come_out_once_each(self, payer: Registration) -> None:
+    async def test_a_hundred_payments_at_once_come_out_once_each(self, payer: Side) -> None:
         """With as many on the wire as the traits allow, no more connections than that, and none lost or doubled."""
         async with playing(payer) as scene:
             traits = scene.provider.traits
@@ -81,7 +81,7 @@ class MannersSuite(ProviderTests):
             assert {key: count for key, (count, _) in scene.server.paid().items()} == dict.fromkeys(claimed, 1)
             assert scene.relay.open_connections <= traits.concurrency
 
-    async def test_nothing_is_open_after_closing(self, payer: Registration) -> None:
+    async def test_nothing_is_open_after_closing(self, payer: Side) -> None:
         """Closing lets go of every connection, may be done twice, and needs no connection to have been made."""
         async with playing(payer) as scene:
             await attempt(scene.relayed, scene.dispatch())
@@ -89,15 +89,15 @@ class MannersSuite(ProviderTests):
             await scene.relayed.aclose()
             await scene.relayed.aclose()
             await _all_closed(scene)
-        await payer.connect(account(payer, "http://127.0.0.1:1")).aclose()
+        await payer.face.connect(account(payer, "http://127.0.0.1:1")).aclose()
 
     # ------------------------------------------------------------------------------------------------------ where to
 
-    async def test_another_machine_is_never_spoken_to_in_the_clear(self, payer: Registration) -> None:
+    async def test_another_machine_is_never_spoken_to_in_the_clear(self, payer: Side) -> None:
         """Plain HTTP is for this machine only; nothing is connected to."""
         await _never_connects(payer, loopback_only=False, base_urls=["http://payouts.invalid", "http://198.51.100.7"])
 
-    async def test_a_sandbox_run_speaks_to_this_machine_only(self, payer: Registration) -> None:
+    async def test_a_sandbox_run_speaks_to_this_machine_only(self, payer: Side) -> None:
         """Any other host is refused before a connection is made, whatever its scheme, and the provider's own is too."""
         await _never_connects(payer, loopback_only=True, base_urls=[*ELSEWHERE, None])
 
@@ -105,11 +105,11 @@ class MannersSuite(ProviderTests):
 
     @pytest.mark.parametrize("marker", ["", MARKER], ids=["accepted", "marked"])
     async def test_no_secret_and_no_phone_is_shown(
-        self, payer: Registration, marker: str, caplog: pytest.LogCaptureFixture
+        self, payer: Side, marker: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Not in a repr, a log record, or an error with all the errors behind it, whatever goes wrong."""
         caplog.set_level(logging.DEBUG)
-        secrets = {name: value + marker for name, value in payer.sandbox_secrets.items()}
+        secrets = {name: value + marker for name, value in payer.registration.sandbox_secrets.items()}
         shown: list[str] = []
         async with playing(payer, changes={"secrets": secrets}) as scene:
             sent = scene.dispatch()
@@ -136,12 +136,12 @@ class MannersSuite(ProviderTests):
             assert not found, f"text {place} shows what begins with {found}"
 
     @pytest.mark.parametrize("broken", ["line\r\nX-Evil: 1", "", "  "], ids=["line_break", "empty", "blank"])
-    def test_a_secret_that_cannot_be_one_is_refused_unseen(self, payer: Registration, broken: str) -> None:
+    def test_a_secret_that_cannot_be_one_is_refused_unseen(self, payer: Side, broken: str) -> None:
         """A secret with a line break would become a header of its own; the refusal does not repeat it."""
-        for name in payer.secrets:
-            secrets = {**payer.sandbox_secrets, name: broken}
+        for name in payer.registration.secrets:
+            secrets = {**payer.registration.sandbox_secrets, name: broken}
             with pytest.raises(ConfigError) as caught:
-                payer.connect(account(payer, "http://127.0.0.1:1", secrets=secrets))
+                payer.face.connect(account(payer, "http://127.0.0.1:1", secrets=secrets))
             assert "X-Evil" not in "".join(_everything(caught.value))
 
 
@@ -176,7 +176,7 @@ async def _ask_all(provider: Provider, scene: Scene) -> list[str]:
     return shown
 
 
-async def _never_connects(payer: Registration, *, loopback_only: bool, base_urls: list[str | None]) -> None:
+async def _never_connects(payer: Side, *, loopback_only: bool, base_urls: list[str | None]) -> None:
     """An address that means this machine, but is none of its own, tells whether anybody knocked."""
     knocks: list[object] = []
 
@@ -191,7 +191,7 @@ async def _never_connects(payer: Registration, *, loopback_only: bool, base_urls
             for base_url in (f"http://0.0.0.0:{port}", *base_urls):
                 with pytest.raises(ConfigError):
                     async with connected(payer, base_url, loopback_only=loopback_only) as provider:
-                        await provider.send(dispatch(payer, payer.wallets({})[0], {}, 1, first=0, ending=""))
+                        await provider.send(dispatch(payer.wallets[0], {}, 1, first=0, ending=""))
             await anyio.sleep(0.02)
             tasks.cancel_scope.cancel()
     assert not knocks

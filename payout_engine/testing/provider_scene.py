@@ -19,10 +19,12 @@ from payout_engine.domain import clock
 from payout_engine.domain.countries import COUNTRIES
 from payout_engine.domain.errors import AmbiguousError, NotSentError, ProviderError, RefusedError
 from payout_engine.domain.limits import QUERIES_BATCH
-from payout_engine.domain.model import Dispatch, Lane, LookUpResult, Payout, Query, Receipt
+from payout_engine.domain.model import Direction, Dispatch, Lane, LookUpResult, Payout, Query, Receipt
+from payout_engine.domain.money import DECIMALS
 from payout_engine.domain.states import State
-from payout_engine.ports.provider import LookUpKind, Provider, Wallet
-from payout_engine.ports.registration import Account, Registration, SandboxServer
+from payout_engine.intake.route import amounts_of
+from payout_engine.ports.provider import LookUpKind, Provider, Traits, Wallet
+from payout_engine.ports.registration import Account, Face, Registration, SandboxServer
 from payout_engine.providers._sandbox import Fault, FaultKind
 from payout_engine.testing.provider_relay import Relay, relaying
 from payout_engine.testing.suite import Suite
@@ -46,12 +48,40 @@ Said = Sequence[Receipt] | ProviderError
 class ProviderTests(Suite):
     """The base of the provider suite's parts: what they ask of whoever runs them."""
 
+    direction = Direction.PAY
+    """Which face is tested. A provider with both has a subclass for each."""
+
     @pytest.fixture
-    def payer(self, registration: Registration) -> Registration:
-        """Return the registration of a provider that pays out; for others, the tests of paying do not apply."""
-        if not registration.traits({}).pays_out:
-            pytest.skip(f"{registration.title} only collects")
-        return registration
+    def payer(self, registration: Registration) -> Side:
+        """Return the face that is tested."""
+        return Side(registration, self.direction)
+
+
+class Side(msgspec.Struct, frozen=True):
+    """One face of a provider, with the options that its sandbox accepts."""
+
+    registration: Registration
+    direction: Direction
+
+    @property
+    def title(self) -> str:
+        """The provider's name for people."""
+        return self.registration.title
+
+    @property
+    def face(self) -> Face:
+        """What the provider does in this direction."""
+        return self.registration.face(self.direction)
+
+    @property
+    def traits(self) -> Traits:
+        """What the engine does differently for its sandbox's account."""
+        return self.face.traits(self.registration.sandbox_options)
+
+    @property
+    def wallets(self) -> Sequence[Wallet]:
+        """Where its sandbox's account can pay to."""
+        return self.face.wallets(self.registration.sandbox_options)
 
 
 class Scene(msgspec.Struct, frozen=True):
@@ -62,7 +92,7 @@ class Scene(msgspec.Struct, frozen=True):
         relayed: another connection of the same account, through the relay.
     """
 
-    registration: Registration
+    side: Side
     server: SandboxServer
     relay: Relay
     provider: Provider
@@ -71,12 +101,12 @@ class Scene(msgspec.Struct, frozen=True):
     @property
     def wallet(self) -> Wallet:
         """The provider's first wallet."""
-        return self.registration.wallets({})[0]
+        return self.side.wallets[0]
 
     def dispatch(self, count: int = 0, *, wallet: Wallet | None = None, first: int = 0, ending: str = "") -> Dispatch:
         """Return a dispatch of `count` payouts (0: three, or as many as one call takes). See `dispatch`."""
         count = count or min(3, self.provider.traits.batch_limit)
-        return dispatch(self.registration, wallet or self.wallet, self.server.fates, count, first=first, ending=ending)
+        return dispatch(wallet or self.wallet, self.server.fates, count, first=first, ending=ending)
 
     def strike(self, kind: FaultKind, *, at: str = "", seconds: float = 0.0, status: int = 502) -> None:
         """Let the next paying call go wrong, or the next call to another endpoint."""
@@ -88,11 +118,12 @@ class Scene(msgspec.Struct, frozen=True):
         return self.server.calls.get(self.server.paying_endpoint, 0)
 
 
-def account(registration: Registration, base_url: str | None, **changes: Any) -> Account:
+def account(side: Side, base_url: str | None, **changes: Any) -> Account:
     """Return an account that the provider's sandbox accepts, with changes."""
     made = Account(
         name=ACCOUNT,
-        secrets=registration.sandbox_secrets,
+        secrets=side.registration.sandbox_secrets,
+        options=side.registration.sandbox_options,
         base_url=base_url,
         timeout_seconds=TIMEOUT_SECONDS,
         loopback_only=True,
@@ -101,9 +132,9 @@ def account(registration: Registration, base_url: str | None, **changes: Any) ->
 
 
 @asynccontextmanager
-async def connected(registration: Registration, base_url: str | None, **changes: Any) -> AsyncIterator[Provider]:
+async def connected(side: Side, base_url: str | None, **changes: Any) -> AsyncIterator[Provider]:
     """Connect an account, with changes, until the block ends."""
-    provider = registration.connect(account(registration, base_url, **changes))
+    provider = side.face.connect(account(side, base_url, **changes))
     try:
         yield provider
     finally:
@@ -111,56 +142,51 @@ async def connected(registration: Registration, base_url: str | None, **changes:
 
 
 @asynccontextmanager
-async def playing(
-    registration: Registration, *, changes: Mapping[str, Any] = {}, **options: Any
-) -> AsyncIterator[Scene]:
+async def playing(side: Side, *, changes: Mapping[str, Any] = {}, **options: Any) -> AsyncIterator[Scene]:
     """Start the provider's sandbox, rich and quick to settle, and connect to it.
 
     Args:
-        registration: whose.
+        side: whose.
         changes: to the account that connects.
         options: for the sandbox.
     """
-    balances = {wallet.code: PLENTY for wallet in registration.wallets({})}
+    balances = dict.fromkeys([wallet.code for wallet in side.wallets], PLENTY)
     settled = {"balances": balances, "settle_seconds": 0.0, "calls_per_second": UNLIMITED_CALLS_PER_SECOND, **options}
     async with (
-        registration.sandbox(None, **settled) as server,
+        side.registration.sandbox(None, **settled) as server,
         relaying(server) as relay,
-        connected(registration, server.base_url, **changes) as provider,
-        connected(registration, relay.base_url, **changes) as relayed,
+        connected(side, server.base_url, **changes) as provider,
+        connected(side, relay.base_url, **changes) as relayed,
     ):
-        yield Scene(registration, server, relay, provider, relayed)
+        yield Scene(side, server, relay, provider, relayed)
 
 
 def skip_unless_played(scene: Scene, kind: str) -> None:
     """Skip a test of something that this provider does not know, such as tokens that expire."""
     if kind not in scene.server.own_faults:
-        pytest.skip(f"the sandbox of {scene.registration.title} does not play the fault {kind!r}")
+        pytest.skip(f"the sandbox of {scene.side.title} does not play the fault {kind!r}")
 
 
 def skip_unless_asked(scene: Scene) -> None:
     """Skip a test of looking up, for a provider that cannot be asked."""
     if scene.provider.traits.look_up is LookUpKind.NONE:
-        pytest.skip(f"{scene.registration.title} cannot be asked what became of a payout")
+        pytest.skip(f"{scene.side.title} cannot be asked what became of a payout")
 
 
 # ------------------------------------------------------------------------------------------------------------ payouts
 
 
-def dispatch(
-    registration: Registration, wallet: Wallet, fates: Mapping[str, str], count: int, *, first: int, ending: str
-) -> Dispatch:
+def dispatch(wallet: Wallet, fates: Mapping[str, str], count: int, *, first: int, ending: str) -> Dispatch:
     """Return a dispatch to distinct recipients of a wallet, with distinct amounts.
 
     Args:
-        registration: whose wallet it is.
         wallet: where the money goes.
         fates: the sandbox's special endings, which no recipient has by accident.
         count: how many payouts.
         first: the number of the first; other numbers are other recipients and other keys.
         ending: what the recipient ends with, for one payout with a fate of its own.
     """
-    found = list(islice(_recipients(registration.traits({}).recipients[0], wallet, fates, first, ending), count))
+    found = list(islice(_recipients(wallet, fates, first, ending), count))
     assert len(found) == count, f"the wallet {wallet.code} has no {count} recipients that the suite could think of"
     payouts = [
         msgspec.structs.replace(
@@ -172,6 +198,7 @@ def dispatch(
             wallet=wallet.code,
             name=f"Payee {first + place}",
             line=first + place + 1,
+            **{need: _FILLED[need] for need in wallet.needs if need != "name"},
         )
         for place, payee in enumerate(found)
     ]
@@ -180,22 +207,31 @@ def dispatch(
     return Dispatch(1, 1, Lane(ACCOUNT, wallet.code, wallet.currency), list(range(count)), payouts, keys)
 
 
+_FILLED = {
+    "email": "payee@example.com",
+    "bank": "ABNGNGLA",
+    "document_type": "passport",
+    "document_number": "A1234567",
+    "otp": "123456",
+}
+"""What a payout of the suite holds where a wallet wants it."""
+
+
 def amount_minor(wallet: Wallet, number: int) -> int:
     """Return an amount that the wallet takes; another number gives another one while there is room."""
-    step = wallet.multiple_of_minor
-    wanted: int = max(wallet.amount_minor_min, 500 * 10**wallet.decimals) + number % 1_000 * step
-    if wallet.amount_minor_max is not None:
-        wanted = min(wanted, wallet.amount_minor_max)
-    return max(wanted // step * step, -(-wallet.amount_minor_min // step) * step)
+    amounts = amounts_of(wallet)
+    wanted: int = max(amounts.start, 500 * 10 ** DECIMALS[wallet.currency]) + number % 1_000 * amounts.step
+    least = amounts.start or amounts.step
+    return max(least, min(wanted // amounts.step * amounts.step, amounts[-1]))
 
 
-def _recipients(kind: str, wallet: Wallet, fates: Mapping[str, str], first: int, ending: str) -> Iterator[Payout]:
+def _recipients(wallet: Wallet, fates: Mapping[str, str], first: int, ending: str) -> Iterator[Payout]:
     """Payouts to nobody but their recipients."""
-    if kind == "phone":
+    if wallet.recipient == "phone":
         dial_code = COUNTRIES[wallet.country].dial_code
         for national in _numbers(wallet, fates, first, ending):
             yield Payout("", 0, phone=dial_code + national)
-    elif kind == "email":
+    elif wallet.recipient == "email":
         for number in range(first, first + 1_000):
             yield Payout("", 0, email=f"payee{100_000 + number}{ending}@example.com")
     else:

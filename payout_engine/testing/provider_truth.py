@@ -16,7 +16,6 @@ from payout_engine.domain.errors import ProviderError
 from payout_engine.domain.model import Dispatch, LookUpResult
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances, ListsBack, LookUpKind
-from payout_engine.ports.registration import Registration
 from payout_engine.providers._sandbox import FaultKind
 from payout_engine.testing import provider_answers as answers
 from payout_engine.testing.provider_relay import Heard, http
@@ -24,6 +23,7 @@ from payout_engine.testing.provider_scene import (
     ProviderTests,
     Said,
     Scene,
+    Side,
     agrees,
     ask,
     ask_until_paid,
@@ -50,10 +50,10 @@ FAST = settings(
 class TruthSuite(ProviderTests):
     """What is said of money is what happened to it."""
 
-    async def test_what_is_sent_is_paid_once_exactly_and_found(self, payer: Registration) -> None:
+    async def test_what_is_sent_is_paid_once_exactly_and_found(self, payer: Side) -> None:
         """For every wallet: each payout once, to the minor unit; then shown as paid, under its key, as ours."""
         async with playing(payer) as scene:
-            for number, wallet in enumerate(payer.wallets({})):
+            for number, wallet in enumerate(payer.wallets):
                 sent = scene.dispatch(wallet=wallet, first=100 * number)
                 said = await attempt(scene.provider, sent)
                 found = await ask_until_paid(scene.provider, sent, said, sent.keys)
@@ -64,7 +64,7 @@ class TruthSuite(ProviderTests):
                     assert _shown(found) == dict.fromkeys(ours, State.PAID)
                 assert all(agrees(found[k], p) for k, p in zip(sent.keys, sent.payouts, strict=True) if k in found)
 
-    async def test_every_fate_is_told_as_it_is(self, payer: Registration) -> None:
+    async def test_every_fate_is_told_as_it_is(self, payer: Side) -> None:
         """Whatever the sandbox makes of a payout, neither the receipt nor a look-up contradicts its ledger."""
         async with playing(payer) as scene:
             for number, (ending, fate) in enumerate(scene.server.fates.items()):
@@ -76,7 +76,7 @@ class TruthSuite(ProviderTests):
                     assert not contradictions(_shown(found), scene.server), (fate, found)
                     assert all(agrees(found[key], sent.payouts[0]) for key in found), fate
 
-    async def test_what_is_not_shown_yet_is_not_absent(self, payer: Registration) -> None:
+    async def test_what_is_not_shown_yet_is_not_absent(self, payer: Side) -> None:
         """A payout that the list shows late is neither failed nor ready meanwhile."""
         async with playing(payer) as scene:
             skip_unless_played(scene, FaultKind.LATE)
@@ -88,7 +88,7 @@ class TruthSuite(ProviderTests):
                 found = await ask(scene.provider, sent, said)
                 assert not contradictions(_shown(found), scene.server)
 
-    async def test_what_was_sent_since_is_shown_by_a_look_that_goes_back_so_far(self, payer: Registration) -> None:
+    async def test_what_was_sent_since_is_shown_by_a_look_that_goes_back_so_far(self, payer: Side) -> None:
         """A list that is not read whole shows at least what was sent after the moment it is read back to."""
         async with playing(payer) as scene:
             if not isinstance(scene.provider, ListsBack):
@@ -104,7 +104,7 @@ class TruthSuite(ProviderTests):
 
     # -------------------------------------------------------------------------------------------- what nobody documents
 
-    async def test_a_word_nobody_documented_decides_nothing(self, payer: Registration) -> None:
+    async def test_a_word_nobody_documented_decides_nothing(self, payer: Side) -> None:
         """One invented text in a look-up never makes a payout paid, failed, ready or reversed that was not.
 
         And there is one text, the status, whose invention takes the verdict away and is kept for people to read.
@@ -126,7 +126,7 @@ class TruthSuite(ProviderTests):
                     receipt.state in UNDECIDED and answers.INVENTED in receipt.message for receipt in receipts
                 ), "no text of the answer decides, or the provider's own word is lost"
 
-    async def test_a_warped_look_up_decides_nothing(self, payer: Registration) -> None:
+    async def test_a_warped_look_up_decides_nothing(self, payer: Side) -> None:
         """With any one value missing, of another type or strange, no payout gets a verdict that it did not have."""
         async with playing(payer) as scene:
             skip_unless_asked(scene)
@@ -138,7 +138,7 @@ class TruthSuite(ProviderTests):
                 for seen in await _asked_again(scene, sent, answers.warps):
                     assert {result.receipt.state for result in seen.values()} <= harmless, (ending, seen)
 
-    async def test_another_amount_is_never_taken_for_ours(self, payer: Registration) -> None:
+    async def test_another_amount_is_never_taken_for_ours(self, payer: Side) -> None:
         """A look-up that states another amount does not agree with our payout."""
         async with playing(payer) as scene:
             skip_unless_asked(scene)
@@ -154,7 +154,7 @@ class TruthSuite(ProviderTests):
             for seen in found.values():
                 assert not agrees(seen, sent.payouts[0]) or seen.amount_minor is None
 
-    async def test_a_warped_answer_to_a_payment_contradicts_no_ledger(self, payer: Registration) -> None:
+    async def test_a_warped_answer_to_a_payment_contradicts_no_ledger(self, payer: Side) -> None:
         """Money moved, and one thing is wrong with the answer: no payout is failed, ready or refused."""
         async with playing(payer) as scene:
             await attempt(scene.relayed, scene.dispatch(2 if scene.provider.traits.batch_limit > 1 else 1))
@@ -165,7 +165,7 @@ class TruthSuite(ProviderTests):
                 said = await attempt(scene.relayed, _renamed(sent, number))
                 assert not contradictions(states(_renamed(sent, number), said), scene.server), (warped, said)
 
-    async def test_an_answer_in_invented_words_claims_nothing(self, payer: Registration) -> None:
+    async def test_an_answer_in_invented_words_claims_nothing(self, payer: Side) -> None:
         """Whatever was answered, once none of its texts is documented it pays, fails and refuses nothing."""
         async with playing(payer) as scene:
             faults = [
@@ -184,9 +184,7 @@ class TruthSuite(ProviderTests):
 
     @FAST
     @given(bodies=st.lists(st.tuples(st.sampled_from(STATUSES), answers.GARBAGE), min_size=1, max_size=4))
-    async def test_garbage_after_the_money_moved_is_a_doubt(
-        self, payer: Registration, bodies: list[tuple[int, bytes]]
-    ) -> None:
+    async def test_garbage_after_the_money_moved_is_a_doubt(self, payer: Side, bodies: list[tuple[int, bytes]]) -> None:
         """No body and no status makes a moved payout failed, ready or refused."""
         async with playing(payer) as scene:
             for number, (status, body) in enumerate(bodies):
@@ -198,9 +196,7 @@ class TruthSuite(ProviderTests):
 
     @FAST
     @given(bodies=st.lists(st.tuples(st.sampled_from(STATUSES), answers.GARBAGE), min_size=1, max_size=4))
-    async def test_garbage_where_nothing_moved_pays_nobody(
-        self, payer: Registration, bodies: list[tuple[int, bytes]]
-    ) -> None:
+    async def test_garbage_where_nothing_moved_pays_nobody(self, payer: Side, bodies: list[tuple[int, bytes]]) -> None:
         """No body and no status makes a payout paid that was not."""
         async with playing(payer) as scene:
             for number, (status, body) in enumerate(bodies):
@@ -215,7 +211,7 @@ class TruthSuite(ProviderTests):
     @FAST
     @given(bodies=st.lists(st.tuples(st.sampled_from(STATUSES), answers.GARBAGE), min_size=1, max_size=4))
     async def test_garbage_for_every_answer_raises_only_what_is_promised(
-        self, payer: Registration, bodies: list[tuple[int, bytes]]
+        self, payer: Side, bodies: list[tuple[int, bytes]]
     ) -> None:
         """Whichever call it answers: a `ProviderError` or nothing claimed, from sending, asking and balances alike."""
         async with playing(payer) as scene:
@@ -231,7 +227,7 @@ class TruthSuite(ProviderTests):
                         assert all(balance.available_minor == 0 for balance in await scene.relayed.balances())
 
     @pytest.mark.parametrize("body", answers.NESTED, ids=["lists", "objects", "data"])
-    async def test_an_answer_that_is_too_deep_is_a_doubt(self, payer: Registration, body: bytes) -> None:
+    async def test_an_answer_that_is_too_deep_is_a_doubt(self, payer: Side, body: bytes) -> None:
         """In answer to any call: no exception but those that are promised."""
         async with playing(payer) as scene:
             scene.relay.answer(_always(http(200, body)))
@@ -242,7 +238,7 @@ class TruthSuite(ProviderTests):
                 with pytest.raises(ProviderError):
                     await scene.relayed.balances()
 
-    async def test_what_is_no_http_is_a_doubt(self, payer: Registration) -> None:
+    async def test_what_is_no_http_is_a_doubt(self, payer: Side) -> None:
         """Money moved, and what came back is no whole answer, or one that points elsewhere."""
         async with playing(payer) as scene:
             endless = http(200, b"[" + b"1," * 9_000_000 + b"1]")

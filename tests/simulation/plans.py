@@ -330,7 +330,6 @@ def _draw_traits(chance: random.Random) -> Traits:
     # More than twice the time that a call may lie at the bank.
     key_lifetime_seconds = chance.choice([None, None, 30.0, 60.0, 240.0])
     return Traits(
-        pays_out=True,
         batch_limit=chance.choice([2, 3, 5, 5, 10, 100]),
         calls_per_second=chance.choice([None, 0.5, 2.0, 5.0, 20.0]),
         concurrency=chance.choice([1, 2, 4, 8]),
@@ -338,7 +337,6 @@ def _draw_traits(chance: random.Random) -> Traits:
         key_lifetime_seconds=key_lifetime_seconds if key_promise is KeyPromise.IDEMPOTENT else None,
         look_up=look_up,
         absence_final_seconds=ABSENCE_FINAL_SECONDS if proves_absence else None,
-        recipients=("phone",),
     )
 
 

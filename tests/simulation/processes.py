@@ -18,7 +18,7 @@ from payout_engine.app.accounts import Accounts
 from payout_engine.app.engine import Engine, engine_over
 from payout_engine.app.settings import Settings
 from payout_engine.app.workspace import Workspace
-from payout_engine.domain.model import Dispatch, LookUpResult, Query, Receipt
+from payout_engine.domain.model import Direction, Dispatch, LookUpResult, Query, Receipt
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports.journal import Journal
 from payout_engine.ports.provider import Provider, Traits, Wallet
@@ -64,15 +64,15 @@ class SimulatedAccounts(Accounts):
         self._simulated = connections
         self.keys = dict(keys)
 
-    def traits(self, name: str) -> Traits:
+    def traits(self, name: str, direction: Direction = Direction.PAY) -> Traits:
         """Return what the bank promises."""
         return self._simulated[name].traits
 
-    def wallets(self, name: str) -> Sequence[Wallet]:
+    def wallets(self, name: str, direction: Direction = Direction.PAY) -> Sequence[Wallet]:
         """Return both wallets of a lone account, or the account's own."""
         return [wallet for wallet in WALLETS if len(self._simulated) == 1 or wallet.code.startswith(name)]
 
-    async def connect(self, name: str) -> Provider:
+    async def connect(self, name: str, direction: Direction = Direction.PAY) -> Provider:
         """Return the connection of this process."""
         return self._simulated[name]
 

@@ -97,7 +97,6 @@ class Promise(msgspec.Struct, frozen=True):
     def traits(self) -> Traits:
         """Return it in the words of the engine."""
         return Traits(
-            pays_out=True,
             batch_limit=CHUNK_SIZE,
             calls_per_second=None,
             concurrency=2,
@@ -105,7 +104,6 @@ class Promise(msgspec.Struct, frozen=True):
             key_lifetime_seconds=None,
             look_up=self.look_up,
             absence_final_seconds=ABSENCE_FINAL_SECONDS if self.absence_is_final else None,
-            recipients=("phone",),
         )
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from payout_engine.ports.registration import Registration
+from payout_engine.ports.registration import Face, Registration
 from payout_engine.providers.senfenico.adapter import SenfenicoProvider, traits, wallets
 from payout_engine.providers.senfenico.client import BASE_URL
 from payout_engine.providers.senfenico.sandbox import sandbox
@@ -13,10 +13,8 @@ from payout_engine.providers.senfenico.sandbox import sandbox
 REGISTRATION = Registration(
     name="senfenico",
     title="Senfenico",
-    traits=traits,
-    wallets=wallets,
+    pays=Face(traits=traits, wallets=wallets, connect=SenfenicoProvider),
     secrets=("api_key",),
-    connect=SenfenicoProvider,
     sandbox=sandbox,
     sandbox_secrets={"api_key": "sk_test_sandbox"},
     summary="Burkina Faso in XOF: Orange Money, Moov Money and Sank Money, up to 100 transfers per call.",

@@ -32,7 +32,6 @@ FEE_PERCENT_DEFAULT = "1.5"
 """What every sample of the document shows. It states no tariff, so an account whose contract differs sets its own."""
 
 TRAITS = Traits(
-    pays_out=True,
     batch_limit=wire.BATCH_LIMIT,
     calls_per_second=wire.CALLS_PER_SECOND,
     # Not documented. Five calls per second that take up to three seconds each keep this many on the wire.
@@ -41,7 +40,6 @@ TRAITS = Traits(
     key_lifetime_seconds=None,
     look_up=LookUpKind.SWEEP,
     absence_final_seconds=None,
-    recipients=("phone",),
 )
 
 _COMMON = frozenset({"api_key", "base_url", "timeout_seconds"})
