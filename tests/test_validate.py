@@ -18,7 +18,7 @@ from payout_engine.domain.model import REJECTED_LANE, Block, Chunk, Payout, Prob
 from payout_engine.domain.rejections import SENTENCES, problem
 from payout_engine.intake.chunk import Packer, chunk_size
 from payout_engine.intake.columns import Layout, find_layout
-from payout_engine.intake.route import Router
+from payout_engine.intake.route import Route, Router
 from payout_engine.intake.validate import Validated, Validator
 
 DIGEST = "abcdef0123456789" * 4
@@ -195,6 +195,23 @@ def test_what_a_wallet_needs_is_asked_for(need: str) -> None:
     filled = payout(("a", "500", "70123456", "a@example.com"), one)
     assert getattr(filled, need) == "a@example.com"
     assert need in reason(("a", "500", "70123456"), judge(("reference", "amount", "phone"), asking)).message
+
+
+def test_a_route_may_look_at_a_column_or_the_amount_of_a_line() -> None:
+    """As they stand in the file; a file without the column is refused with its columns named."""
+    routes = [Route("site", column="Site", equals="Koudougou"), Route("large", currency="XOF", min_amount=1_000)]
+    accounts = [served("site"), served("large"), served("rest")]
+    both = Router(accounts, [*routes, Route("rest")])
+    one = judge(("reference", "amount", "phone", "Site "), both)
+    for row, account in (
+        (("a", "500", "70123456", "KOUDOUGOU"), "site"),
+        (("b", "1 000", "70123456", ""), "large"),
+        (("c", "999", "70123456", "Bobo"), "rest"),
+    ):
+        found = one.validate(Block([2], [row]))
+        assert [batch.lane.account for batch in found.accepted.values()] == [account]
+    with pytest.raises(InputError, match=r"Site.*“reference”, “amount”, “phone”"):
+        judge(("reference", "amount", "phone"), both)
 
 
 def test_a_refused_line_is_counted_with_what_could_be_read() -> None:

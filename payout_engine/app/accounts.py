@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class Accounts:
             if not served:
                 does = "pays out" if direction is Direction.PAY else "collects"
                 raise ConfigError(f"None of the configured accounts {does}.")
-            self._routers[direction] = Router(served, routes)
+            self._routers[direction] = Router(served, routes, partial(who_serves, direction))
         return self._routers[direction]
 
     @property
@@ -233,6 +234,19 @@ class Accounts:
 
     def _registration(self, name: str) -> Registration:
         return providers.get(self._settings[name].provider)
+
+
+def who_serves(direction: Direction, kind: str, country: str) -> Sequence[str]:
+    """Return the names of the providers that serve a kind of recipient in a country, with an account or without."""
+    return [
+        entry.title
+        for entry in providers.discover().values()
+        if direction in entry.faces
+        and any(
+            wallet.recipient == kind and country in ("", wallet.country)
+            for wallet in entry.face(direction).wallets(entry.sandbox_options)
+        )
+    ]
 
 
 def wallet_codes(registration: Registration) -> Sequence[str]:

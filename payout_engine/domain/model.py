@@ -317,7 +317,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         run_id: short and unique, for people to type.
         name: the file's name, or what the caller called the iterable.
-        digest: SHA-256 of the content, in hex; empty for an iterable.
+        digest: SHA-256 of the content, in hex; empty for an iterable. Of a run that collects, another one: see
+            `app.submit.open_payouts`.
         columns: the input's header, for results.
         has_references: False when references were derived because the file had none.
         dialect: how the input was written (`delimiter`, `bom`, which column is which, `data_lines`), for results in the
