@@ -84,7 +84,7 @@ async def forecast(
         balance_problems: why balances could not be read, by account.
     """
     tallies = await journal.tally(run_id)
-    ready = sorted({tally.lane for tally in tallies if tally.state is State.READY and tally.count})
+    ready = sorted({tally.lane for tally in tallies if tally.state is State.READY})
     lanes = [await _lane(journal, run_id, router, lane, balances.get(lane)) for lane in ready]
     return Forecast(
         lanes=lanes,
