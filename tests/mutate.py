@@ -48,7 +48,7 @@ KEPT_EVERY_SECONDS = 2.0
 TEST_SECONDS_MAX = 6.0
 """Of tests that compute longer than this together, when nothing is wrong, only the first are run for one mutant."""
 
-TURNING_SECONDS, TURNING_TIMES = 3.0, 5.0
+TURNING_SECONDS, TURNING_TIMES = 1.0, 4.0
 """A test fails when it computes for longer than so many seconds, and so many times as long as without a fault."""
 
 for _costly in (
