@@ -222,7 +222,7 @@ async def _known(workspace: Workspace, source: Source) -> Run | None:
     run = await journal.find_digest(source.digest) if source.digest else None
     if run is None or run.approved_at is None:
         return None
-    states = {tally.state for tally in await journal.tally(run.run_id) if tally.count}
+    states = {tally.state for tally in await journal.tally(run.run_id)}
     came_to_nothing = run.state is RunState.FINISHED and states <= UNPAID and bool(states - {State.REJECTED})
     retried = any(later.retry_of == run.run_id and later.approved_at for later in await journal.runs())
     return None if came_to_nothing and not retried else run

@@ -87,9 +87,8 @@ class BlockValidator:
                 payouts[place], keys[place] = (found[0], found[1].key) if found is not None else (None, "")
         for key in filter(None, dict.fromkeys(keys)):
             chosen = list(map(key.__eq__, keys))
-            batch = Batch(self.careful.router.lanes[key], list(filter(None, compress(payouts, chosen))), [])
-            batch.rows += compress(block.rows, chosen)
-            validated.accepted[key] = batch
+            accepted, rows = list(filter(None, compress(payouts, chosen))), list(compress(block.rows, chosen))
+            validated.accepted[key] = Batch(self.careful.router.lanes[key], accepted, rows)
         return validated
 
     # -- by column; "", `_ODD` or `_NOWHERE` stand where a line has to be looked at closely

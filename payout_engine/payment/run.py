@@ -133,7 +133,7 @@ class Payment:
         await self._publish(await self._journal.recover(self._run_id))
         tallies = await self._journal.tally(self._run_id)
         lanes = sorted({tally.lane for tally in tallies} - {REJECTED_LANE})
-        self._unsent = {tally.lane.account for tally in tallies if tally.state is State.READY and tally.count}
+        self._unsent = {tally.lane.account for tally in tallies if tally.state is State.READY}
         ready = sum(tally.count for tally in tallies if tally.state is State.READY)
         self._notify(observer.Begun(ready, sum(tally.count for tally in tallies if tally.state in OPEN)))
         for stop in self._terms.uncleared.values():
@@ -153,7 +153,7 @@ class Payment:
 
     async def _end(self) -> Ending:
         """Note the brakes and say how paying ended."""
-        tallies = [tally for tally in await self._journal.tally(self._run_id) if tally.count]
+        tallies = await self._journal.tally(self._run_id)
         ready = {tally.lane for tally in tallies if tally.state is State.READY}
         # A lane that had sent everything when it was validated by how its payouts ended was not stopped.
         stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]

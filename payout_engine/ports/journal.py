@@ -331,7 +331,7 @@ class ReadingJournal(Protocol):
         ...
 
     async def tally(self, run_id: str) -> Sequence[Tally]:
-        """Return counts and sums by lane and state. Their total is every line of the run."""
+        """Return counts and sums by lane and state, of those that occur. Their total is every line of the run."""
         ...
 
     def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:
