@@ -6,12 +6,12 @@ and first look. The pace is not part of it: only what may pay has one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import msgspec
 
-from payout_engine.domain.model import LookUpResult, Outcome, Query
+from payout_engine.domain.model import Lane, LookUpResult, Outcome, Query
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal, Reconciled
 from payout_engine.ports.provider import ListsBack, Provider
@@ -30,6 +30,7 @@ class Context(msgspec.Struct, frozen=True):
         account: the account's name.
         publish: told of every outcome of the run.
         notify: told of what happens.
+        balances: by lane name, which balance it draws on (`Wallet.balance_name`); what is not named has its own.
     """
 
     journal: Journal
@@ -38,6 +39,11 @@ class Context(msgspec.Struct, frozen=True):
     account: str
     publish: Publish
     notify: observer.Observer
+    balances: Mapping[str, str] = {}
+
+    def draws_with(self, lane: Lane, other: Lane) -> bool:
+        """Tell whether two of the account's lanes draw on one balance."""
+        return self.balances.get(lane.name, lane.name) == self.balances.get(other.name, other.name)
 
     def waiting(self, message: str) -> None:
         """Tell what is waited for, or what a person should know."""
