@@ -14,7 +14,7 @@ import msgspec
 from payout_engine.domain.model import Lane, LookUpResult, Outcome, Query
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal, Reconciled
-from payout_engine.ports.provider import ListsBack, Provider
+from payout_engine.ports.provider import ListsBack, LookUpKind, Provider
 
 Publish = Callable[[Sequence[Outcome]], Awaitable[None]]
 """Told of outcomes after they are durable. One that waits slows the engine down; it cannot make it forget."""
@@ -48,6 +48,13 @@ class Context(msgspec.Struct, frozen=True):
     def waiting(self, message: str) -> None:
         """Tell what is waited for, or what a person should know."""
         self.notify(observer.Waiting(self.account, message))
+
+    def askable(self, queries: Sequence[Query]) -> Sequence[Query]:
+        """Return the payouts that the provider can be asked about: where it wants its own reference, those that have
+        one."""
+        if self.provider.traits.look_up is not LookUpKind.REFERENCE:
+            return queries
+        return [query for query in queries if query.provider_reference]
 
     async def look_up(
         self, queries: Sequence[Query], since: float | None = None
