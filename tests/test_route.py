@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from burkina import MOOV, ORANGE, SANK, WALLETS, router, served, traits, wallet
+from burkina import MOOV, ORANGE, SANK, WALLETS, router, served, wallet
 
 from payout_engine.domain.countries import Phone, read_phone
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Lane, Problem
-from payout_engine.intake.route import AccountWallets, Destination, Route, Router, same_operator
+from payout_engine.intake.route import Destination, Route, Router, same_operator
 
 
 def routed(router: Router, text: str, word: str = "", currency: str = "") -> Destination:
@@ -168,16 +168,6 @@ def test_a_route_to_nowhere_is_a_configuration_error(route: Route, word: str) ->
     """It is found when the configuration is read, not when a line needs it."""
     with pytest.raises(ConfigError, match=word):
         Router([served()], [route])
-
-
-def test_an_account_that_only_collects_is_never_routed_to() -> None:
-    """Neither by itself nor by a route."""
-    collects = AccountWallets("ml", traits(pays_out=False), WALLETS)
-    with pytest.raises(ConfigError, match="pays out"):
-        Router([collects])
-    with pytest.raises(ConfigError, match="collects"):
-        Router([collects, served()], [Route("ml")])
-    assert routed(Router([collects, served()]), "70123456").lane.account == "bf"
 
 
 def test_amounts_are_held_to_the_wallets_own_bounds() -> None:

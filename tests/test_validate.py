@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from burkina import router, served, wallet
+from burkina import ORANGE, router, served, wallet
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -146,6 +146,9 @@ def test_a_header_that_names_a_currency_is_believed() -> None:
     assert payout(("a", "70123456", "500"), judge(("reference", "phone", "Montant (FCFA)"))).amount_minor == 500
 
 
+NEEDS = ("name", "email", "bank", "document_type", "document_number", "otp")
+
+
 def test_other_kinds_of_recipients() -> None:
     """The first that is filled in and served is paid; nothing else goes into the payout by mistake."""
     everywhere = Router(
@@ -182,7 +185,7 @@ def test_an_address_that_fits_two_wallets_is_refused() -> None:
     assert payout(("a", "500", "awa@example.com", "two"), judge(columns, two)).wallet == "two"
 
 
-@pytest.mark.parametrize("need", ["name", "email", "bank", "document_type", "document_number", "otp"])
+@pytest.mark.parametrize("need", NEEDS)
 def test_what_a_wallet_needs_is_asked_for(need: str) -> None:
     """Without it the line is refused, with the column and the remedy; with it, it rides along."""
     asking = Router([served(wallets=(wallet("w", "Any", needs=(need,)),))])
@@ -333,7 +336,7 @@ def test_every_code_that_is_used_has_a_sentence_and_every_sentence_is_used() -> 
     domain = Path(rejections.__file__).parent
     sources = [*(domain.parent / "intake").glob("*.py"), domain / "countries.py", domain / "money.py"]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
-    used = set(re.findall(r'"([a-z]+_[a-z_]+)"', text))
+    used = set(re.findall(r'"([a-z]+_[a-z_]+)"', text)) | {f"{need}_needed" for need in NEEDS}
     assert set(SENTENCES) <= used, sorted(set(SENTENCES) - used)
     called = set(re.findall(r'problem\(\s*"([a-z_]+)"', text))
     assert called <= set(SENTENCES), sorted(called - set(SENTENCES))

@@ -6,7 +6,7 @@ and keys, and its connection refuses any host but this machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -78,15 +78,13 @@ class Accounts:
         if direction not in self._routers:
             if not self._settings:
                 raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
-            faces = {name: self._registration(name).faces for name in self._settings}
             routes = [route for route in self._routes if route.direction is direction]
             for route in routes:
-                if direction not in faces[route.account]:
-                    self._registration(route.account).face(direction)
+                self.traits(route.account, direction)  # Refuses a route to an account that goes the other way.
             served = [
                 AccountWallets(name, self.traits(name, direction), self.wallets(name, direction))
                 for name in self._settings
-                if direction in faces[name]
+                if direction in self.directions(name)
             ]
             if not served:
                 does = "pays out" if direction is Direction.PAY else "collects"
@@ -109,7 +107,7 @@ class Accounts:
 
     def lanes(self, name: str) -> Sequence[Lane]:
         """Return every lane that an account pays from."""
-        if Direction.PAY not in self._registration(name).faces:
+        if Direction.PAY not in self.directions(name):
             return []
         return [Lane(name, wallet.code, wallet.currency) for wallet in self.wallets(name)]
 
@@ -217,6 +215,11 @@ class Accounts:
                     face.traits(settings.options)  # Refuses options that are not what they should be.
                 found |= settings.options.get("extra_prefixes", {})
         return found
+
+    def directions(self, name: str) -> Collection[Direction]:
+        """Return the directions in which an account moves money."""
+        with _about(name):
+            return self._registration(name).faces
 
     def traits(self, name: str, direction: Direction = Direction.PAY) -> Traits:
         """Return what the engine does differently for an account."""
