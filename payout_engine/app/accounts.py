@@ -126,7 +126,12 @@ class Accounts:
             rate = provider.traits.calls_per_second
             rates.setdefault(self.keys[name], []).extend([] if rate is None else [rate])
         paces = {key: Pace(min(found, default=None), used_before=used_before) for key, found in rates.items()}
-        return {name: Payer(name, provider, paces[self.keys[name]]) for name, provider in providers.items()}
+        balances = {
+            name: {wallet.code: wallet.balance_name for wallet in self.wallets(name, direction)} for name in providers
+        }
+        return {
+            name: Payer(name, provider, paces[self.keys[name]], balances[name]) for name, provider in providers.items()
+        }
 
     async def locks(self, names: Iterable[str], direction: Direction = Direction.PAY) -> Mapping[Path, str]:
         """Return the files whose locks go with the keys of accounts, over all journals of this user.

@@ -169,8 +169,9 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=T
 
     Attributes:
         state: where that puts the payout. From `Provider.send`: accepted, paid, failed, unknown, or ready (the
-            provider documents that it refused this payout before processing); reversed only when it is sent again to
-            ask. From `look_up`: accepted, paid, failed or reversed; `ready` only as final evidence of absence.
+            provider documents that it refused this payout before processing; with the reason `insufficient_funds` the
+            lanes of that balance stop); reversed only when it is sent again to ask. From `look_up`: accepted, paid,
+            failed or reversed; `ready` only as final evidence of absence.
         reason: a stable code, such as `insufficient_funds`; empty when there is nothing to explain.
         message: the provider's own words, or ours; no secret, no full phone.
         provider_reference: the provider's id of the transfer, or empty when it gave none.

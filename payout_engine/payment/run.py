@@ -42,11 +42,12 @@ CANCEL_CHUNKS = 64
 
 
 class Payer(msgspec.Struct, frozen=True):
-    """One account, connected: who pays, and how fast."""
+    """One account, connected: who pays, how fast, and which balance each of its lanes draws on."""
 
     account: str
     provider: Provider
     pace: Pace
+    balances: Mapping[str, str] = {}
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +227,9 @@ class Payment:
     # --------------------------------------------------------------------------------------------------- one account
 
     def _context(self, payer: Payer) -> Context:
-        return Context(self._journal, payer.provider, self._run_id, payer.account, self._publish, self._notify)
+        return Context(
+            self._journal, payer.provider, self._run_id, payer.account, self._publish, self._notify, payer.balances
+        )
 
     async def _account(self, payer: Payer, lanes: Sequence[Lane]) -> None:
         """Send and follow side by side; after the last send, follow for as long as is allowed."""

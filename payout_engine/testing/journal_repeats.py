@@ -22,7 +22,7 @@ from payout_engine.domain.model import (
 )
 from payout_engine.domain.references import derived_start
 from payout_engine.domain.states import State
-from payout_engine.ports.journal import Journal
+from payout_engine.ports.journal import Journal, Ready
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -311,7 +311,7 @@ class RepeatsSuite:
             assert await journal.may_be_sent_since("again") is None, "who comes later knows only that something was"
             with clock.replaced(lambda: begun["earlier"] - 60.0):
                 assert await journal.may_be_sent_since("another") is None, "the clock was set back"
-            queries, _ = await journal.open_queries("again", "bf", 9, ready=True)
+            queries, _ = await journal.open_queries("again", "bf", 9, ready=Ready.ALL)
             assert [query.payout.line for query in queries] == [2, 3, 9]
             assert await journal.open_queries("again", "bf", 9) == ([], 0)
 
