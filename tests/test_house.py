@@ -171,9 +171,12 @@ def test_no_float_touches_money() -> None:
 
 
 def test_no_name_means_two_things() -> None:
-    """No two modules of the package define a public class or constant of one name."""
-    found: dict[str, str] = {}
-    for path in (path for path in MODULES if room_of(path) != "testing"):
+    """No two modules of the package define a public class or constant of one name; each provider has its own names."""
+    shared: dict[str, str] = {}
+    owned: dict[Path, dict[str, str]] = {}
+    # The shared ones first, so that a provider's are compared with all of them.
+    for path in sorted((path for path in MODULES if room_of(path) != "testing"), key=is_of_a_provider):
+        found = owned.setdefault(path.parent, dict(shared)) if is_of_a_provider(path) else shared
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             names = [target.id for target in targets if isinstance(target, ast.Name) and not target.id.islower()]
@@ -181,6 +184,11 @@ def test_no_name_means_two_things() -> None:
                 if not name.startswith("_") and len(name) > 1:  # A single letter stands for any type.
                     assert name not in found, f"{path.name} and {found[name]} both have {name}"
                     found[name] = path.name
+
+
+def is_of_a_provider(path: Path) -> bool:
+    """Whether a file is in the folder of one provider."""
+    return path.parent.parent == ROOT / "providers"
 
 
 def test_public_names_are_complete_and_sorted() -> None:

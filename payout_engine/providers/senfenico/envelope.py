@@ -15,11 +15,8 @@ from collections.abc import Mapping
 import msgspec
 
 from payout_engine.domain.errors import AmbiguousError, Brake, ProviderError, RefusedError
-from payout_engine.domain.model import masked
+from payout_engine.providers import _http
 from payout_engine.providers._http import HttpAnswer
-
-TEXT_CHARS_MAX = 300
-"""The provider's own words are cut to this before they are recorded."""
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What the decoder raises of bytes that are not what is documented; the last, of JSON nested a thousand deep."""
@@ -201,6 +198,5 @@ def said(envelope: Envelope) -> str:
 
 
 def scrubbed(text: str) -> str:
-    """Return `text` without keys and full phone numbers, in plain characters, and not longer than is useful."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(masked(_KEYS.sub(r"\1***", shown)).split())[:TEXT_CHARS_MAX]
+    """Return `text` without keys as well; see `_http.scrubbed`."""
+    return _http.scrubbed(_KEYS.sub(r"\1***", text))
