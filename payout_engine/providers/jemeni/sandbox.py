@@ -66,7 +66,7 @@ PLANS: Sequence[Mapping[str, Any]] = (
 _MERCHANT = {"id": "01jwvrvjswcex8n3ajv0njfpx6", "name": "KTM SHOP", "client_type_code": "shop", "location": "Segou"}
 _PHONE = re.compile(r"(?:\+?223)?([2-9]\d{7})")
 
-Work = Callable[[web.Request, dict[str, Any]], web.Response]
+_Work = Callable[[web.Request, dict[str, Any]], web.Response]
 
 
 class JemeniSandbox:
@@ -137,7 +137,7 @@ class JemeniSandbox:
         """Return the ledger's totals and the counts of calls."""
         return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
 
-    def _handler(self, endpoint: str, work: Work) -> Callable[[web.Request], Any]:
+    def _handler(self, endpoint: str, work: _Work) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             async def process(body: bytes, _: Fault | None) -> web.StreamResponse:
                 if self._limiter is not None and not self._limiter.admit(time.monotonic()):
