@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -50,6 +49,7 @@ WALLET = Wallet(
 _COMMON = frozenset({*SECRETS, "base_url", "timeout_seconds"})
 """Settings that stand beside the options in the configuration and are read elsewhere."""
 
+_HTTPS = re.compile(r"https://[^\s/?#]+\S*")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
 
 
@@ -86,9 +86,7 @@ def options_of(written: Mapping[str, Any]) -> Options:
         raise ConfigError('path_prefix must be the beginning of a path, such as "/sandbox"')
     if not 1 <= options.concurrency <= 1_000:
         raise ConfigError("concurrency must be 1 to 1000")
-    if options.return_url and (
-        urlsplit(options.return_url).scheme != "https" or not urlsplit(options.return_url).netloc
-    ):
+    if options.return_url and not _HTTPS.fullmatch(options.return_url):
         raise ConfigError("return_url must begin with https:// and name a host")
     return options
 

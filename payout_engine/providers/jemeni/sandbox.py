@@ -39,8 +39,9 @@ from payout_engine.providers.jemeni.client import SANDBOX_PREFIX
 from payout_engine.providers.jemeni.ledger import NEVER, Fate, Ledger, LedgerPayment
 from payout_engine.providers.jemeni.signing import Call, Keys, Scheme, signature, written
 
-SANDBOX_KEYS = Keys("pk_test_sandbox", "sk_test_sandbox", "tk_test_sandbox")
-"""The credentials that a sandbox accepts unless it is told others."""
+SANDBOX_KEYS = Keys("pk_sandbox", "sk_sandbox", "tk_sandbox")
+"""The credentials that a sandbox accepts unless it is told others. They name no mode, so that they go with any prefix:
+an account for real money can be rehearsed as it is."""
 
 CLOCK_SECONDS_MAX = 300.0
 """How far the caller's clock may be off. Source: jemeni.net/docs, by way of the notes."""
@@ -66,7 +67,7 @@ PLANS: Sequence[Mapping[str, Any]] = (
 _MERCHANT = {"id": "01jwvrvjswcex8n3ajv0njfpx6", "name": "KTM SHOP", "client_type_code": "shop", "location": "Segou"}
 _PHONE = re.compile(r"(?:\+?223)?([2-9]\d{7})")
 
-_Work = Callable[[web.Request, dict[str, Any]], web.Response]
+Answering = Callable[[web.Request, dict[str, Any]], web.Response]
 
 
 class JemeniSandbox:
@@ -123,13 +124,13 @@ class JemeniSandbox:
             await self._served.aclose()
 
     def app(self) -> web.Application:
-        """Return the API as an application, paths as printed."""
+        """Return the API as an application, paths as printed, behind any prefix."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app.router.add_post(f"{SANDBOX_PREFIX}/send/payment", self._handler("payment", self._send_payment))
-        app.router.add_get(f"{SANDBOX_PREFIX}/payment/verify/state", self._handler("state", self._verify_state))
-        app.router.add_post(f"{SANDBOX_PREFIX}/subscriptions/create", self._handler("subscribe", self._subscribe))
-        app.router.add_post(f"{SANDBOX_PREFIX}/subscriptions/plans", self._handler("plans", self._plans))
-        app.router.add_post(f"{SANDBOX_PREFIX}/subscriptions/disable", self._handler("disable", self._disable))
+        app.router.add_post("/{prefix:.+}/send/payment", self._handler("payment", self._send_payment))
+        app.router.add_get("/{prefix:.+}/payment/verify/state", self._handler("state", self._verify_state))
+        app.router.add_post("/{prefix:.+}/subscriptions/create", self._handler("subscribe", self._subscribe))
+        app.router.add_post("/{prefix:.+}/subscriptions/plans", self._handler("plans", self._plans))
+        app.router.add_post("/{prefix:.+}/subscriptions/disable", self._handler("disable", self._disable))
         add_control(app, self.faults, self.summary)
         return app
 
@@ -137,7 +138,7 @@ class JemeniSandbox:
         """Return the ledger's totals and the counts of calls."""
         return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
 
-    def _handler(self, endpoint: str, work: _Work) -> Callable[[web.Request], Any]:
+    def _handler(self, endpoint: str, work: Answering) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             async def process(body: bytes, _: Fault | None) -> web.StreamResponse:
                 if self._limiter is not None and not self._limiter.admit(time.monotonic()):
@@ -165,7 +166,8 @@ class JemeniSandbox:
         signed = hmac.compare_digest(headers.get("auth-signature", "").encode(), expected.encode())
         if scheme not in self._schemes or not (named and signed and _is_now(scheme, timestamp)):
             return _refusal(401, "Unauthorized")
-        if scheme is Scheme.HMAC and not (headers.get("sandbox") == "true" and "json" in headers.get("Accept", "")):
+        told = "true" if "/" + request.match_info["prefix"] == SANDBOX_PREFIX else None
+        if scheme is Scheme.HMAC and (headers.get("sandbox") != told or "json" not in headers.get("Accept", "")):
             return _refusal(403, "Forbidden")
         return None
 
