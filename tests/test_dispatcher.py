@@ -5,7 +5,7 @@ A real journal in simulated time, and a provider that answers as scripted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,13 +31,22 @@ from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, i
 ALONE = msgspec.structs.replace(SAFE, concurrency=1)
 FAST = RefusedError("too_fast", "Slowly.", too_fast=True, retry_after_seconds=3.0)
 SHORT = Receipt(State.READY, "insufficient_funds", "The balance is too low.")
+BUSY = Receipt(State.READY, "busy", "Later, please.")
+OTHER = Lane("bf", "other_bf", "XOF")
 
 
 class Told:
     """What a dispatcher did with a run of one payout in each chunk."""
 
-    def __init__(self, *answers: Answer, lanes: Sequence[Lane] = (ORANGE,), each: int = 3) -> None:
+    def __init__(
+        self,
+        *answers: Answer,
+        lanes: Sequence[Lane] = (ORANGE,),
+        each: int = 3,
+        balances: Mapping[str, str] | None = None,
+    ) -> None:
         self.provider = Scripted(ALONE, *answers)
+        self._balances = balances or {}
         self.events: list[Any] = []
         self.outcomes: list[Outcome] = []
         self._lanes, self._each = list(lanes), each
@@ -58,7 +67,7 @@ class Told:
         async def publish(outcomes: Sequence[Outcome]) -> None:
             self.outcomes += outcomes
 
-        context = Context(journal, self.provider, "run", "bf", publish, self.events.append)
+        context = Context(journal, self.provider, "run", "bf", publish, self.events.append, self._balances)
         return Dispatcher(context, FirstSend(context), self._lanes, Pace(None))
 
     @property
@@ -165,6 +174,38 @@ def test_each_kind_of_no(answer: Answer, state: State, reason: str, brake: tuple
     others = State.READY if brake[0] is None else State.PAID
     assert told.states == [state, State.READY, others, others]
     assert told.dispatcher.lanes == ([ORANGE, MOOV] if brake[0] is None else [MOOV])
+
+
+def test_what_was_refused_for_another_reason_only_goes_back() -> None:
+    """It is sent again and its lane goes on; who never takes any of it is asked more and more rarely, then left."""
+    told = Told([BUSY], State.PAID, each=2)
+    assert (told.states, told.brakes) == ([State.PAID] * 2, [])
+    assert len(told.provider.calls) == 3
+    never = Told([BUSY], each=2)
+    assert never.states == [State.READY] * 2
+    assert never.gaps_seconds == [1.0, 2.0, 4.0, 8.0]
+    assert never.brakes == [("bf", None, Brake.PROVIDER_DOWN)]
+    assert "Later, please." in never.dispatcher.stops[0].message
+    four: list[Answer] = [[BUSY]] * 4
+    between = Told(*four, State.PAID, *four, State.PAID, each=3)
+    assert (between.states, between.brakes) == ([State.PAID] * 3, [])
+
+
+@pytest.mark.parametrize("empty", [[SHORT], RefusedError("funds", "Empty.", brake=Brake.FUNDS)], ids=str)
+def test_lanes_that_share_a_balance_stop_together(empty: Answer) -> None:
+    """What one cannot draw the other cannot either; a lane with a balance of its own goes on."""
+    balances = {ORANGE.name: "main", MOOV.name: "main"}
+    told = Told(empty, State.PAID, lanes=(ORANGE, OTHER, MOOV), each=2, balances=balances)
+    assert told.brakes == [("bf", ORANGE, Brake.FUNDS), ("bf", MOOV, Brake.FUNDS)]
+    assert told.states == [State.READY] * 2 + [State.PAID] * 2 + [State.READY] * 2
+    assert told.dispatcher.lanes == [OTHER]
+
+
+def test_other_brakes_stop_one_lane() -> None:
+    """How the payouts of a lane end says nothing of the balance that it shares."""
+    told = Told(State.PAID, lanes=(ORANGE, MOOV), balances={ORANGE.name: "main", MOOV.name: "main"})
+    told.dispatcher.stop(ORANGE, Brake.FAILURES, "Too many.")
+    assert told.brakes == [("bf", ORANGE, Brake.FAILURES)]
 
 
 def test_a_brake_is_told_once() -> None:

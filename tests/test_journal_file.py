@@ -135,6 +135,10 @@ async def test_a_newer_journal_is_left_alone(path: Path) -> None:
         await opened(path)
 
 
+BEFORE_DIRECTIONS = "DROP TRIGGER runs_stay_approved; ALTER TABLE runs DROP COLUMN direction"
+"""Takes out of a journal what format 6 brought."""
+
+
 async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
     """A file of the first version is refused to readers alone, and complete once it was opened."""
     await opened(path)
@@ -145,6 +149,7 @@ async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
             "ALTER TABLE dispatches DROP COLUMN boot; ALTER TABLE dispatches DROP COLUMN up_seconds;"
             "ALTER TABLE dispatches DROP COLUMN on_wire; PRAGMA user_version = 1"
         )
+        db.execute(BEFORE_DIRECTIONS)
     with pytest.raises(JournalError, match="of an older version"):
         verify_file(path, "run")
     await opened(path)
@@ -173,7 +178,7 @@ async def test_what_older_remarks_say_is_carried_over_once(path: Path) -> None:
         note = AskedRemark("asked_cancel", "Awa: finance: wrong month", "Awa: finance", "wrong month")
         log.append(db, 1.0, 1, "note", msgspec.json.encode(note).decode())
         log.append(db, 2.0, 1, "answered", '{"kind":"cancel"}')
-        db.execute("DROP INDEX log_facts; PRAGMA user_version = 3")
+        db.execute(f"DROP INDEX log_facts; PRAGMA user_version = 3; {BEFORE_DIRECTIONS}")
     async with SqliteJournal.open(path) as journal:
         known = await journal.facts("run")
         assert known == RunFacts(
@@ -210,7 +215,7 @@ async def test_the_oldest_cancellations_are_carried_over(path: Path, text: str, 
             await journal.request("run", ControlRequest(ControlKind.CANCEL, who, "late"))
     with apsw.Connection(str(path)) as db:
         log.append(db, 1.0, 1, "note", msgspec.json.encode(log.Note("asked_cancel", text)).decode())
-        db.execute("DROP INDEX log_facts; PRAGMA user_version = 3")
+        db.execute(f"DROP INDEX log_facts; PRAGMA user_version = 3; {BEFORE_DIRECTIONS}")
     await opened(path)
     with apsw.Connection(str(path)) as db:
         asked = cancelled(db, 1)
@@ -233,6 +238,7 @@ async def test_an_older_journal_gets_the_keys_it_would_have_had(path: Path) -> N
     by_hand(path, "PRAGMA user_version = 2; DELETE FROM keys WHERE position % 2; INSERT INTO keys VALUES (1, 1)")
     by_hand(path, "DROP INDEX progress_held; DROP INDEX log_decisions; DROP INDEX log_facts")
     by_hand(path, "ALTER TABLE dispatches DROP COLUMN on_wire")
+    by_hand(path, BEFORE_DIRECTIONS)
     await opened(path)
     assert by_hand(path, "SELECT hash, position FROM keys ORDER BY hash, position") == keys
 

@@ -19,9 +19,12 @@ from payout_engine.domain.money import format_amount
 from payout_engine.results.summary import Exit, summarize
 
 
-async def plan(engine: Engine, file: str, out: Path | None, sheet: str | None, *, json: bool) -> int:
+async def plan(
+    engine: Engine, file: str, out: Path | None, sheet: str | None, direction: Direction, *, json: bool
+) -> int:
     """Validate a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
-    submission = await engine.plan(file, out=out, sheet=sheet, watch=LineCounter(json=json).watch)
+    watch = LineCounter(json=json).watch
+    submission = await engine.plan(file, out=out, sheet=sheet, watch=watch, direction=direction)
     if submission.known:
         run = submission.run
         if json:
@@ -54,7 +57,7 @@ async def runs(engine: Engine, *, json: bool) -> int:
             continue
         rows.add_row(
             run.run_id,
-            plain(run.name),
+            plain(run.name) + (" (collects)" if run.direction is Direction.COLLECT else ""),
             render.moment(run.created_at),
             run.state,
             f"{summary.lines:,}",
@@ -75,9 +78,10 @@ async def show(engine: Engine, run_id: str, *, json: bool) -> int:
         notes = [(at, kind, _shown(kind, text)) for at, kind, text in notes]
         emit("run", **msgspec.to_builtins(run), summary=msgspec.to_builtins(summary), notes=notes)
         return Exit.ALL_PAID
-    data.print(f"Run [bold]{run.run_id}[/]  {plain(run.name)}  [dim]{run.state}[/]")
+    collects = "  collects" if run.direction is Direction.COLLECT else ""
+    data.print(f"Run [bold]{run.run_id}[/]  {plain(run.name)}  [dim]{run.state}{collects}[/]")
     data.print(f"begun {render.moment(run.created_at)}, approved {render.moment(run.approved_at)}")
-    data.print(render.summary(summary))
+    data.print(render.summary(summary, run.direction))
     for at, kind, text in notes:
         data.print(f"[dim]{render.moment(at)}  {kind}[/]  {plain(_shown(kind, text))}", soft_wrap=True)
     return Exit.ALL_PAID

@@ -19,8 +19,8 @@ from payout_engine.domain.states import move as checked_move
 from payout_engine.journal import codec, log, resends
 from payout_engine.journal.db import every, only, value
 from payout_engine.journal.ids import chunk_range, position_of, provider_keys, run_no_of, split_position
-from payout_engine.journal.transitions import move, run_no
-from payout_engine.ports.journal import ReadyChunk
+from payout_engine.journal.transitions import move, once_sent, run_no
+from payout_engine.ports.journal import Ready, ReadyChunk
 
 _READY, _SENDING = LETTERS[State.READY], LETTERS[State.SENDING]
 _ASKABLE = (LETTERS[State.ACCEPTED], LETTERS[State.UNKNOWN])
@@ -169,17 +169,17 @@ def _end(db: apsw.Connection, dispatch: Dispatch, at: float, *, on_wire: bool) -
 
 
 def open_queries(
-    db: apsw.Connection, run_id: str, account: str, limit: int, after: int, *, ready: bool = False
+    db: apsw.Connection, run_id: str, account: str, limit: int, after: int, *, ready: Ready | None = None
 ) -> tuple[Sequence[Query], int]:
     """Return open payouts to ask about; see `Journal.open_queries`."""
-    letters = (*_ASKABLE, _READY) if ready else _ASKABLE
+    letters = (*_ASKABLE, _READY) if ready is not None else _ASKABLE
     number = run_no(db, run_id)
     token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
     first, last = chunk_range(number)
     queries: list[Query] = []
     # In these words, SQLite answers the usual question from an index of what is open.
     having = "(instr(states, 'a') > 0 OR instr(states, 'u') > 0)"
-    having = f"({having} OR instr(states, 'r') > 0)" if ready else having
+    having = f"({having} OR {_WAITING[ready]})" if ready is not None else having
     for chunk_id, states, receipts, payouts in every(
         db,
         "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"  # noqa: S608
@@ -188,11 +188,20 @@ def open_queries(
     ):
         start = after - position_of(chunk_id, 0) + 1
         indexes = [index for index, letter in enumerate(states) if letter in letters and index >= start]
+        if ready is Ready.ONCE_SENT:
+            sent = once_sent(db, chunk_id, len(states))
+            indexes = [index for index in indexes if states[index] != _READY or index in sent]
         indexes = indexes[: limit - len(queries)]
         queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
         if len(queries) == limit:
             return queries, position_of(chunk_id, indexes[-1])
     return queries, 0
+
+
+_WAITING = {
+    Ready.ALL: "instr(states, 'r') > 0",
+    Ready.ONCE_SENT: "instr(states, 'r') > 0 AND chunk_id IN (SELECT chunk_id FROM dispatches)",
+}
 
 
 def open_since(db: apsw.Connection, run_id: str, account: str) -> float | None:

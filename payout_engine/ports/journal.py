@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -77,6 +78,13 @@ class Mark(msgspec.Struct, frozen=True):
     seq: int
     hash: str
     at: float
+
+
+class Ready(StrEnum):
+    """Which of the payouts that wait to be sent are asked about."""
+
+    ALL = "all"
+    ONCE_SENT = "once sent"  # what was on the wire before, and came back
 
 
 class IntakeJournal(Protocol):
@@ -238,12 +246,12 @@ class LookUpJournal(Protocol):
         ...
 
     async def open_queries(
-        self, run_id: str, account: str, limit: int, after: int = 0, *, ready: bool = False
+        self, run_id: str, account: str, limit: int, after: int = 0, *, ready: Ready | None = None
     ) -> tuple[Sequence[Query], int]:
         """Return up to `limit` open payouts of an account, by position above `after`, and the last position.
 
-        Payouts in `sending` are left out: their dispatch is still being spoken. With `ready`, what waits to be sent is
-        among them: a copy of the journal may have been used to send it. The position is 0 at the end.
+        Payouts in `sending` are left out: their dispatch is still being spoken. With `ready`, that part of what waits
+        to be sent is among them: a copy of the journal may have been used to send it. The position is 0 at the end.
         """
         ...
 
@@ -331,7 +339,7 @@ class ReadingJournal(Protocol):
         ...
 
     async def tally(self, run_id: str) -> Sequence[Tally]:
-        """Return counts and sums by lane and state. Their total is every line of the run."""
+        """Return counts and sums by lane and state, of those that occur. Their total is every line of the run."""
         ...
 
     def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:

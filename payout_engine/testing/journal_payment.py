@@ -12,7 +12,7 @@ from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
 from payout_engine.domain.model import LookUpResult, Outcome, Query, Receipt, RunState
 from payout_engine.domain.states import State
-from payout_engine.ports.journal import Journal
+from payout_engine.ports.journal import Journal, Ready
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -267,14 +267,20 @@ class PaymentSuite:
             assert set((await states(journal, "run")).values()) == {State.SENDING}
 
     async def test_a_first_look_asks_about_all_that_may_be_there(self, journal_factory: JournalFactory) -> None:
-        """What is open and what waits to be sent again, in one chunk or in several; without it only what is open."""
+        """What is open, with what waits to be sent: all of it, or what was on the wire before; page by page, too."""
         async with journal_factory() as journal:
-            await approved(journal, "run", chunk([1, 2, 3, 4]), chunk([5]))
+            await approved(journal, "run", chunk([1, 2, 3, 4]), chunk([5]), chunk([6, 7]))
             ends = [State.UNKNOWN, State.READY, State.ACCEPTED, State.PAID]
             await journal.record(await dispatched(journal, "run"), [Receipt(state) for state in ends])
-            for ready, lines in (True, [1, 2, 3, 5]), (False, [1, 3]):
+            (_, _, never_left) = await journal.ready("run", ORANGE, 0, 3)
+            await journal.record(await journal.intend(never_left), [Receipt(State.READY)], on_wire=False)
+            for ready, lines in (Ready.ALL, [1, 2, 3, 5, 6, 7]), (Ready.ONCE_SENT, [1, 2, 3]), (None, [1, 3]):
                 queries, _ = await journal.open_queries("run", "bf", 9, ready=ready)
                 assert [query.payout.line for query in queries] == lines
+            first, after = await journal.open_queries("run", "bf", 2, ready=Ready.ONCE_SENT)
+            second, end = await journal.open_queries("run", "bf", 2, after, ready=Ready.ONCE_SENT)
+            assert [query.payout.line for query in (*first, *second)] == [1, 2, 3]
+            assert end == 0
 
     async def test_one_look_up_speaks_of_many_chunks(self, journal_factory: JournalFactory) -> None:
         """Outcomes and contradictions of every chunk and run are told; what is nobody's key of ours is passed over."""
