@@ -208,10 +208,11 @@ def receipt(answer: Answer, order_id: str) -> Receipt:
     """Return what the answer to a payment says of it. Only a plain answer about this very order says anything."""
     if answer.order_id != order_id:
         return Receipt(State.UNKNOWN, "answer_disagrees", "Unipesa answered about another order than ours")
+    if answer.waits_for_confirmation:
+        # Before the code is looked at: the same order id sent again would be taken for the confirmation.
+        return _confirmation_needed(answer)
     if answer.code != OK:
         return Receipt(State.UNKNOWN, _reason(answer.code), _said(answer))
-    if answer.waits_for_confirmation:
-        return _confirmation_needed(answer)
     state = STATUSES.get(answer.word, State.UNKNOWN)
     if state is State.UNKNOWN:
         reason = "status_undefined" if answer.word == UNDEFINED else "status_not_documented"
