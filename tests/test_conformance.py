@@ -29,7 +29,7 @@ class TestProviders(ProviderSuite):
 
 
 class TestCollectors(ProviderSuite):
-    """All that collect."""
+    """All that collect from people."""
 
     direction = Direction.COLLECT
 

@@ -23,7 +23,7 @@ from payout_engine.domain.model import Balance, Direction, Lane
 from payout_engine.intake.route import AccountWallets, Router
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer
-from payout_engine.ports.provider import HasBalances, Provider, Traits, Wallet
+from payout_engine.ports.provider import ClosedWallet, HasBalances, Provider, Traits, Wallet
 from payout_engine.ports.registration import Account, Registration, SandboxServer, is_loopback
 
 SANDBOX_BALANCE_MINOR = 1_000_000_000
@@ -83,7 +83,9 @@ class Accounts:
             for route in routes:
                 self.traits(route.account, direction)  # Refuses a route to an account that goes the other way.
             served = [
-                AccountWallets(name, self.traits(name, direction), self.wallets(name, direction))
+                AccountWallets(
+                    name, self.traits(name, direction), self.wallets(name, direction), self._closed(name, direction)
+                )
                 for name in self._settings
                 if direction in self.directions(name)
             ]
@@ -231,6 +233,11 @@ class Accounts:
         """Return the places an account can pay to, or collect from."""
         with _about(name):
             return self._registration(name).face(direction).wallets(self._options(name))
+
+    def _closed(self, name: str, direction: Direction) -> Sequence[ClosedWallet]:
+        """Return what an account could pay to as well, if it were configured otherwise."""
+        with _about(name):
+            return self._registration(name).face(direction).closed(self._options(name))
 
     def _options(self, name: str) -> Mapping[str, Any]:
         """Return an account's options as written; in a sandbox, with what it cannot do without."""

@@ -117,9 +117,9 @@ class TruthSuite(ProviderTests):
     # -------------------------------------------------------------------------------------------- what nobody documents
 
     async def test_a_word_nobody_documented_decides_nothing(self, payer: Side) -> None:
-        """One invented text in a look-up never makes a payout paid, failed, ready or reversed that was not.
+        """One invented text or number in a look-up never makes a payout paid, failed, ready or reversed that was not.
 
-        And there is one text, the status, whose invention takes the verdict away and is kept for people to read.
+        And there is one, the status, whose invention takes the verdict away and is kept for people to read.
         """
         async with playing(payer) as scene:
             skip_unless_asked(scene)
@@ -134,7 +134,9 @@ class TruthSuite(ProviderTests):
                 receipts = [seen[key].receipt for seen in warped if key in seen]
                 assert {receipt.state for receipt in receipts} <= {genuine.receipt.state, *UNDECIDED}, ending
                 assert any(
-                    receipt.state in UNDECIDED and answers.INVENTED in receipt.message for receipt in receipts
+                    receipt.state in UNDECIDED and word in receipt.message
+                    for receipt in receipts
+                    for word in (answers.INVENTED, str(answers.INVENTED_NUMBER))
                 ), "no text of the answer decides, or the provider's own word is lost"
 
     async def test_a_warped_look_up_decides_nothing(self, payer: Side) -> None:
