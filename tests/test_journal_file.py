@@ -690,8 +690,9 @@ def test_the_digest_of_the_payouts_is_that_of_each_part() -> None:
     others = [
         (*parts[:at], b"after" if at == 0 else 8 if at == 1 else "x", *parts[at + 1 :]) for at in range(len(parts))
     ]
+    others += [(*parts[:4], "payoutz", "cells", "refusals"), (*parts[:5], "cellz", "refusals")]
     shifted = [(*parts[:4], "payoutsc", "ells", "refusals"), (*parts[:4], "payouts", "cellsr", "efusals")]
-    assert len({chained_payouts(*each) for each in [parts, *others, *shifted]}) == 1 + len(parts) + 2  # type: ignore[arg-type]
+    assert len({chained_payouts(*each) for each in [parts, *others, *shifted]}) == 1 + len(others) + 2  # type: ignore[arg-type]
 
 
 async def test_lanes_are_told_apart_by_all_of_their_name(path: Path) -> None:

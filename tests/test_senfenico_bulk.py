@@ -52,6 +52,7 @@ def test_a_yes_with_a_code_is_no_yes() -> None:
     """Also where items are refused beside it; and a no with a code of the whole call frees none of the items."""
     for document in (
         {"status": True, "error_code": "X", "failed_transfers": [item(1)]},
+        {"status": True, "error_code": "INSUFFICIENT_FUNDS", "failed_transfers": [item(1)]},
         {"status": False, "error_code": "INTERNAL_ERROR", "failed_transfers": [item(1)]},
     ):
         with pytest.raises(AmbiguousError) as caught:

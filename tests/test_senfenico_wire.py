@@ -236,6 +236,14 @@ def test_refused_items_are_matched_by_ext_id() -> None:
     assert (receipts[0].reason, receipts[0].message) == ("refused_by_provider", "recipient_phone: Not valid.")
 
 
+def test_a_refused_item_may_repeat_the_wallet() -> None:
+    """Ours, or none; another one is another transfer."""
+    ours = bulk("2 transfers queued", refused_item(0, recipient_wallet=ORDERS[0].recipient_wallet))
+    assert states(ours) == ["failed", "accepted", "accepted"]
+    other = bulk("2 transfers queued", refused_item(0, recipient_wallet="another"))
+    assert states(other) == ["unknown"] * 3
+
+
 def test_an_item_without_funds_stays_ready() -> None:
     """The document's own words for it."""
     text = "Insufficient balance for Moov BF transfer including fees."
@@ -388,6 +396,19 @@ def test_a_transfer_of_the_other_mode_is_a_contradiction(key: str, live_mode: bo
     assert ("test mode" in result.conflict) is (contradicts and key == "sk_live_a")
 
 
+@pytest.mark.parametrize("live", [True, False, None])
+@pytest.mark.parametrize("live_mode", [True, False, None])
+def test_what_is_not_known_is_no_other_mode(live: bool | None, live_mode: bool | None) -> None:
+    """Two modes differ where both are known and are not the same."""
+    assert wire.other_mode(transfer(live_mode=live_mode), live) is ({live, live_mode} == {True, False})
+
+
+def test_an_ordinary_verdict_comes_without_words() -> None:
+    """With the provider's reference, and nothing that reads like a reason."""
+    (result,) = wire.results([transfer(status="success")])
+    assert result.receipt == Receipt(State.PAID, provider_reference="tr_1")
+
+
 @pytest.mark.parametrize("other", [{"ext_id": None}, {"ext_id": ""}, {"recipient_phone": ""}])
 def test_a_transfer_that_cannot_be_matched_is_passed_over(other: dict[str, Any]) -> None:
     """Without our key it is not ours; an empty phone would agree with any."""
@@ -422,6 +443,14 @@ def test_a_transfer_that_cannot_be_matched_is_passed_over(other: dict[str, Any])
 def test_amounts_are_exact_or_agree_with_nothing(written: bytes, amount: int) -> None:
     """No float, no guess: an odd amount contradicts every payout."""
     assert figures.exact_amount(msgspec.Raw(written)) == amount
+
+
+@pytest.mark.parametrize(
+    ("number", "amount"), [(1, 1), (500, 500), (0, -1), (-5, -1), (10**15 - 1, 10**15 - 1), (10**15, -1), (10**20, -1)]
+)
+def test_a_number_that_is_no_amount_agrees_with_nothing(number: int, amount: int) -> None:
+    """Also where a decoder found nothing but digits."""
+    assert figures.exact_amount(number) == amount
 
 
 def test_another_currency_agrees_with_nothing() -> None:
@@ -483,4 +512,7 @@ def test_a_masked_phone_says_nothing_and_a_wrong_one_contradicts() -> None:
     )
 
     assert [result.recipient for result in wire.results([masked, wrong])] == [None, "70123456"]
+    for other in ("+22670123456", "70 12 34 56", "65xxxx5x"):
+        (result,) = wire.results([wire.Transfer("tr_1", raw, other, "success", "k-1-0")])
+        assert result.recipient == other, "what is neither hidden nor ours contradicts"
     assert wire.results([short]) == []

@@ -154,7 +154,6 @@ class TransferListReader:
             del self._buffer[: self._looked]
         else:
             del self._buffer[: self._cut_at]
-            self._looked -= self._cut_at
             if self._cut_at:
                 # What began after the cut may end as it should, so it is looked at anew, and quickly.
                 self._looked, self._depth, self._in_string = 0, 0, False
