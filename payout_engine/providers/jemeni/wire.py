@@ -42,7 +42,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 Id = str | int
 """The samples show ids as texts here and as numbers there."""
 
-Known = TypeVar("Known")
+Shape = TypeVar("Shape")
 
 
 class PaymentRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -185,7 +185,7 @@ def body_of(request: PaymentRequest | NewSubscription) -> bytes:
 # --------------------------------------------------------------------------------------------------------- answers
 
 
-def read(answer: HttpAnswer, kind: type[Known]) -> Known:
+def read(answer: HttpAnswer, kind: type[Shape]) -> Shape:
     """Return what an answer holds, if it is one that the document prints.
 
     Raises:
@@ -212,7 +212,7 @@ def read(answer: HttpAnswer, kind: type[Known]) -> Known:
     return known
 
 
-def _decoded(body: bytes, kind: type[Known]) -> Known | None:
+def _decoded(body: bytes, kind: type[Shape]) -> Shape | None:
     try:
         return msgspec.json.decode(body, type=kind)
     except _UNREADABLE:
