@@ -108,7 +108,7 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     status: Id | None = None
 
 
-class Payment(msgspec.Struct, frozen=True, kw_only=True):
+class InnerPayment(msgspec.Struct, frozen=True, kw_only=True):
     """What a transaction holds of the payment itself. `amount` is the JSON value as written."""
 
     status: str
@@ -133,7 +133,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     amount: msgspec.Raw
     state: int
     customer: Customer
-    payment: Payment
+    payment: InnerPayment
     client: Merchant | None = None
     reference: str | None = None
     created_at: str | None = None
