@@ -14,7 +14,7 @@ from msgspec import Raw
 from payout_engine.domain.errors import AmbiguousError, RefusedError
 from payout_engine.providers.senfenico import listing
 from payout_engine.providers.senfenico.listing import OLDER_MIN, NewestFirst, TransferListReader
-from payout_engine.providers.senfenico.wire import Transfer
+from payout_engine.providers.senfenico.shown import Transfer
 
 AWKWARD = ["},", '"},{"', "]}", '"data":[', "}" * 120, "\\", "{[", 'a"},{"b', "é}€,"]
 texts = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=8))

@@ -21,7 +21,7 @@ from payout_engine.domain.errors import AmbiguousError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX
 from payout_engine.providers._http import UNREADABLE, HttpAnswer
 from payout_engine.providers.senfenico.envelope import read_envelope
-from payout_engine.providers.senfenico.wire import Listed, PlainTransfer, Transfer
+from payout_engine.providers.senfenico.shown import Listed, PlainTransfer, Transfer
 
 OLDER_MIN = 1_000
 """So many transfers in a row must be older than a moment before the rest of the list is taken to be older too: a list
