@@ -83,7 +83,7 @@ DESCRIPTIONS: Mapping[str, str] = {
 _WORDS = {"-1": "OPERATION_ERROR", "709": "EXECUTION_ERROR", "723": "NOT_FOUND", "805": "CLIENT_TRANSACTION_ID_EXIST"}
 _ASKED_BY = {"transaction_id": "transaction_id", "client_transaction_id": "client_id", "lot": "lot"}
 
-Work = Callable[[web.Request, bytes, Fault | None], web.Response]
+_Work = Callable[[web.Request, bytes, Fault | None], web.Response]
 Item = dict[str, Any]
 
 
@@ -184,7 +184,7 @@ class CinetPaySandbox:
         self.ip_allowed = msgspec.json.decode(await request.read(), type=dict[str, bool]).get("allowed", True)
         return web.json_response({"allowed": self.ip_allowed})
 
-    def _handler(self, endpoint: str, work: Work) -> Callable[[web.Request], Any]:
+    def _handler(self, endpoint: str, work: _Work) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
                 return self._refusal(endpoint, request, fault) or work(request, body, fault)

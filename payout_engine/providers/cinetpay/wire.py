@@ -258,7 +258,7 @@ _ON_ITS_WAY = frozenset({"NEW", "REC"})
 
 
 def _repeats(one: SentTransfer, transfer: Transfer) -> bool:
-    return (one.prefix, one.phone) == (transfer.prefix, transfer.phone) and one.amount == transfer.amount
+    return (one.prefix, one.phone, _whole(one.amount)) == (transfer.prefix, transfer.phone, transfer.amount)
 
 
 def _sent_receipt(one: SentTransfer) -> Receipt:
@@ -339,8 +339,9 @@ def results(checked: Sequence[CheckedTransfer], queries: Mapping[str, Query]) ->
             recipient, conflict = _stated_recipient(one)
             if times[key] > 1:
                 conflict = f"the provider shows {times[key]} transfers under its id"
-            amount = _minor(one.amount, queries[key].payout.currency)
-            found.append(LookUpResult(key, _checked_receipt(one), amount, recipient, conflict))
+            whole, scale = _whole(one.amount), SCALES[queries[key].payout.currency]
+            amount_minor = _CONFLICTING_AMOUNT if whole is None else whole * scale
+            found.append(LookUpResult(key, _checked_receipt(one), amount_minor, recipient, conflict))
     return found
 
 
@@ -401,8 +402,8 @@ def _floor(amount: Decimal) -> int:
     return int(amount.to_integral_value(ROUND_FLOOR))
 
 
-def _minor(amount: Decimal, currency: str) -> int:
-    """An amount in minor units; one that is no positive whole number agrees with nothing."""
+def _whole(amount: Decimal) -> int | None:
+    """An amount in whole units; None for one that is no positive whole number, or too large to be money."""
     if not amount.is_finite() or not 0 < amount < _AMOUNT_MAX or amount != amount.to_integral_value():
-        return _CONFLICTING_AMOUNT
-    return int(amount) * SCALES[currency]
+        return None
+    return int(amount)
