@@ -23,6 +23,7 @@ from yarl import URL
 
 from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX, LIST_BYTES_MAX, LIST_SECONDS_MAX
+from payout_engine.domain.model import masked
 from payout_engine.ports.registration import is_loopback
 
 KEEPALIVE_SECONDS = 10.0
@@ -44,6 +45,12 @@ RETRY_AFTER_SECONDS_MAX = 3600
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+
+TEXT_CHARS_MAX = 300
+"""A provider's own words are cut to this before they are recorded."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoder raises of bytes that are not what is documented; the last, of JSON nested a thousand deep."""
 
 
 class Proof(Enum):
@@ -351,6 +358,12 @@ class HttpClient:
         if self._session is None:
             self._session = self._open_session(self._headers, self._connections)
         return self._session
+
+
+def fit_to_show(text: str) -> str:
+    """Return a provider's own words without full phones and e-mails, in plain characters, not longer than is useful."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(masked(shown).split())[:TEXT_CHARS_MAX]
 
 
 def _checked_url(base_url: str, *, loopback_only: bool) -> URL:
