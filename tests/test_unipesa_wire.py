@@ -192,7 +192,8 @@ def test_a_status_in_another_shape_pays_nobody(status: object) -> None:
 def test_another_order_than_ours_says_nothing_of_ours(status: int, other: str | None) -> None:
     """Whatever became of it."""
     assert (
-        wire.receipt(answered({**PAID, "status": status, "order_id": other}), PAID["order_id"]).state is State.UNKNOWN
+        wire.receipt(answered({**PAID, "status": status, "order_id": other}), str(PAID["order_id"])).state
+        is State.UNKNOWN
     )
     with pytest.raises(AmbiguousError):
         wire.look_up_result(answered({**SHOWN, "status": status, "order_id": other}), str(SHOWN["order_id"]))
@@ -217,7 +218,8 @@ def test_an_error_code_leaves_a_payment_in_doubt_and_explains_a_status(status: i
 def test_zero_is_ok_as_a_number_and_as_a_text() -> None:
     """And an answer to a payment without a code says nothing."""
     assert paying(PAID, result={"code": "0"}).state is State.PAID
-    for result in (None, [], {}, "OK", {"code": False}, {"code": 0.0}, {"message": "OK"}):
+    results: tuple[object, ...] = (None, [], {}, "OK", {"code": False}, {"code": 0.0}, {"message": "OK"})
+    for result in results:
         assert paying(PAID, result=result).state is State.UNKNOWN
 
 
