@@ -513,6 +513,27 @@ def test_who_is_asked_only_by_sending_is_asked_while_it_helps(
     scene.live(life)
 
 
+def test_the_patience_counts_from_when_all_was_sent(scene: Scene) -> None:
+    """However long the sending took: what was sent last is asked about for as long as what was sent first."""
+    scene.provider.traits = msgspec.structs.replace(SAFE, look_up=LookUpKind.NONE)
+
+    async def resend(_before: float) -> tuple[int, int]:
+        return 1, 0
+
+    scene.resend = resend
+
+    async def life() -> None:
+        async def all_sent() -> None:
+            await anyio.sleep(500.0)
+            scene.follower.sent.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(all_sent)
+            assert 555.0 <= await scene.follow(all_sent=False) <= 630.0
+
+    scene.live(life)
+
+
 # ------------------------------------------------------------------------------------------------------ the first look
 
 

@@ -239,6 +239,20 @@ def test_who_follows_without_end_is_stopped_by_a_person(follow_for_seconds: floa
     world.live(life)
 
 
+def test_a_run_of_which_something_is_unknown_is_not_finished_by_who_is_stopped() -> None:
+    """Nobody has looked for it long enough; whoever goes on does."""
+    world = World(chunk([1]), bf=Bank(State.UNKNOWN, verdict=None))
+
+    async def life() -> None:
+        ending = await world.after(20.0, lambda: world.payment.stop())
+        assert ending == Ending([], timed_out=False, interrupted=True)
+        assert not await world.is_finished()
+        assert await world.pay() == Ending([], timed_out=False, interrupted=False)
+        assert await world.is_finished()
+
+    world.live(life)
+
+
 # --------------------------------------------------------------------------------------------------------- people
 
 

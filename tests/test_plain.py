@@ -14,7 +14,7 @@ from payout_engine.domain.model import Block, Payout, Problem
 from payout_engine.domain.money import PLAIN_DIGITS_MAX
 from payout_engine.intake.columns import find_layout
 from payout_engine.intake.plain import BlockValidator
-from payout_engine.intake.route import Destination, Route, Router
+from payout_engine.intake.route import Destination, Recipient, Route, Router
 from payout_engine.intake.validate import Validated, Validator
 
 DIGEST = "abcdef0123456789" * 4
@@ -241,9 +241,9 @@ def test_where_numbers_go_is_decided_once_for_all_that_begin_alike(monkeypatch: 
     careful = Validator(find_layout(("phone", "amount")), router(), default_country="BF", digest=DIGEST)
     by_column, asked, find = BlockValidator(careful), list[str](), careful.router.find
 
-    def finding(kind: str, country: str, operator: str, national: str, *words: str) -> Destination | Problem:
-        asked.append(national)
-        return find(kind, country, operator, national, *words)
+    def finding(recipient: Recipient, amount: object = None) -> Destination | Problem:
+        asked.append(recipient.national)
+        return find(recipient)
 
     monkeypatch.setattr(careful.router, "find", finding)
     alike = Block(range(2, 1_002), [[f"70{number:06}", "500"] for number in range(1_000)])

@@ -8,13 +8,12 @@ import orjson
 import pytest
 
 from payout_engine.domain.errors import AmbiguousError, Brake, ProviderError, RefusedError
-from payout_engine.providers._http import HttpAnswer
+from payout_engine.providers._http import TEXT_CHARS_MAX, HttpAnswer
 from payout_engine.providers.senfenico.envelope import (
     DOUBTS,
     INVALID_KEY,
     REFUSALS,
     SINGLE_REFUSALS,
-    TEXT_CHARS_MAX,
     RefusedOrder,
     read_envelope,
     scrubbed,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, ProviderError, RefusedError
 from payout_engine.domain.model import Receipt
 from payout_engine.domain.states import State
-from payout_engine.providers._http import HttpAnswer
+from payout_engine.providers._http import TEXT_CHARS_MAX, HttpAnswer
 from payout_engine.providers.senfenico import envelope, figures, wire
 
 ORDERS = [wire.Order(1_000 + n, f"7600000{n}", "orange_bf", f"key-{n}") for n in range(3)]
@@ -471,7 +471,7 @@ def test_no_phone_and_no_key_in_what_is_kept() -> None:
     text = envelope.scrubbed("63000001 and 22670123456\nare wrong, sk_live_abc-123 too " + "x" * 1_000)
 
     assert "63000001" not in text and "70123456" not in text and "abc-123" not in text
-    assert "\n" not in text and len(text) <= envelope.TEXT_CHARS_MAX
+    assert "\n" not in text and len(text) <= TEXT_CHARS_MAX
     assert "76000000" not in repr(ORDERS[0]) + repr(transfer())
 
 

@@ -36,7 +36,7 @@ PAID_TO, COLLECTED_FROM = of_every_id(Direction.PAY), of_every_id(Direction.COLL
 
 def test_every_id_of_the_document_is_there() -> None:
     """109 ids of 19 countries; cards are collected from only."""
-    assert len(IDS) == 109 and len(tables.COUNTRIES) == 19
+    assert len(IDS) == 109 and len(tables.COUNTRY_TABLES) == 19
     assert set(COLLECTED_FROM) == set(IDS)
     assert set(IDS) - set(PAID_TO) == {707, 9123}
     assert SIMULATOR == 14 and SIMULATOR not in IDS
@@ -76,7 +76,7 @@ def test_every_id_of_the_document_is_there() -> None:
     ],
 )
 def test_limits_of_paying(id: int, least: int | None, most: int | None, step: int) -> None:
-    """Those of the id where they are printed above a table, those of the country where it has one, else the strictest."""
+    """Those printed for the id, those of the country where it has one table only, else the strictest."""
     wallet = PAID_TO[id]
     unit = 10 ** DECIMALS[wallet.currency]
     assert wallet.amount_minor_min == (1 if least is None else least * unit)
@@ -101,7 +101,7 @@ def test_what_a_wallet_takes_no_table_refuses_that_may_be_its_own(face: str) -> 
     """The strictest is stricter than each; and where only one may be meant, it says so."""
     for id, name in IDS.items():
         of = place(name, id, face)
-        printed = tables.COUNTRIES[of.country].limits
+        printed = tables.COUNTRY_TABLES[of.country].limits
         found = [table for table in tables.possible(printed, id) if table.bounds(face) is not None]
         for table in found:
             least, most = table.bounds(face) or (0, None)

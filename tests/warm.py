@@ -124,7 +124,8 @@ if __name__ == "__main__":
     from payout_engine.app.engine import Engine  # noqa: F401
     from payout_engine.cli import main
     from payout_engine.cli.main import app
-    from payout_engine.providers.senfenico import adapter, sandbox  # noqa: F401
+    from payout_engine.providers.senfenico.adapter import SenfenicoProvider  # noqa: F401
+    from payout_engine.providers.senfenico.sandbox import sandbox  # noqa: F401
 
     with suppress(Exception):
         app(["show"], standalone_mode=False)  # which lacks an argument

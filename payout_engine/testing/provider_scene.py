@@ -340,6 +340,22 @@ async def ask_until_paid(
     return found
 
 
+def known_by(provider: Provider, said: Said) -> Said:
+    """Return what a look-up is told of a payment: nothing, unless only the provider's own reference finds it again."""
+    return said if provider.traits.look_up is LookUpKind.REFERENCE else ()
+
+
+def findable(provider: Provider, sent: Dispatch, said: Said) -> Sequence[str]:
+    """Return the keys that a look-up can find: all, or those whose reference the provider has told."""
+    match provider.traits.look_up:
+        case LookUpKind.NONE:
+            return ()
+        case LookUpKind.REFERENCE:
+            receipts = [] if isinstance(said, ProviderError) else said
+            return [key for key, receipt in zip(sent.keys, receipts, strict=False) if receipt.provider_reference]
+    return sent.keys
+
+
 def agrees(seen: LookUpResult, payout: Payout) -> bool:
     """Return whether a look-up result is of this payout, by the rule of `model.Look-up result`."""
     if seen.amount_minor not in (None, payout.amount_minor):

@@ -20,7 +20,7 @@ from payout_engine.domain.limits import CHUNK_SIZE, RECEIPTS_BATCH
 from payout_engine.domain.model import Balance, Dispatch, LookUpResult, Query, Receipt
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits, Wallet
 from payout_engine.ports.registration import Account
-from payout_engine.providers._http import OpenSession, connections
+from payout_engine.providers._http import OpenSession, connections, plain_secret
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.client import BASE_URL, SenfenicoClient
 from payout_engine.providers.senfenico.figures import fee_basis_points
@@ -161,10 +161,7 @@ class SenfenicoProvider:
 
     def __init__(self, account: Account, open_session: OpenSession = connections) -> None:
         options = options_of(account.options)
-        api_key = account.secrets.get("api_key", "")
-        # A key with a line break in it would be refused by the HTTP library in words that show it.
-        if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-            raise ConfigError(f"the api_key of account {account.name!r} is missing or is not one word of plain letters")
+        api_key = plain_secret(account, "api_key")
         self.traits = traits(account.options)
         self._live = wire.live_key(api_key)
         self._client = SenfenicoClient(

@@ -15,14 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from payout_engine.domain.errors import AmbiguousError, Brake, ProviderError, RefusedError
-from payout_engine.domain.model import masked
-from payout_engine.providers._http import HttpAnswer
-
-TEXT_CHARS_MAX = 300
-"""The provider's own words are cut to this before they are recorded."""
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What the decoder raises of bytes that are not what is documented; the last, of JSON nested a thousand deep."""
+from payout_engine.providers._http import UNREADABLE, HttpAnswer, fit_to_show
 
 INVALID_KEY = "Invalid API key"
 """The document's words for a key that is not accepted, under “Exemple de Réponse pour Clé API Invalide”."""
@@ -201,6 +194,5 @@ def said(envelope: Envelope) -> str:
 
 
 def scrubbed(text: str) -> str:
-    """Return `text` without keys and full phone numbers, in plain characters, and not longer than is useful."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(masked(_KEYS.sub(r"\1***", shown)).split())[:TEXT_CHARS_MAX]
+    """Return `text` as `fit_to_show` does, without keys too."""
+    return fit_to_show(_KEYS.sub(r"\1***", text))

@@ -19,8 +19,8 @@ import msgspec
 from payout_engine.domain import clock
 from payout_engine.domain.errors import AmbiguousError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX
-from payout_engine.providers._http import HttpAnswer
-from payout_engine.providers.senfenico.envelope import UNREADABLE, read_envelope
+from payout_engine.providers._http import UNREADABLE, HttpAnswer
+from payout_engine.providers.senfenico.envelope import read_envelope
 from payout_engine.providers.senfenico.wire import Listed, PlainTransfer, Transfer
 
 OLDER_MIN = 1_000

@@ -18,11 +18,10 @@ import msgspec
 from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.model import LookUpResult, Receipt, mask
 from payout_engine.domain.states import State
-from payout_engine.providers._http import HttpAnswer
+from payout_engine.providers._http import UNREADABLE, HttpAnswer
 from payout_engine.providers.senfenico.envelope import (
     DOUBTS,
     SINGLE_REFUSALS,
-    UNREADABLE,
     Envelope,
     RefusedItem,
     RefusedOrder,

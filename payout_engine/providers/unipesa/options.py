@@ -26,7 +26,7 @@ from payout_engine.ports.provider import (
     Wallet,
 )
 from payout_engine.providers.unipesa.tables import (
-    COUNTRIES,
+    COUNTRY_TABLES,
     FACES,
     IDS,
     OPERATORS,
@@ -55,7 +55,7 @@ DOCUMENT_TYPES: Mapping[str, str] = {
 }
 """What people call an identity document, without case and signs, and the document's three words."""
 
-UNLISTED: Sequence[str] = sorted({table.currency for table in COUNTRIES.values() if not table.listed})
+UNLISTED: Sequence[str] = sorted({table.currency for table in COUNTRY_TABLES.values() if not table.listed})
 """Currencies of operators whose own is not in the document's table of currencies."""
 
 _COMMON = frozenset({"secret_key", "base_url", "timeout_seconds"})
@@ -220,7 +220,7 @@ def _operators(direction: Direction) -> Iterator[tuple[str, Operator]]:
 def _remedy(options: Options, name: str, operator: Operator, face: str) -> str:
     """What has to be configured before an operator can be used; empty if nothing."""
     country, _ = OPERATORS[name]
-    table = COUNTRIES[country]
+    table = COUNTRY_TABLES[country]
     if not table.listed and table.currency not in options.extra_currencies:
         return f'extra_currencies = ["{table.currency}"], once the provider says that it uses {table.currency}'
     if len(operator.ids) > 1 and name not in options.provider_ids:

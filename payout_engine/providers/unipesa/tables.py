@@ -143,9 +143,11 @@ _TABLES = _load()
 SIMULATOR: int = _TABLES.simulator
 """An id of any operator whose orders stay in progress for ever."""
 
-COUNTRIES: Mapping[str, CountryTable] = _TABLES.countries
+COUNTRY_TABLES: Mapping[str, CountryTable] = _TABLES.countries
 OPERATORS: Mapping[str, tuple[str, Operator]] = {
-    f"{code}/{operator.code}": (code, operator) for code, table in COUNTRIES.items() for operator in table.operators
+    f"{code}/{operator.code}": (code, operator)
+    for code, table in COUNTRY_TABLES.items()
+    for operator in table.operators
 }
 """Every operator with its country's code, by the name that an account's option gives it, such as `CI/mtn`."""
 
@@ -157,7 +159,7 @@ IDS: Mapping[int, str] = {id: name for name, (_, operator) in OPERATORS.items() 
 def place(name: str, id: int, face: str) -> Place:
     """Return the facts of an id of an operator (or the simulator's) in a face that the operator has."""
     code, operator = OPERATORS[name]
-    table = COUNTRIES[code]
+    table = COUNTRY_TABLES[code]
     needs = table.needs if operator.needs is None else operator.needs
     own = operator.needs_by_id.get(str(id), {})
     return Place(
@@ -197,7 +199,7 @@ def takes(of: Place, amount: Decimal) -> bool:
 
     It is wider than the wallets of an account: whoever knows the id's real limits may say so in the account's options.
     """
-    tables = possible(COUNTRIES[of.country].limits, of.id)
+    tables = possible(COUNTRY_TABLES[of.country].limits, of.id)
     bounds = [bound for table in tables if (bound := table.bounds(of.face)) is not None] or [(0, None)]
     shared = math.gcd(*(table.multiple_of for table in tables)) or 1
     return amount % shared == 0 and any(

@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 
 from payout_engine.domain.errors import AmbiguousError, Brake
-from payout_engine.domain.model import LookUpResult, Receipt, mask, masked
+from payout_engine.domain.model import LookUpResult, Receipt, mask
 from payout_engine.domain.states import State
-from payout_engine.providers._http import HttpAnswer
+from payout_engine.providers._http import TEXT_CHARS_MAX, UNREADABLE, HttpAnswer, fit_to_show
 from payout_engine.providers.unipesa.signature import SIGNATURE, sign
 
-DECIMALS = 2
+AMOUNT_DECIMALS = 2
 """Digits after the point of every amount, whatever its currency has."""
 
 ORDER_ID = re.compile(r"[A-Za-z0-9_\-:.]{1,128}")
@@ -44,12 +44,10 @@ AUTHENTICATION: Mapping[str, str] = {
 """The `result.code` of a call whose sender was not accepted. Neither is in the document: the first is in a generated
 client of the provider, the second was seen in use; so what was sent is in doubt."""
 
-TEXT_CHARS_MAX = 300
 URL_CHARS_MAX = 2_000
 
 _WORD = re.compile(r"[A-Za-z0-9_\-]{1,40}")
 _URL = re.compile(r"https://[!-~]+")
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,7 +183,7 @@ def read_answer(answer: HttpAnswer) -> Answer:
         raise _not_accepted(f"HTTP {answer.status}")
     try:
         read = _ANSWER.decode(answer.body)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise AmbiguousError(
             "answer_unreadable", f"Unipesa answered HTTP {answer.status} with a body that its document does not show"
         ) from None
@@ -255,8 +253,8 @@ def _receipt(state: State, answer: Answer) -> Receipt:
 
 def _confirmation_needed(answer: Answer) -> Receipt:
     message = (
-        f"Unipesa waits for a confirmation of kind {scrubbed(str(answer.confirm_type))}, which its document does not "
-        "describe; ask the provider. It is not sent again."
+        f"Unipesa waits for a confirmation of kind {fit_to_show(str(answer.confirm_type))}, which its document does "
+        "not describe; ask the provider. It is not sent again."
     )
     return Receipt(State.ACCEPTED, "confirmation_needed", message, _reference(answer))
 
@@ -265,7 +263,7 @@ def _to_do(answer: Answer) -> tuple[str, str]:
     """What the payer of a collection has to do, as reason and message; nothing where nothing is said."""
     try:
         extra = _EXTRA.decode(answer.extra)
-    except _UNREADABLE:
+    except UNREADABLE:
         return "", ""
     url = extra.get("customer_redirect")
     if isinstance(url, str) and len(url) <= URL_CHARS_MAX and _URL.fullmatch(url):
@@ -283,7 +281,7 @@ def _result(raw: msgspec.Raw) -> Result:
     """A code and its words; nothing of what is written otherwise, such as PHP's empty list."""
     try:
         return _RESULT.decode(raw)
-    except _UNREADABLE:
+    except UNREADABLE:
         return Result()
 
 
@@ -301,19 +299,14 @@ def _said(answer: Answer) -> str:
     own, operator = _result(answer.result), _result(answer.provider_result)
     parts = [f"status {answer.word or 'missing'}"]
     parts += [
-        f"{whose} {found.code}: {found.message or ''}"
+        f"{whose} {'without a code' if found.code is None else found.code}: {found.message}"
         for whose, found in (("result", own), ("operator", operator))
-        if found.code is not None
+        if found.message
     ]
-    return scrubbed("; ".join(parts))
-
-
-def scrubbed(text: str) -> str:
-    """Return `text` without full phone numbers and addresses, in plain characters, and not longer than is useful."""
-    return masked(_printed(text))[:TEXT_CHARS_MAX]
+    return fit_to_show("; ".join(parts))
 
 
 def _printed(text: str) -> str:
-    """Return `text` in plain characters on one line, and not longer than is useful."""
+    """Return `text` as `fit_to_show` does, but with its numbers: they are amounts, and ids of the provider's own."""
     shown = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(shown.split())[:TEXT_CHARS_MAX]
