@@ -29,7 +29,7 @@ class TestProviders(ProviderSuite):
 
 
 class TestCollectors(ProviderSuite):
-    """All that collect from people."""
+    """All that collect."""
 
     direction = Direction.COLLECT
 

@@ -76,7 +76,7 @@ def test_every_id_of_the_document_is_there() -> None:
     ],
 )
 def test_limits_of_paying(id: int, least: int | None, most: int | None, step: int) -> None:
-    """Those of the id where they are printed above a table, those of the country if it has some, else the strictest."""
+    """Those printed for the id, those of the country where it has one table only, else the strictest."""
     wallet = PAID_TO[id]
     unit = 10 ** DECIMALS[wallet.currency]
     assert wallet.amount_minor_min == (1 if least is None else least * unit)

@@ -101,10 +101,6 @@ def test_a_body_holds_texts_in_order_and_a_signature_that_verifies() -> None:
 
     names = [name for name in document if name != "signature"]
     assert names == sorted(names) and list(document["extra"]) == sorted(document["extra"])
-    assert (
-        all(isinstance(value, str) for value in [*document["extra"].values(), *map(document.get, names)][1:-1] if value)
-        or 1
-    )
     assert {type(value) for name, value in document.items() if name != "extra"} == {str}
     assert document["extra"] == {"customer_name": "Name Lastname", "otp": "5647"}
     assert document["provider_id"] == "14" and document["amount"] == "100.00"
@@ -205,7 +201,7 @@ def test_another_order_than_ours_says_nothing_of_ours(status: int, other: str | 
 @pytest.mark.parametrize("status", [-1, 0, 1, 2, 3, 4])
 @pytest.mark.parametrize("code", [1, 2, 3, 10301, 10401, -8888, "10401", "zero", "", None, "00"])
 def test_an_error_code_leaves_a_payment_in_doubt_and_explains_a_status(status: int, code: object) -> None:
-    """The payment may have been made before the error, so even "failed" beside it is not believed; a status call is."""
+    """The payment may have been made before the error, so even "failed" beside it is not believed."""
     result = {"code": code, "message": "MSISDN INCORRECT"}
     told = paying(PAID, status=status, result=result)
     assert told.state is State.UNKNOWN
@@ -218,7 +214,7 @@ def test_an_error_code_leaves_a_payment_in_doubt_and_explains_a_status(status: i
 def test_zero_is_ok_as_a_number_and_as_a_text() -> None:
     """And an answer to a payment without a code says nothing."""
     assert paying(PAID, result={"code": "0"}).state is State.PAID
-    results: tuple[object, ...] = (None, [], {}, "OK", {"code": False}, {"code": 0.0}, {"message": "OK"})
+    results: list[Any] = [None, [], {}, "OK", {"code": False}, {"code": 0.0}, {"message": "OK"}]
     for result in results:
         assert paying(PAID, result=result).state is State.UNKNOWN
 

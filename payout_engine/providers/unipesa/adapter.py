@@ -18,7 +18,7 @@ from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentErro
 from payout_engine.domain.model import Direction, Dispatch, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.money import to_decimals
 from payout_engine.ports.registration import Account
-from payout_engine.providers._http import OpenSession, connections
+from payout_engine.providers._http import OpenSession, connections, plain_secret
 from payout_engine.providers.unipesa import wire
 from payout_engine.providers.unipesa.client import UnipesaClient
 from payout_engine.providers.unipesa.options import document_type, options_of, places, traits
@@ -47,11 +47,7 @@ class UnipesaProvider:
 
     def __init__(self, account: Account, *, direction: Direction, open_session: OpenSession = connections) -> None:
         options = options_of(account.options)
-        secret_key = account.secrets.get("secret_key", "")
-        if not secret_key or not all("!" <= character <= "~" for character in secret_key):
-            raise ConfigError(
-                f"the secret_key of account {account.name!r} is missing or is not one word of plain letters"
-            )
+        secret_key = plain_secret(account, "secret_key")
         for name in ("public_id", "merchant_id"):
             if not getattr(options, name):
                 raise ConfigError(f"{name} is missing: write it as the provider gave it")
@@ -146,7 +142,7 @@ class UnipesaProvider:
         return wire.Order(
             order_id=key,
             customer_id=_customer_id(place, payout),
-            amount=to_decimals(payout.amount_minor, payout.currency, wire.DECIMALS_SENT),
+            amount=to_decimals(payout.amount_minor, payout.currency, wire.AMOUNT_DECIMALS),
             currency=place.currency,
             provider_id=place.id,
             country=place.country,

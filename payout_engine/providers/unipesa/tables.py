@@ -201,7 +201,7 @@ def takes(of: Place, amount: Decimal) -> bool:
     """
     tables = possible(COUNTRY_TABLES[of.country].limits, of.id)
     bounds = [bound for table in tables if (bound := table.bounds(of.face)) is not None] or [(0, None)]
-    shared = math.gcd(*(table.multiple_of for table in tables)) or 1
-    return amount % shared == 0 and any(
+    shared = math.gcd(*(table.multiple_of for table in tables))
+    return (shared < 2 or amount % shared == 0) and any(
         least <= amount <= (AMOUNT_MINOR_MAX if most is None else most) for least, most in bounds
     )

@@ -21,7 +21,7 @@ from payout_engine.domain.states import State
 from payout_engine.providers._http import TEXT_CHARS_MAX, UNREADABLE, HttpAnswer, fit_to_show
 from payout_engine.providers.unipesa.signature import SIGNATURE, sign
 
-DECIMALS_SENT = 2
+AMOUNT_DECIMALS = 2
 """Digits after the point of every amount, whatever its currency has."""
 
 ORDER_ID = re.compile(r"[A-Za-z0-9_\-:.]{1,128}")
@@ -299,14 +299,14 @@ def _said(answer: Answer) -> str:
     own, operator = _result(answer.result), _result(answer.provider_result)
     parts = [f"status {answer.word or 'missing'}"]
     parts += [
-        f"{whose} {found.code}: {found.message or ''}"
+        f"{whose} {'without a code' if found.code is None else found.code}: {found.message}"
         for whose, found in (("result", own), ("operator", operator))
-        if found.code is not None
+        if found.message
     ]
     return fit_to_show("; ".join(parts))
 
 
 def _printed(text: str) -> str:
-    """Return `text` in plain characters on one line, and not longer than is useful."""
+    """Return `text` as `fit_to_show` does, but with its numbers: they are amounts, and ids of the provider's own."""
     shown = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(shown.split())[:TEXT_CHARS_MAX]
