@@ -396,9 +396,9 @@ def test_a_resend_reads_of_the_log_what_is_new(monkeypatch: pytest.MonkeyPatch) 
         return original(seen, latest)
 
     monkeypatch.setattr(resends, "latest_of", counting)
-    scene = Scene(Scripted(SAFE, LOST, LOST, LOST, State.PAID), lines=3)
-    scene.provider.traits = msgspec.structs.replace(SAFE, batch_limit=1, concurrency=1, key_lifetime_seconds=1e6)
-    assert live(scene, scene.pay) == [State.PAID] * 3
+    scene = Scene(Scripted(SAFE, LOST, LOST, LOST, State.PAID), lines=6)
+    scene.provider.traits = msgspec.structs.replace(SAFE, batch_limit=2, concurrency=1, key_lifetime_seconds=1e6)
+    assert live(scene, scene.pay) == [State.PAID] * 6
     assert len(read) == 3 and max(read[1:]) <= 2 < read[0]
 
 

@@ -54,6 +54,16 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     look_up: LookUpKind
     absence_final_seconds: float | None
 
+    @property
+    def intent_covers_calls(self) -> bool:
+        """Whether one durable intent may cover many calls of one payout each.
+
+        A crash leaves all of them in doubt, so only where sending again under the key asks about each. And not where
+        an absence proves something after a time, which would count from the intent and not from the later call.
+        """
+        pays_once = self.key_promise is KeyPromise.IDEMPOTENT
+        return self.batch_limit == 1 and pays_once and self.absence_final_seconds is None
+
 
 KEY_LIFETIME_SECONDS_DEFAULT = 3_600.0
 """How long a key is believed to pay once where the provider promises that and documents no time. An account's option
