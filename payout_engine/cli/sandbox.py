@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
+import msgspec
 
+from payout_engine.app.accounts import known_providers
 from payout_engine.app.sandboxes import open_sandboxes
 from payout_engine.cli.console import data, say
 from payout_engine.ports.registration import SandboxServer
@@ -28,7 +30,10 @@ def _announce(servers: Mapping[str, SandboxServer]) -> None:
     """Print each address as it is written in a configuration, so that it can be pasted there."""
     for name, server in servers.items():
         data.print(f"[bold]\\[accounts.{name}][/]", soft_wrap=True)
-        data.print(f'provider = "{name}"\nbase_url = "{server.base_url}"\napi_key = "sk_test_sandbox"')
+        entry = known_providers()[name]
+        written = {"provider": name, "base_url": server.base_url, **entry.sandbox_secrets, **entry.sandbox_options}
+        for key, value in written.items():
+            data.print(f"{key} = {msgspec.json.encode(value).decode()}", markup=False, soft_wrap=True)
     say("Serving; no real money moves. Ctrl-C ends it.")
 
 
