@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 test: $(STAMP)  ## every test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

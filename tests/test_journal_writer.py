@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -317,6 +318,51 @@ async def test_a_read_needs_no_right_to_write(kind: type[Writer], tmp_path: Path
         other.execute("ROLLBACK")
         other.close()
         assert await writer.run(insert, Need.DURABLE) == 1
+
+
+@BOTH
+async def test_who_writes_has_the_right_from_the_beginning(kind: type[Writer], tmp_path: Path) -> None:
+    """Nobody else writes between what a request reads and what it writes by it."""
+    path = tmp_path / "some.db"
+    async with opened(kind, path) as writer:
+        await writer.run(lambda db: db.execute("CREATE TABLE t (n)"), Need.DURABLE)
+
+        def work(db: apsw.Connection) -> int:
+            before = count(db)
+            other = apsw.Connection(str(path))
+            with pytest.raises(apsw.BusyError):
+                other.execute("INSERT INTO t VALUES (1)")
+            other.close()
+            insert(db)
+            return count(db) - before
+
+        assert await writer.run(work, Need.DURABLE) == 1
+
+
+@BOTH
+async def test_what_a_failing_request_wrote_is_undone(kind: type[Writer], tmp_path: Path) -> None:
+    """It alone: who shares its commit keeps what was written, before it and after it."""
+    options: dict[str, Any] = {"commit_seconds": 0.01} if kind is InlineWriter else {}
+    async with opened(kind, tmp_path / "some.db", **options) as writer:
+        await writer.run(lambda db: db.execute("CREATE TABLE t (n)"), Need.DURABLE)
+        failures: list[Exception] = []
+
+        def fail(db: apsw.Connection) -> None:
+            insert(db)
+            raise ValueError("after all not")
+
+        async def ask(work: Callable[[apsw.Connection], object]) -> None:
+            try:
+                await writer.run(work, Need.DURABLE)
+            except Exception as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, lambda db: time.sleep(0.05))
+            for work in (insert, fail, insert, fail, fail, insert):
+                tasks.start_soon(ask, work)
+        assert await writer.run(count, Need.READ) == 3
+        assert len(failures) == 3
 
 
 @BOTH

@@ -331,6 +331,7 @@ def test_what_was_not_sent_when_it_is_cancelled_never_is(before: bool) -> None:
         assert await world.states() == [State.PAID] * paid + [State.CANCELLED] * (150 - paid)
         withdrawn = [outcome.line for outcome in world.outcomes if outcome.status is State.CANCELLED]
         assert sorted(withdrawn) == list(range(paid + 1, 151))
+        assert max(outcome.at for outcome in world.outcomes if outcome.status is State.CANCELLED) < STARTED_AT + 6.0
         said = [event.message for event in world.events(observer.Waiting)]
         assert said == ["Cancelled by awa: wait. What was sent is followed to its end."]
         assert await world.journal.requests("run") == []

@@ -111,7 +111,7 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
             out.print(_problems(kinds.values()))
     if forecast.lanes:
         out.print()
-        out.print(_lanes(forecast))
+        out.print(_lanes(forecast, submission.run.direction))
         for line in _money_and_time(forecast, submission.run.direction):
             out.print(line, soft_wrap=not out.is_terminal)
     for sentence in submission.over_limits:
@@ -152,22 +152,24 @@ def _problems(kinds: Iterable[Kind]) -> Table:
     return rows
 
 
-def _lanes(forecast: Forecast) -> Table:
-    numbers = ["payouts", "amount", "fees", "needed", "balance"]
+def _lanes(forecast: Forecast, direction: Direction) -> Table:
+    if direction is Direction.COLLECT:
+        numbers = ["requests", "amount"]  # What comes in needs no balance.
+    else:
+        numbers = ["payouts", "amount", "fees", "needed", "balance"]
     several = len({lane.lane.account for lane in forecast.lanes}) > 1
     rows = table("wallet", *numbers, "", numbers=numbers)
     for lane in forecast.lanes:
         title = f"{lane.title} ({lane.lane.account})" if several else lane.title
         balance = "not read" if lane.balance_minor is None else _number(lane.balance_minor, lane)
-        rows.add_row(
-            plain(title),
+        cells = [
             f"{lane.count:,}",
             _number(lane.amount_minor, lane),
             _number(lane.fee_minor, lane) if lane.fee_known else "not known",
             _number(lane.need_minor, lane),
             f"[red]{balance}[/]" if lane.shortfall_minor else balance,
-            lane.lane.currency,
-        )
+        ]
+        rows.add_row(plain(title), *cells[: len(numbers)], lane.lane.currency)
     return rows
 
 

@@ -127,6 +127,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
         sandbox_options: options without which its account cannot be used, with values that the sandbox accepts.
         summary: one sentence for `payout-engine providers`.
         base_url: the provider's own address, or empty if every account names one.
+        refusing_statuses: the HTTP statuses that its document prints as refusing a call by themselves, in whatever
+            words. Of all others the suite insists that they prove nothing.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     identity: Sequence[str] = ()
     sandbox_options: Mapping[str, Any] = {}
     base_url: str = ""
+    refusing_statuses: frozenset[int] = frozenset()
 
     def face(self, direction: Direction) -> Face:
         """Return what the provider does in a direction.

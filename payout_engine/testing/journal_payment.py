@@ -10,7 +10,7 @@ import pytest
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
-from payout_engine.domain.model import LookUpResult, Outcome, Query, Receipt, RunState
+from payout_engine.domain.model import ControlKind, ControlRequest, LookUpResult, Outcome, Query, Receipt, RunState
 from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal, Ready
 from payout_engine.testing.journal_lines import (
@@ -248,6 +248,32 @@ class PaymentSuite:
             assert [found.line for found in await sent_lines(journal, State.FAILED)] == [7, 8]
             expected = [State.ACCEPTED, *[State.UNKNOWN] * 4, State.ACCEPTED, State.FAILED, State.FAILED]
             assert [state for _, state in sorted((await states(journal, "run")).items())] == expected
+            assert (await journal.verify("run")).proven
+
+    async def test_of_many_calls_only_some_may_have_left(self, journal_factory: JournalFactory) -> None:
+        """The payouts of the others are as if never dispatched: withdrawn when cancelled, and not asked about."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3, 4]), chunk([5, 6, 7, 8]))
+            came_back = Receipt(State.READY, "busy")
+            never, lost = Receipt(State.READY, "not_sent"), Receipt(State.UNKNOWN)
+            first = await dispatched(journal, "run")
+            for wrong in ([0, 1], [0, 2, 3], False):
+                with pytest.raises(IllegalMoveError, match="never left this machine"):
+                    await journal.record(first, [Receipt(State.PAID), lost, lost, came_back], on_wire=wrong)
+            await journal.record(first, [Receipt(State.PAID), came_back, never, never], on_wire=[0, 1])
+            second = msgspec.structs.replace(
+                (await journal.ready("run", ORANGE, first.chunk_id, 1))[0],
+                indexes=[1, 3],
+                payouts=chunk([6, 8]).payouts,
+                keys=[first.keys[0]] * 2,
+            )
+            await journal.record(await journal.intend(second), [never, lost], on_wire=[3])
+            queries, _ = await journal.open_queries("run", "bf", 9, ready=Ready.ONCE_SENT)
+            assert [query.payout.line for query in queries] == [2, 8]
+            await journal.cancel("run", ControlRequest(ControlKind.CANCEL, "awa"), 0, 9)
+            expected = [State.PAID, State.HELD, State.CANCELLED, State.CANCELLED]
+            expected += [State.CANCELLED, State.CANCELLED, State.CANCELLED, State.UNKNOWN]
+            assert list((await states(journal, "run")).values()) == expected
             assert (await journal.verify("run")).proven
 
     async def test_nothing_is_sent_of_nothing(self, journal_factory: JournalFactory) -> None:
