@@ -12,6 +12,9 @@ INPUTS ?= 2000
 # Many tests wait for banks of their own, so there are more of them at a time than cores.
 WORKERS ?= 4
 
+# Tests start many processes: each would compile everything anew where this is set.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: check test lint types demo simulate exhaustive crash fuzz mutate bench bench-quick clean
 .DEFAULT_GOAL := check
 
@@ -24,7 +27,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 test: $(STAMP)  ## every test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

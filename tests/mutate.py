@@ -48,6 +48,9 @@ KEPT_EVERY_SECONDS = 2.0
 TEST_SECONDS_MAX = 6.0
 """Of tests that compute longer than this together, when nothing is wrong, only the first are run for one mutant."""
 
+TURNING_SECONDS, TURNING_TIMES = 1.0, 4.0
+"""A test fails when it computes for longer than so many seconds, and so many times as long as without a fault."""
+
 for _costly in (
     "aiohttp",
     "anyio.abc",
@@ -275,15 +278,17 @@ class Session:
             for function in self._functions[mutant.module, mutant.function]:
                 function.__code__ = code
             for name in tests:
+                killer.write_text(name)
+                # Some faults make a test turn for ever: the signal that comes then ends the process.
+                signal.setitimer(signal.ITIMER_PROF, TURNING_SECONDS + TURNING_TIMES * self.reached.computed[name])
                 self._failed = False
                 self._run(name)
                 if self._failed:
-                    killer.write_text(name)
                     return 1
             return 0
 
         survived = forked(work, _patience_seconds(self.reached, tests)) == 0
-        if killer.exists():
+        if not survived and killer.exists():
             self._deadliest[killer.read_text()] += 1
         shutil.rmtree(own, ignore_errors=True)
         return SURVIVED if survived else KILLED

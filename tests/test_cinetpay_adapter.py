@@ -60,16 +60,18 @@ async def connected(
 
 @asynccontextmanager
 async def client(server: CinetPaySandbox) -> AsyncIterator[CinetPayClient]:
-    made = CinetPayClient(**SECRETS, base_url=server.base_url, loopback_only=True)
+    made = CinetPayClient(
+        SECRETS["api_key"], SECRETS["password"], base_url=server.base_url, loopback_only=True, timeout_seconds=5.0
+    )
     try:
         yield made
     finally:
         await made.aclose()
 
 
-def dispatch(*phones: str, first: int = 0, amount: int = 1_000, wallet: str = "CI", **more: str) -> Dispatch:
+def dispatch(*phones: str, first: int = 0, amount: int = 1_000, wallet: str = "CI", email: str = "") -> Dispatch:
     payouts = [
-        Payout(f"R{first + n}", amount + 5 * n, "XOF", phone, name="Awa Koné", **more)
+        Payout(f"R{first + n}", amount + 5 * n, "XOF", phone, name="Awa Koné", email=email)
         for n, phone in enumerate(phones or ("2250701020304",))
     ]
     keys = [f"key-{first}-{n}" for n in range(len(payouts))]
@@ -603,11 +605,11 @@ async def answering(options: Mapping[str, Any] = {}) -> AsyncIterator[tuple[Cine
 def test_the_page_of_providers_has_every_call_with_its_test() -> None:
     """Each endpoint that the client has is a public method, in the page, and tested here under the name it says."""
     page = (Path(__file__).parent.parent / "docs" / "providers.md").read_text(encoding="utf-8")
-    section = page.split("## cinetpay")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (GET|POST) (/\S+) \| `(\w+)` \| `(\w+)` \|$", section, re.MULTILINE)
+    section = page.split("## CinetPay")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (?:GET|POST) `(/\S+)` \| `CinetPayClient\.(\w+)` \| `\S+::(\w+)` \|$", section, re.MULTILINE)
     calls = {name for name, _ in inspect.getmembers(CinetPayClient, inspect.iscoroutinefunction) if name[0] != "_"}
     paths = {text for name, text in vars(client_module).items() if name.isupper() and str(text).startswith("/")}
 
-    assert {method for _, _, method, _ in rows} == calls - {"aclose"}
-    assert {path for _, path, _, _ in rows} == paths
+    assert {method for _, method, _ in rows} == calls - {"aclose"}
+    assert {path for path, _, _ in rows} == paths
     assert all(callable(globals().get(test)) for *_, test in rows)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from burkina import router, served, wallet
+from burkina import ORANGE, router, served, wallet
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from payout_engine.domain.model import REJECTED_LANE, Block, Chunk, Payout, Prob
 from payout_engine.domain.rejections import SENTENCES, problem
 from payout_engine.intake.chunk import Packer, chunk_size
 from payout_engine.intake.columns import Layout, find_layout
-from payout_engine.intake.route import Router
+from payout_engine.intake.route import Route, Router
 from payout_engine.intake.validate import Validated, Validator
 
 DIGEST = "abcdef0123456789" * 4
@@ -146,6 +146,9 @@ def test_a_header_that_names_a_currency_is_believed() -> None:
     assert payout(("a", "70123456", "500"), judge(("reference", "phone", "Montant (FCFA)"))).amount_minor == 500
 
 
+NEEDS = ("name", "email", "bank", "document_type", "document_number", "otp")
+
+
 def test_other_kinds_of_recipients() -> None:
     """The first that is filled in and served is paid; nothing else goes into the payout by mistake."""
     everywhere = Router(
@@ -182,7 +185,7 @@ def test_an_address_that_fits_two_wallets_is_refused() -> None:
     assert payout(("a", "500", "awa@example.com", "two"), judge(columns, two)).wallet == "two"
 
 
-@pytest.mark.parametrize("need", ["name", "email", "bank", "document_type", "document_number", "otp"])
+@pytest.mark.parametrize("need", NEEDS)
 def test_what_a_wallet_needs_is_asked_for(need: str) -> None:
     """Without it the line is refused, with the column and the remedy; with it, it rides along."""
     asking = Router([served(wallets=(wallet("w", "Any", needs=(need,)),))])
@@ -192,6 +195,23 @@ def test_what_a_wallet_needs_is_asked_for(need: str) -> None:
     filled = payout(("a", "500", "70123456", "a@example.com"), one)
     assert getattr(filled, need) == "a@example.com"
     assert need in reason(("a", "500", "70123456"), judge(("reference", "amount", "phone"), asking)).message
+
+
+def test_a_route_may_look_at_a_column_or_the_amount_of_a_line() -> None:
+    """As they stand in the file; a file without the column is refused with its columns named."""
+    routes = [Route("site", column="Site", equals="Koudougou"), Route("large", currency="XOF", min_amount=1_000)]
+    accounts = [served("site"), served("large"), served("rest")]
+    both = Router(accounts, [*routes, Route("rest")])
+    one = judge(("reference", "amount", "phone", "Site "), both)
+    for row, account in (
+        (("a", "500", "70123456", "KOUDOUGOU"), "site"),
+        (("b", "1 000", "70123456", ""), "large"),
+        (("c", "999", "70123456", "Bobo"), "rest"),
+    ):
+        found = one.validate(Block([2], [row]))
+        assert [batch.lane.account for batch in found.accepted.values()] == [account]
+    with pytest.raises(InputError, match=r"Site.*“reference”, “amount”, “phone”"):
+        judge(("reference", "amount", "phone"), both)
 
 
 def test_a_refused_line_is_counted_with_what_could_be_read() -> None:
@@ -333,7 +353,7 @@ def test_every_code_that_is_used_has_a_sentence_and_every_sentence_is_used() -> 
     domain = Path(rejections.__file__).parent
     sources = [*(domain.parent / "intake").glob("*.py"), domain / "countries.py", domain / "money.py"]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
-    used = set(re.findall(r'"([a-z]+_[a-z_]+)"', text))
+    used = set(re.findall(r'"([a-z]+_[a-z_]+)"', text)) | {f"{need}_needed" for need in NEEDS}
     assert set(SENTENCES) <= used, sorted(set(SENTENCES) - used)
     called = set(re.findall(r'problem\(\s*"([a-z_]+)"', text))
     assert called <= set(SENTENCES), sorted(called - set(SENTENCES))

@@ -315,7 +315,9 @@ def _explain(text: str, digits: str, default: Country | None, abroad: Country | 
     if abroad is not None and (international or default is None or _nearly(abroad, digits)):
         return _explain_in(abroad, shown, digits.removeprefix(abroad.dial_code), bare=False)
     if international and len(digits) >= _E164_DIGITS_MIN:
-        return problem("country_not_served", country=_region(digits), served="those of `payout-engine countries`")
+        return problem(
+            "country_not_served", country=_region(digits), served="those of `payout-engine countries`", hint=""
+        )
     if international:
         return problem("phone_unreadable", text=shown, hint="")
     if default is None:

@@ -19,8 +19,8 @@ from payout_engine.domain.states import move as checked_move
 from payout_engine.journal import codec, log, resends
 from payout_engine.journal.db import every, only, value
 from payout_engine.journal.ids import chunk_range, position_of, provider_keys, run_no_of, split_position
-from payout_engine.journal.transitions import move, run_no
-from payout_engine.ports.journal import ReadyChunk
+from payout_engine.journal.transitions import move, once_sent, run_no
+from payout_engine.ports.journal import OnWire, Ready, ReadyChunk
 
 _READY, _SENDING = LETTERS[State.READY], LETTERS[State.SENDING]
 _ASKABLE = (LETTERS[State.ACCEPTED], LETTERS[State.UNKNOWN])
@@ -137,7 +137,9 @@ def _set_sending(db: apsw.Connection, chunk_id: int, states: str, indexes: Seque
     )
 
 
-def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool) -> Sequence[Outcome]:
+def record(
+    db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: OnWire
+) -> Sequence[Outcome]:
     """Record what became of a dispatch; see `Journal.record`."""
     at, chunk_id, count = clock.now(), dispatch.chunk_id, len(dispatch.payouts)
     receipts = codec.stamped(receipts, at)
@@ -145,9 +147,10 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt],
     for state in {receipt.state for receipt in receipts}:
         if state is State.SENDING:
             raise IllegalMoveError("a receipt cannot leave a payout sending")
-        if not on_wire and state is not State.READY:
-            raise IllegalMoveError("what never left this machine can only be ready again")
         checked_move(State.SENDING, state)
+    said = dict(zip(dispatch.indexes, everyone, strict=True))
+    if any(said[index].state is not State.READY for index in log.unspoken(dispatch.indexes, on_wire)):
+        raise IllegalMoveError("what never left this machine can only be ready again")
     _end(db, dispatch, at, on_wire=on_wire)
     whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
     indexes = None if whole else list(dispatch.indexes)
@@ -159,27 +162,29 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt],
     ]
 
 
-def _end(db: apsw.Connection, dispatch: Dispatch, at: float, *, on_wire: bool) -> None:
+def _end(db: apsw.Connection, dispatch: Dispatch, at: float, *, on_wire: OnWire) -> None:
+    spoken = None if isinstance(on_wire, bool) else codec.text(on_wire)
     db.execute(
-        "UPDATE dispatches SET ended_at = ?, on_wire = ? WHERE dispatch_id = ? AND chunk_id = ? AND ended_at IS NULL",
-        (at, on_wire, dispatch.dispatch_id, dispatch.chunk_id),
+        "UPDATE dispatches SET ended_at = ?, on_wire = ?, spoken = ? WHERE dispatch_id = ? AND chunk_id = ?"
+        " AND ended_at IS NULL",
+        (at, bool(on_wire), spoken, dispatch.dispatch_id, dispatch.chunk_id),
     )
     if db.changes() != 1:
         raise IllegalMoveError("what became of this dispatch is already recorded")
 
 
 def open_queries(
-    db: apsw.Connection, run_id: str, account: str, limit: int, after: int, *, ready: bool = False
+    db: apsw.Connection, run_id: str, account: str, limit: int, after: int, *, ready: Ready | None = None
 ) -> tuple[Sequence[Query], int]:
     """Return open payouts to ask about; see `Journal.open_queries`."""
-    letters = (*_ASKABLE, _READY) if ready else _ASKABLE
+    letters = (*_ASKABLE, _READY) if ready is not None else _ASKABLE
     number = run_no(db, run_id)
     token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
     first, last = chunk_range(number)
     queries: list[Query] = []
     # In these words, SQLite answers the usual question from an index of what is open.
     having = "(instr(states, 'a') > 0 OR instr(states, 'u') > 0)"
-    having = f"({having} OR instr(states, 'r') > 0)" if ready else having
+    having = f"({having} OR {_WAITING[ready]})" if ready is not None else having
     for chunk_id, states, receipts, payouts in every(
         db,
         "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"  # noqa: S608
@@ -188,11 +193,20 @@ def open_queries(
     ):
         start = after - position_of(chunk_id, 0) + 1
         indexes = [index for index, letter in enumerate(states) if letter in letters and index >= start]
+        if ready is Ready.ONCE_SENT:
+            sent = once_sent(db, chunk_id, len(states))
+            indexes = [index for index in indexes if states[index] != _READY or index in sent]
         indexes = indexes[: limit - len(queries)]
         queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
         if len(queries) == limit:
             return queries, position_of(chunk_id, indexes[-1])
     return queries, 0
+
+
+_WAITING = {
+    Ready.ALL: "instr(states, 'r') > 0",
+    Ready.ONCE_SENT: "instr(states, 'r') > 0 AND chunk_id IN (SELECT chunk_id FROM dispatches)",
+}
 
 
 def open_since(db: apsw.Connection, run_id: str, account: str) -> float | None:

@@ -67,9 +67,11 @@ class Search(NamedTuple):
         compared: the last approval when the search began.
         sources: where earlier runs are: this journal, and perhaps the attached one.
         decided: positions of the run on which a person has spoken.
+        direction: only runs of the same direction count: who is paid by us may well owe us the same.
     """
 
     number: int
+    direction: str
     references: bool
     before: int
     own: bool
@@ -109,7 +111,9 @@ _CHUNK = _both(
 _ORIGIN = _both(
     "SELECT payouts, states FROM {schema}.chunks JOIN {schema}.progress USING (chunk_id) WHERE chunk_id = ?"
 )
-_RUN = _both("SELECT run_id, approved_no, approved_at, has_references, columns FROM {schema}.runs WHERE run_no = ?")
+_RUN = _both(
+    "SELECT run_id, direction, approved_no, approved_at, has_references, columns FROM {schema}.runs WHERE run_no = ?"
+)
 # Grouping sorts the run's hashes, so that the keys are looked up in the order in which they are stored. A hash of payee
 # and amount only says something of what was, or may still be, sent lately.
 _DOUBTFUL = _both(
@@ -138,10 +142,12 @@ assert CHUNK_INDEX_BITS + RUN_CHUNK_BITS == 34
 def begin(db: apsw.Connection, run_id: str) -> Search | None:
     """Find the suspects of a run: all payouts, of it or earlier, whose hash occurs twice; None if there can be none."""
     number = run_no(db, run_id)
-    approved_no, references = only(db, "SELECT approved_no, has_references FROM runs WHERE run_no = ?", (number,))
+    query = "SELECT direction, approved_no, has_references FROM runs WHERE run_no = ?"
+    direction, approved_no, references = only(db, query, (number,))
     attached = value(db, "SELECT 1 FROM pragma_database_list WHERE name = 'earlier'")
     search = Search(
         number=number,
+        direction=direction,
         references=bool(references),
         before=approved_no or (1 << 62),
         own=approved_no is None,
@@ -260,8 +266,8 @@ def _candidates(
     by_run = groupby(_read(db, source, suspects), lambda stored: run_no_of(split_position(stored.position)[0]))
     for number, found in by_run:
         mine = source == MAIN and number == search.number
-        _, approved_no, _, references, columns = only(db, _RUN[source], (number,))
-        if not mine and approved_no >= search.before:
+        _, direction, approved_no, _, references, columns = only(db, _RUN[source], (number,))
+        if not mine and (approved_no >= search.before or direction != search.direction):
             continue
         kept = own_cells(codec.read_columns(columns))
         for stored in found:
@@ -399,7 +405,7 @@ class _FirstMatch(NamedTuple):
 
 
 def _first_match(db: apsw.Connection, source: int, chunk_id: int) -> _FirstMatch:
-    run_id, _, approved_at, has_references, _ = only(db, _RUN[source], (run_no_of(chunk_id),))
+    run_id, _, _, approved_at, has_references, _ = only(db, _RUN[source], (run_no_of(chunk_id),))
     payouts, states = only(db, _ORIGIN[source], (chunk_id,))
     return _FirstMatch(run_id, approved_at or 0.0, bool(has_references), codec.read_references(payouts), states)
 

@@ -20,6 +20,7 @@ from payout_engine.domain.errors import (
     Brake,
     IllegalMoveError,
     JournalError,
+    NotSentError,
     ProviderError,
     RefusedError,
 )
@@ -39,6 +40,9 @@ TROUBLES_MAX = 5
 
 REFUSALS_MAX = 20
 """Refusals for the rate in a row before the account stops: no pace of ours will please this provider."""
+
+INSUFFICIENT_FUNDS = "insufficient_funds"
+"""The reason of a receipt `ready` that stops the lanes of its balance. With any other, the payout only goes back."""
 
 RECORD_PAUSES_SECONDS = (0.5, 2.0, 10.0)
 """An answer that the journal cannot take at once (it is busy, its disk is full) is offered again after these."""
@@ -164,15 +168,24 @@ class Dispatcher:
         self._halted = anyio.Event()
 
     def stop(self, lane: Lane | None, brake: Brake, message: str) -> None:
-        """Stop sending for a lane, or for the account when `lane` is None. What is on the wire is finished."""
+        """Stop sending for a lane, or for the account when `lane` is None. What is on the wire is finished.
+
+        For want of money all lanes stop that draw on the same balance.
+        """
         if self._halted.is_set() or (lane is not None and lane not in self.lanes):
             return
+        if lane is None:
+            self._tell(None, brake, message)
+            self.halt()
+            return
+        shared = [one for one in self.lanes if brake is Brake.FUNDS and self._context.draws_with(lane, one)]
+        for one in shared or [lane]:
+            self._tell(one, brake, message)
+            self.lanes.remove(one)
+
+    def _tell(self, lane: Lane | None, brake: Brake, message: str) -> None:
         self.stops.append(Stop(self._context.account, lane, brake, message))
         self._context.notify(observer.Braked(self._context.account, lane.name if lane else "", brake, message))
-        if lane is None:
-            self.halt()
-        else:
-            self.lanes.remove(lane)
 
     def halt(self) -> None:
         """Send nothing more and wait for nothing more, without a word; what is on the wire is finished."""
@@ -276,10 +289,15 @@ class Dispatcher:
         if self._strategy.is_silence(receipts):
             self._trouble(AmbiguousError(receipts[0].reason, receipts[0].message))
             return
+        refused = [receipt for receipt in receipts if receipt.state is State.READY]
+        short = next((receipt for receipt in refused if receipt.reason == INSUFFICIENT_FUNDS), None)
+        if short is not None:
+            self.stop(lane, Brake.FUNDS, short.message)
+        elif len(refused) == len(receipts):
+            # Nobody is in doubt. But all of it goes back, and would be sent in vain for ever.
+            self._trouble(NotSentError(refused[0].reason, refused[0].message or "Nothing of the call was taken."))
+            return
         self._troubles = self._refusals = 0
-        short = [receipt for receipt in receipts if receipt.state is State.READY]
-        if short:
-            self.stop(lane, Brake.FUNDS, short[0].message)
 
     def _heed_refusal(self, lane: Lane, error: RefusedError) -> None:
         """The whole call was refused before processing."""

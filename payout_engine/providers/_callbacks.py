@@ -20,7 +20,7 @@ from payout_engine.ports.registration import is_loopback
 CALL_SECONDS_MAX = 5.0
 """How long one call may take."""
 
-Call = Callable[[aiohttp.ClientSession], Awaitable[None]]
+CallBack = Callable[[aiohttp.ClientSession], Awaitable[None]]
 """Makes one callback."""
 
 
@@ -28,12 +28,12 @@ class Callbacks:
     """The callbacks of one sandbox that are still to come."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, Call]] = []
+        self._due: list[tuple[float, int, CallBack]] = []
         self._order = count()
         self._news = anyio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def after(self, seconds: float, url: str, call: Call) -> None:
+    def after(self, seconds: float, url: str, call: CallBack) -> None:
         """Call in so many seconds, if the address is one of this machine."""
         if not is_loopback(URL(url).host):
             return

@@ -22,7 +22,7 @@ from payout_engine.domain.model import (
 )
 from payout_engine.domain.references import derived_start
 from payout_engine.domain.states import State
-from payout_engine.ports.journal import Journal
+from payout_engine.ports.journal import Journal, Ready
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -240,6 +240,16 @@ class RepeatsSuite:
             await journal.add("new", [fed_back])
             assert (1, DuplicateKind.CELLS, "earlier", 1, False) in said(await every(journal.duplicates("new")))
 
+    async def test_a_results_file_that_is_paid_can_be_proven(self, journal_factory: JournalFactory) -> None:
+        """The keys of its lines are those of the payer's own cells, to whoever proves the run as well."""
+        async with journal_factory() as journal:
+            await journal.begin(msgspec.structs.replace(run("run"), columns=("reference", "phone", "payout_line")))
+            rows = [[item.reference, item.phone, "7"] for item in chunk([1, 2]).payouts]
+            await journal.add("run", [Chunk(ORANGE, chunk([1, 2]).payouts, rows)])
+            await journal.seal("run")
+            assert await journal.approve("run")
+            assert (await journal.verify("run")).proven
+
     async def test_a_run_that_was_approved_is_compared_again_with_what_came_to_light(
         self, journal_factory: JournalFactory
     ) -> None:
@@ -301,7 +311,7 @@ class RepeatsSuite:
             assert await journal.may_be_sent_since("again") is None, "who comes later knows only that something was"
             with clock.replaced(lambda: begun["earlier"] - 60.0):
                 assert await journal.may_be_sent_since("another") is None, "the clock was set back"
-            queries, _ = await journal.open_queries("again", "bf", 9, ready=True)
+            queries, _ = await journal.open_queries("again", "bf", 9, ready=Ready.ALL)
             assert [query.payout.line for query in queries] == [2, 3, 9]
             assert await journal.open_queries("again", "bf", 9) == ([], 0)
 

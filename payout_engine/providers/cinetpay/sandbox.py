@@ -27,7 +27,7 @@ from aiohttp import web
 from payout_engine.domain import clock
 from payout_engine.domain.countries import COUNTRIES, Country, country_of
 from payout_engine.domain.money import SCALES
-from payout_engine.providers._callbacks import Call, Callbacks
+from payout_engine.providers._callbacks import CallBack, Callbacks
 from payout_engine.providers._http import UNREADABLE
 from payout_engine.providers._sandbox import (
     BODY_BYTES_MAX,
@@ -331,7 +331,7 @@ class CinetPaySandbox:
             done_in_seconds = max(0.0, transfer.settles_at - clock.now())
             self._callbacks.after(done_in_seconds, transfer.notify_url, self._callback(transfer.transaction_id))
 
-    def _callback(self, transaction_id: str) -> Call:
+    def _callback(self, transaction_id: str) -> CallBack:
         async def call(session: aiohttp.ClientSession) -> None:
             for transfer in self.ledger.find("transaction_id", transaction_id):
                 async with session.get(transfer.notify_url) as ping:
