@@ -426,6 +426,19 @@ def test_a_clock_that_was_set_back_makes_no_key_younger(
     assert any("set back" in getattr(event, "message", "") for event in scene.told) is (wanted is State.UNKNOWN)
 
 
+def test_a_clock_that_was_set_back_before_the_run_makes_no_key_older() -> None:
+    """Only what was logged since the run was judged tells of its time."""
+    scene = Scene(Scripted(msgspec.structs.replace(SAFE, key_lifetime_seconds=1_000_000.0), LOST, State.PAID))
+
+    async def prepare() -> None:
+        with clock.replaced(lambda: STARTED_AT + 7_200.0):
+            await approved(scene.journal, "older", chunk([99]))
+        await approved(scene.journal, "run", chunk([1]))
+
+    scene.prepare = prepare  # type: ignore[method-assign]
+    assert live(scene, scene.pay) == [State.PAID]
+
+
 def test_nothing_is_sent_again_while_anything_is_being_sent() -> None:
     """Together they would be more calls on the wire than the provider allows."""
     traits = msgspec.structs.replace(SAFE, batch_limit=1, concurrency=2)
