@@ -688,12 +688,15 @@ async def test_a_run_has_as_many_chunks_as_can_be_numbered(path: Path, monkeypat
 
 def test_the_digest_of_the_payouts_is_that_of_each_part() -> None:
     """No part of a chunk may be another, or move into its neighbour, unnoticed."""
-    parts = (b"before", 7, "bf", "orange", "payouts", "cells", "refusals")
-    others = [
-        (*parts[:at], b"after" if at == 0 else 8 if at == 1 else "x", *parts[at + 1 :]) for at in range(len(parts))
+    lane, texts = Lane("bf", "orange", "XOF"), ("payouts", "cells", "refusals")
+    parts = (b"before", 7, lane, *texts)
+    others: list[tuple[object, ...]] = [
+        *((b"after", 7, lane, *texts), (b"before", 8, lane, *texts)),
+        *((b"before", 7, Lane("x", "orange", "XOF"), *texts), (b"before", 7, Lane("bf", "x", "XOF"), *texts)),
+        *((b"before", 7, lane, *texts[:at], "x", *texts[at + 1 :]) for at in range(3)),
+        *((*parts[:3], "payoutz", "cells", "refusals"), (*parts[:4], "cellz", "refusals")),
     ]
-    others += [(*parts[:4], "payoutz", "cells", "refusals"), (*parts[:5], "cellz", "refusals")]
-    shifted = [(*parts[:4], "payoutsc", "ells", "refusals"), (*parts[:4], "payouts", "cellsr", "efusals")]
+    shifted = [(*parts[:3], "payoutsc", "ells", "refusals"), (*parts[:3], "payouts", "cellsr", "efusals")]
     assert len({chained_payouts(*each) for each in [parts, *others, *shifted]}) == 1 + len(others) + 2  # type: ignore[arg-type]
 
 

@@ -166,11 +166,11 @@ class RunReplay:
         elif entry.kind == log.APPROVE:
             if self.approved:
                 self.problems.append((entry.seq, "the run is approved a second time"))
-            self.approved = msgspec.json.decode(entry.body, type=log.Approval).approved_no, entry.at, entry.seq
+            self.approved = log.read_approval(entry.body).approved_no, entry.at, entry.seq
         elif entry.kind == log.DISCARD:
             self.problems.append((entry.seq, "the log says that the run was discarded"))
         elif entry.kind == log.ASKED_AGAIN:
-            if self._set_back and _asked_again.decode(entry.body).lifetime_seconds is not None:
+            if self._set_back and log.read_asked_again(entry.body).lifetime_seconds is not None:
                 self.problems.append((entry.seq, "sent again to ask although the clock had been set back"))
         elif entry.kind == log.FINISH:
             self.finished_at = entry.at
@@ -321,9 +321,9 @@ class ChunkReplay:
         """Take in the next entry of the chunk; yield what does not follow."""
         try:
             if entry.kind == log.INTENT:
-                yield from self._intent(entry, msgspec.json.decode(entry.body, type=log.Intent))
+                yield from self._intent(entry, log.read_intent(entry.body))
             elif entry.kind == log.ASKED_AGAIN:
-                yield from self._sent_again(entry, _asked_again.decode(entry.body))
+                yield from self._sent_again(entry, log.read_asked_again(entry.body))
             elif entry.kind in log.MOVED_KINDS:
                 yield from self._moved(entry, log.read_moved(entry.body))
             elif entry.kind not in log.ASIDE_KINDS:
@@ -438,7 +438,6 @@ _ASKED = "asked_"  # So began the kinds of the remarks by which older journals t
 _KIND = ControlKind.PAUSE  # Of what was asked, the kind is told apart.
 _noted = msgspec.json.Decoder(log.AskedRemark)
 _answered = msgspec.json.Decoder(log.Answered)
-_asked_again = msgspec.json.Decoder(log.AskedAgain)
 
 
 class Totals:

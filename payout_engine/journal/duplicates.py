@@ -17,7 +17,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 import apsw
-import msgspec
 
 from payout_engine.domain.limits import CHUNK_INDEX_BITS, RUN_CHUNK_BITS
 from payout_engine.domain.model import Duplicate, DuplicateKind, Payout, Query
@@ -206,7 +205,7 @@ def _may_have_come_up(db: apsw.Connection, number: int, approved_no: int) -> boo
     seq, body = only(db, query, (number,))
     query = "SELECT 1 FROM log JOIN runs USING (run_no) WHERE seq > ? AND approved_no < ? AND kind IN (?, ?) LIMIT 1"
     moved = value(db, query, (seq, approved_no, log.SIGHTING, log.DECISION)) is not None
-    return moved or msgspec.json.decode(body, type=log.Approval).former_accounts
+    return moved or log.read_approval(body).former_accounts
 
 
 def _remember_waiting(db: apsw.Connection, number: int) -> None:
@@ -407,7 +406,8 @@ class _FirstMatch(NamedTuple):
 def _first_match(db: apsw.Connection, source: int, chunk_id: int) -> _FirstMatch:
     run_id, _, _, approved_at, has_references, _ = only(db, _RUN[source], (run_no_of(chunk_id),))
     payouts, states = only(db, _ORIGIN[source], (chunk_id,))
-    return _FirstMatch(run_id, approved_at or 0.0, bool(has_references), codec.read_references(payouts), states)
+    (references,) = codec.read_fields(payouts, "reference")
+    return _FirstMatch(run_id, approved_at or 0.0, bool(has_references), references, states)
 
 
 def _duplicate(

@@ -183,7 +183,7 @@ class _Verifier:
         payouts_text, cells, states, stored = map(_text, found[9:])
         lane = Lane(account, lane_name, currency)
         refusals = stored if lane == REJECTED_LANE else ""
-        self._digest = chained_payouts(self._digest, chunk_id, account, lane_name, payouts_text, cells, refusals)
+        self._digest = chained_payouts(self._digest, chunk_id, lane, payouts_text, cells, refusals)
         payouts = codec.read_payouts(payouts_text)
         if lane != REJECTED_LANE and self._story.approved:
             self._keyring.expect(chunk_id, payouts, codec.read_rows(cells))

@@ -208,7 +208,7 @@ class PaymentSuite:
                 with clock.replaced(partial(sum, (up_seconds, 500.0)), partial(_up, "boot", up_seconds)):
                     await journal.record(await journal.intend(part), [Receipt(State.UNKNOWN, f"call {at}")])
             with clock.replaced(lambda: 3_000.0, lambda: ("boot", 2_500.0)):
-                queries, _ = await journal.open_queries("run", "bf", 9, ready=True)
+                queries, _ = await journal.open_queries("run", "bf", 9, ready=Ready.ALL)
                 ages = {query.payout.line: query.age_seconds for query in queries}
                 assert ages == {1: 1_000.0, 2: 900.0, 3: 0.0, 4: 0.0, 5: 0.0, 6: 0.0}
             found = {line: (await entry(journal, "run", line)).receipt for line in (1, 2, 3)}
