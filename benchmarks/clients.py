@@ -14,7 +14,7 @@ import pstats
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from itertools import islice
@@ -180,8 +180,31 @@ async def _engine(job: Job, number: int = 0) -> AsyncIterator[Any]:
     if not job.rate_per_second:
         options["concurrency"] = CONCURRENCY
     accounts = {f"bench{number or ''}": AccountSettings("senfenico", options)}
+    if job.pays_once:
+        _promise_that_a_key_pays_once()
     async with Engine.open(Settings(journal=Path(job.folder) / "payouts.db", accounts=accounts)) as engine:
         yield engine
+
+
+def _promise_that_a_key_pays_once() -> None:
+    """Let Senfenico's adapter say so in this process: the same bodies, as if it promised that."""
+    from payout_engine.ports.provider import KeyPromise, Provider, Traits
+    from payout_engine.ports.registration import Account
+    from payout_engine.providers import senfenico
+
+    pays = senfenico.REGISTRATION.pays
+    assert pays is not None
+
+    def traits(options: Mapping[str, Any]) -> Traits:
+        return msgspec.structs.replace(pays.traits(options), key_promise=KeyPromise.IDEMPOTENT)
+
+    def connect(account: Account) -> Provider:
+        provider = pays.connect(account)
+        provider.traits = traits(account.options)
+        return provider
+
+    face = msgspec.structs.replace(pays, traits=traits, connect=connect)
+    senfenico.REGISTRATION = msgspec.structs.replace(senfenico.REGISTRATION, pays=face)
 
 
 class Paid:
