@@ -222,7 +222,8 @@ class Accounts:
         for settings in self._settings.values():
             if settings.provider == registration.name:
                 for face in registration.faces.values():
-                    face.traits(settings.options)  # Refuses options that are not what they should be.
+                    # Refuses options that are not what they should be.
+                    face.traits({**registration.sandbox_options, **settings.options})
                 found |= settings.options.get("extra_prefixes", {})
         return found
 
