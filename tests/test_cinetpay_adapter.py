@@ -606,7 +606,9 @@ def test_the_page_of_providers_has_every_call_with_its_test() -> None:
     """Each endpoint that the client has is a public method, in the page, and tested here under the name it says."""
     page = (Path(__file__).parent.parent / "docs" / "providers.md").read_text(encoding="utf-8")
     section = page.split("## CinetPay")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (?:GET|POST) `(/\S+)` \| `CinetPayClient\.(\w+)` \| `\S+::(\w+)` \|$", section, re.MULTILINE)
+    rows = re.findall(
+        r"^\| (?:GET|POST) `(/\S+)` \| `CinetPayClient\.(\w+)` \| `\S+::(\w+)` \|$", section, re.MULTILINE
+    )
     calls = {name for name, _ in inspect.getmembers(CinetPayClient, inspect.iscoroutinefunction) if name[0] != "_"}
     paths = {text for name, text in vars(client_module).items() if name.isupper() and str(text).startswith("/")}
 
