@@ -87,7 +87,7 @@ async def test_killed_at_any_moment_every_ledger_agrees(tmp_path: Path, verb: st
     paid = await ledgers(tmp_path)
     assert max(paid.values()) == 1, [key for key, count in paid.items() if count > 1]
     journal = apsw.Connection(str(tmp_path / "pay.db"), flags=apsw.SQLITE_OPEN_READONLY)
-    states = dict(journal.execute("select key, state from payouts").fetchall())
+    states = {str(key): str(state) for key, state in journal.execute("select key, state from payouts")}
     assert {key for key, state in states.items() if state == "paid"} <= set(paid)
     assert {state for key, state in states.items() if key not in paid} <= {"unknown", "held", "failed", "rejected"}
     assert len(rows(tmp_path / "west-africa.csv-results" / "results.csv")) == len(states)

@@ -36,6 +36,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ready_amounts": ("run", ORANGE, 0, 1),
     "resendable_chunks": ("run", ORANGE, PAYS_ONCE, 0.0, 0, 1),
     "open_queries": ("run", "bf", 1),
+    "paid_queries": ("run", "bf", 1),
     "former_queries": ("run", "bf", 1),
     "runs": (),
     "find_digest": ("digest of run",),

@@ -12,12 +12,13 @@ import apsw
 import msgspec
 
 from payout_engine.domain.facts import remark
-from payout_engine.domain.model import Direction, Entry, Lane, Outcome, Receipt, Run, RunState, Step, Tally
+from payout_engine.domain.model import Direction, Entry, Lane, Outcome, Query, Receipt, Run, RunState, Step, Tally
 from payout_engine.domain.states import LETTERS, STATES_BY_LETTER, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import Row, every, row, value
+from payout_engine.journal.dispatches import queries_of
 from payout_engine.journal.facts import read_fact
-from payout_engine.journal.ids import chunk_id_of, chunk_range, parse_key, provider_keys
+from payout_engine.journal.ids import chunk_id_of, chunk_range, parse_key, position_of, provider_keys, split_position
 from payout_engine.journal.transitions import run_no
 
 TALLY_CHUNKS = 2_000
@@ -36,6 +37,7 @@ _RUN_COLUMNS = (
     "run_id, name, digest, columns, dialect, has_references, sandbox, state, created_at, approved_at, finished_at,"
     " retry_of, direction"
 )
+_PAID = LETTERS[State.PAID]
 _columns = msgspec.json.Decoder(list[str])
 _dialect = msgspec.json.Decoder(dict[str, str])
 _notes = msgspec.json.Decoder(log.Note)
@@ -202,6 +204,27 @@ def _entries(
         )
         if letter in wanted
     ]
+
+
+def paid_queries(db: apsw.Connection, run_id: str, account: str, limit: int, after: int) -> tuple[Sequence[Query], int]:
+    """Return paid payouts to ask about once more; see `Journal.paid_queries`."""
+    number = run_no(db, run_id)
+    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
+    first, last = chunk_range(number)
+    queries: list[Query] = []
+    for chunk_id, states, receipts, payouts in every(
+        db,
+        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"
+        " WHERE instr(states, ?) > 0 AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
+        (_PAID, max(first, split_position(after)[0]), last, account),
+    ):
+        start = after - position_of(chunk_id, 0) + 1
+        indexes = [index for index, letter in enumerate(states) if letter == _PAID and index >= start]
+        indexes = indexes[: limit - len(queries)]
+        queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
+        if len(queries) == limit:
+            return queries, position_of(chunk_id, indexes[-1])
+    return queries, 0
 
 
 def notes(db: apsw.Connection, run_id: str) -> Sequence[tuple[float, str, str]]:

@@ -205,6 +205,9 @@ class SqliteJournal:
     async def open_since(self, run_id: str, account: str) -> float | None:
         return await self._read(lambda db: dispatches.open_since(db, run_id, account))
 
+    async def paid_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
+        return await self._read(lambda db: reads.paid_queries(db, run_id, account, limit, after))
+
     async def may_be_sent_since(self, run_id: str) -> float | None:
         return await self._read(lambda db: dispatches.may_be_sent_since(db, run_id))
 

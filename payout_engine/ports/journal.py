@@ -264,6 +264,10 @@ class LookUpJournal(Protocol):
         """Return when the first call was begun that may have sent any open payout of an account; None for no such."""
         ...
 
+    async def paid_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
+        """Return up to `limit` paid payouts of an account, as `open_queries` does: some may have been taken back."""
+        ...
+
     async def may_be_sent_since(self, run_id: str) -> float | None:
         """Return since when lines of a run may have been sent, by it or by the earlier runs of `former_accounts`.
 

@@ -231,6 +231,39 @@ class PaymentSuite:
             found = await journal.find("run")
             assert found is not None and found.state is RunState.FINISHED
 
+    async def test_paid_payouts_are_asked_about_page_by_page(self, journal_factory: JournalFactory) -> None:
+        """Only what is paid, of one account and one run; what was taken back is not asked about again."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk(range(1, 8)), chunk([8]), chunk([9], IVORY), chunk([10], MOOV))
+            dispatch = await dispatched(journal, "run")
+            others = [Receipt(state) for state in (State.ACCEPTED, State.FAILED, State.UNKNOWN, State.READY)]
+            paid = [Receipt(State.PAID, provider_reference=f"T{n}") for n in range(3)]
+            await journal.record(dispatch, [paid[0], *others, *paid[1:]])
+            second = (await journal.ready("run", ORANGE, dispatch.chunk_id, 1))[0]
+            await journal.record(await journal.intend(second), [Receipt(State.PAID)])
+            await sent(journal, "run", Receipt(State.PAID), IVORY)
+            await sent(journal, "run", Receipt(State.PAID), MOOV)
+            await approved(journal, "other", chunk([1]))
+            await sent(journal, "other", Receipt(State.PAID))
+
+            async def lines(limit: int) -> list[int]:
+                found: list[Query] = []
+                after, going_on = 0, True
+                while going_on:
+                    queries, after = await journal.paid_queries("run", "bf", limit, after)
+                    assert len(queries) <= limit
+                    found += queries
+                    going_on = after > 0
+                assert {query.state for query in found} <= {State.PAID}
+                return [query.payout.line for query in found]
+
+            assert await lines(9) == await lines(1) == await lines(2) == [1, 6, 7, 8, 10]
+            (first, *_), _ = await journal.paid_queries("run", "bf", 9)
+            assert (first.key, first.provider_reference) == (dispatch.keys[0], "T0")
+            taken_back = LookUpResult(first.key, Receipt(State.REVERSED, provider_reference="T0"))
+            await journal.reconcile([taken_back])
+            assert await lines(9) == [6, 7, 8, 10]
+
     async def test_an_age_is_not_what_the_wall_clock_says(self, journal_factory: JournalFactory) -> None:
         """A clock that is set forward makes no payout older; after a restart it is as old as that, at most."""
         async with journal_factory() as journal:
