@@ -18,7 +18,7 @@ from payout_engine.journal import codec, log
 from payout_engine.journal.db import Row, every, row, value
 from payout_engine.journal.facts import read_fact
 from payout_engine.journal.ids import chunk_id_of, chunk_range, parse_key, provider_keys
-from payout_engine.journal.transitions import run_no
+from payout_engine.journal.transitions import CHUNK_COLUMNS, ChunkRow, chunk_row, run_no
 
 TALLY_CHUNKS = 2_000
 """Chunks counted in one request."""
@@ -174,30 +174,27 @@ def entries(db: apsw.Connection, run_id: str, states: frozenset[State] | None, c
     found = list(
         every(
             db,
-            "SELECT first_line, chunk_id, account, lane, currency, payouts, rows, states, receipts FROM chunks"
+            f"SELECT first_line, rows, {CHUNK_COLUMNS} FROM chunks"  # noqa: S608
             " JOIN progress USING (chunk_id) WHERE run_no = ? AND (first_line, chunk_id) > (?, ?) AND states GLOB ?"
             " ORDER BY first_line, chunk_id LIMIT ?",
             (number, *cursor, f"*[{wanted}]*" if wanted else "", ENTRY_CHUNKS + 1),
         )
     )
     unfolded: list[Entry] = []
-    for _, chunk_id, account, lane, currency, payouts, cells, letters, receipts in found[:ENTRY_CHUNKS]:
-        unfolded += _entries(token, chunk_id, Lane(account, lane, currency), payouts, cells, letters, receipts, wanted)
+    for _, cells, *chunk in found[:ENTRY_CHUNKS]:
+        unfolded += _entries(token, chunk_row(chunk), cells, wanted)
     if len(found) <= ENTRY_CHUNKS:
         return EntryPage(unfolded, cursor, None)
-    return EntryPage(unfolded, found[ENTRY_CHUNKS - 1][:2], found[ENTRY_CHUNKS][0])
+    last, _, last_id, *_ = found[ENTRY_CHUNKS - 1]
+    return EntryPage(unfolded, (last, last_id), found[ENTRY_CHUNKS][0])
 
 
-def _entries(
-    token: str, chunk_id: int, lane: Lane, payouts: str, cells: str, letters: str, stored: str | None, wanted: str
-) -> list[Entry]:
-    receipts = codec.read_receipts(stored, len(letters))
-    keys = provider_keys(token, chunk_id, range(len(letters)))
+def _entries(token: str, chunk: ChunkRow, cells: str, wanted: str) -> list[Entry]:
+    payouts, rows, letters = codec.read_payouts(chunk.payouts), codec.read_rows(cells), chunk.states
+    keys = provider_keys(token, chunk.chunk_id, range(len(letters)))
     return [
-        Entry(payout, row, lane, codec.standing(letter, receipt), key)
-        for payout, row, letter, receipt, key in zip(
-            codec.read_payouts(payouts), codec.read_rows(cells), letters, receipts, keys, strict=True
-        )
+        Entry(payout, row, chunk.lane, standing, key)
+        for payout, row, letter, standing, key in zip(payouts, rows, letters, chunk.standing(), keys, strict=True)
         if letter in wanted
     ]
 
