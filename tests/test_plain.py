@@ -1,4 +1,4 @@
-"""Judging by column: whatever a file holds, the answer is that of the validator that looks at one line at a time."""
+"""Validating by column: whatever a file holds, the answer is that of the validator that looks at one line at a time."""
 
 from __future__ import annotations
 
@@ -119,10 +119,10 @@ def files(draw: st.DrawFn, plain: Mapping[str, st.SearchStrategy[str]]) -> tuple
     return columns, Block(lines, rows, ragged=draw(broken), unreadable=unreadable)
 
 
-def flat(judged: Validated) -> object:
+def flat(found: Validated) -> object:
     """Everything of an answer, down to the order of the lanes."""
-    lanes = [(key, batch.lane, list(batch.payouts), list(batch.rows)) for key, batch in judged.accepted.items()]
-    return judged.lines, lanes, judged.refused, judged.warnings
+    lanes = [(key, batch.lane, list(batch.payouts), list(batch.rows)) for key, batch in found.accepted.items()]
+    return found.lines, lanes, found.refused, found.warnings
 
 
 def agree(careful: Validator, block: Block) -> None:
@@ -194,11 +194,11 @@ def test_one_odd_line_leaves_the_others_plain(monkeypatch: pytest.MonkeyPatch) -
     seen: list[int] = []
     look = careful.validate_line
 
-    def looking(block: Block, place: int, judged: Validated) -> tuple[Payout, Destination] | None:
+    def looking(block: Block, place: int, found: Validated) -> tuple[Payout, Destination] | None:
         seen.append(place)
-        return look(block, place, judged)
+        return look(block, place, found)
 
     monkeypatch.setattr(careful, "validate_line", looking)
-    judged = BlockValidator(careful).validate(Block(range(2, 102), rows))
+    found = BlockValidator(careful).validate(Block(range(2, 102), rows))
     assert seen == [40]
-    assert [payout.line for payout in judged.accepted["bf/moov_bf"].payouts] == [*range(2, 42), *range(43, 102)]
+    assert [payout.line for payout in found.accepted["bf/moov_bf"].payouts] == [*range(2, 42), *range(43, 102)]

@@ -137,9 +137,9 @@ class _ChunkDecisions:
             self.problems = [absent(decision) for decision in chosen.values()]
             return
         self._lane, self._payouts, self._known = found.lane, codec.read_payouts(found.payouts), found.standing()
-        self.problems = list(self._judge())
+        self.problems = list(self._refusals())
 
-    def _judge(self) -> Iterator[str]:
+    def _refusals(self) -> Iterator[str]:
         sent = once_sent(self._db, self._chunk_id, len(self._payouts))
         for index, decision in self._chosen.items():
             if index >= len(self._payouts):

@@ -38,7 +38,7 @@ from payout_engine.journal.fingerprints import (
 from payout_engine.journal.ids import chunk_range, position_of, position_range, run_no_of, split_position
 from payout_engine.journal.last_sent import LastSent
 from payout_engine.journal.runs import remember
-from payout_engine.journal.transitions import CHUNK_COLUMNS, chunk_row, judging, run_no
+from payout_engine.journal.transitions import CHUNK_COLUMNS, chunk_row, run_no, validating
 
 SUSPECTS_STEP = 10_000
 """Suspects compared in one request to the journal's thread."""
@@ -150,7 +150,7 @@ def begin(db: apsw.Connection, run_id: str) -> Search | None:
     _clear(db)
     db.execute("DELETE FROM found WHERE run_no = ?", (number,))
     if search.own:
-        judging(db, number, run_id)
+        validating(db, number, run_id)
         db.execute("DELETE FROM formerly WHERE run_no = ?", (number,))
     elif _may_have_come_up(db, number, approved_no):
         _remember_waiting(db, number)
@@ -322,7 +322,7 @@ def conclude(db: apsw.Connection, search: Search) -> None:
         db.execute(_FORMERLY, (search.number,))
     _clear(db)
     if search.own:
-        db.execute("UPDATE judging SET compared = ? WHERE run_no = ?", (search.compared, search.number))
+        db.execute("UPDATE validating SET compared = ? WHERE run_no = ?", (search.compared, search.number))
     else:
         db.execute("DELETE FROM fresh WHERE position BETWEEN ? AND ?", position_range(search.number))
 

@@ -1,4 +1,4 @@
-"""Applying what look-ups show to the journal: found by key, judged one by one, written chunk by chunk.
+"""Applying what look-ups show to the journal: found by key, looked at one by one, written chunk by chunk.
 
 `rules.py` says what a look-up result means; here is only where it goes. Run in the writer's thread inside a
 transaction.
@@ -19,7 +19,7 @@ from payout_engine.journal.db import row
 from payout_engine.journal.facts import add_once, cancelled
 from payout_engine.journal.ids import chunk_id_of, parse_key, run_no_of, split_key
 from payout_engine.journal.requests import withdrawal
-from payout_engine.journal.rules import SPELLING_CHARS_MIN, Verdict, judge
+from payout_engine.journal.rules import SPELLING_CHARS_MIN, Verdict, verdict_on
 from payout_engine.journal.transitions import ChunkRow, chunk_rows, move
 from payout_engine.ports.journal import Reconciled
 
@@ -83,7 +83,7 @@ class _ChunkLookUps:
         self._absent: set[int] = set()
 
     def apply(self, sighted: Sequence[Reported]) -> None:
-        """Judge each look-up result by what is known after the one before."""
+        """Look at each result by what is known after the one before."""
         letters = [self._chunk.states[index] for index, _ in sighted]
         self.open_shown = sum(map(letters.count, _OPEN))
         if letters.count(_SENDING) == len(letters):
@@ -93,7 +93,7 @@ class _ChunkLookUps:
         if odd or self._pending:
             self._payouts = codec.read_payouts(self._chunk.payouts)
         for index, result in odd:
-            verdict = judge(self._payouts[index], self._known[index], result, self._at)
+            verdict = verdict_on(self._payouts[index], self._known[index], result, self._at)
             if verdict.conflict:
                 self._note(index, verdict)
             for receipt in verdict.receipts:
@@ -103,13 +103,13 @@ class _ChunkLookUps:
             self._withdraw()
 
     def _peel(self, sighted: Sequence[Reported]) -> Sequence[Reported]:
-        """Take what plainly agrees, of which nearly everything is; return the rest, to be judged with care.
+        """Take what plainly agrees, of which nearly everything is; return the rest, to be looked at with care.
 
-        A short cut of `judge` and nothing else: a transfer of our amount to our recipient, known by no other reference,
-        says nothing new, or that an open payout was accepted, paid or failed.
+        A short cut of `verdict_on` and nothing else: a transfer of our amount to our recipient, known by no other
+        reference, says nothing new, or that an open payout was accepted, paid or failed.
         """
         if len({index for index, _ in sighted}) < len(sighted):
-            return sighted  # What is shown twice is judged one after the other.
+            return sighted  # What is shown twice is looked at one after the other.
         amounts_minor, phones = codec.read_fields(self._chunk.payouts, "amount_minor", "phone")
         known, at = self._known, self._at
         odd: list[Reported] = []

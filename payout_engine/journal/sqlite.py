@@ -86,7 +86,7 @@ class SqliteJournal:
 
         Args:
             path: the file. It is made readable by its owner alone.
-            scratch_of: makes this a throw-away journal that judges as if it were that one: repeats are compared with
+            scratch_of: makes this a throw-away journal that validates as if it were that one: repeats are compared with
                 the runs of `scratch_of`, if it exists, and nothing is written to it. A scratch journal is not durable.
             sandbox: whether it is for a sandbox's payouts; a journal keeps the kind it was made as.
             writer: makes what carries requests out; `InlineWriter` where time is virtual.

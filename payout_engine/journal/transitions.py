@@ -31,17 +31,17 @@ def run_no(db: apsw.Connection, run_id: str) -> int:
     return int(number)
 
 
-def judging(db: apsw.Connection, number: int, run_id: str) -> tuple[int, bytes]:
+def validating(db: apsw.Connection, number: int, run_id: str) -> tuple[int, bytes]:
     """Return how much of a run was recorded, if it was this process that recorded it.
 
     Raises:
         JournalError: it was another process, whose knowledge of the run has gone with it.
     """
-    found = row(db, "SELECT chunks, digest FROM judging WHERE run_no = ?", (number,))
+    found = row(db, "SELECT chunks, digest FROM validating WHERE run_no = ?", (number,))
     if found is None:
         raise JournalError(
-            f"Run {run_id} was judged by another process and its comparison with earlier runs is gone. Nothing of it "
-            "was sent; run its payout file again."
+            f"Run {run_id} was validated by another process and its comparison with earlier runs is gone. Nothing "
+            "of it was sent; run its payout file again."
         )
     chunks, digest = found
     return chunks, digest

@@ -156,7 +156,7 @@ class Payment:
         tallies = [tally for tally in await self._journal.tally(self._run_id) if tally.count]
         ready = {tally.lane for tally in tallies if tally.state is State.READY}
         # A lane that had sent everything when it was validated by how its payouts ended was not stopped.
-        stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]
+        stops = [stop for stop in self._stops if stop.brake not in _COUNTED or stop.lane in ready]
         for stop in stops:
             await self._journal.add_fact(self._run_id, Stopped(stop))
         if self._failure is not None:
@@ -370,7 +370,7 @@ class Payment:
         scope.cancel()
 
 
-_JUDGED = frozenset({Brake.FAILURES, Brake.CANARY})
+_COUNTED = frozenset({Brake.FAILURES, Brake.CANARY})
 """The brakes that look at how a lane's payouts ended."""
 
 _NOT_WELL = "Not every payout of the canary arrived. Look at them before the rest is sent."
