@@ -180,7 +180,7 @@ class Bench:
         return self._median("follow", "payout_engine, sent, then followed", "follow", self._line_count)
 
     def plan(self, line_count: int | None = None) -> Row:
-        """Judging a file without recording it."""
+        """Validating a file without recording it."""
         repeats = 1 if line_count else self._repeats
         return self._median("plan", "payout_engine, plan only", "plan", line_count or self._line_count, repeats)
 

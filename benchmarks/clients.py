@@ -84,7 +84,7 @@ async def bare(job: Job) -> Measured:
 
 
 def floor(job: Job) -> Measured:
-    """Do once, and one after the other, what nobody who pays from a file can leave out; no line is judged.
+    """Do once, and one after the other, what nobody who pays from a file can leave out; no line is validated.
 
     Read the rows, encode the bodies, store each body durably before it would be sent, decode the provider's list, write
     a row for each.
@@ -228,14 +228,14 @@ class Paid:
 
 
 async def whole(job: Job) -> Measured:
-    """Judge a file, pay it until every line has settled, write the results: the main job, by the public API.
+    """Validate a file, pay it until every line has settled, write the results: the main job, by the public API.
 
     The proof by `verify` comes after the clock was stopped; the peak memory is that of both.
     """
     watch, paid = Stopwatch(), Paid()
     async with _engine(job) as engine:
         submission = await engine.submit(job.file)
-        watch.lap("judge", job.lines)
+        watch.lap("validate", job.lines)
         await paid.take(engine.pay(submission))
         watch.lap("pay", job.lines)
         await engine.results(submission.run_id, Path(job.folder) / "results")
@@ -263,7 +263,7 @@ async def follow(job: Job) -> Measured:
     watch, sent, followed = Stopwatch(), Paid(), Paid()
     async with _engine(job) as engine:
         submission = await engine.submit(job.file)
-        watch.lap("judge", job.lines)
+        watch.lap("validate", job.lines)
         await sent.take(engine.pay(submission, follow_for_seconds=0))
         watch.lap("send", job.lines)
         await followed.take(engine.pay(submission, send=False))
@@ -285,7 +285,7 @@ async def accounts(job: Job) -> Measured:
             share = islice(source, job.lines // job.accounts)
             payouts = [Payout(line.reference, line.amount, phone=COUNTRY_DIGITS + line.phone) for line in share]
             streams.append(engine.pay(await engine.submit(payouts)))
-        watch.lap("judge", job.lines)
+        watch.lap("validate", job.lines)
         async with anyio.create_task_group() as tasks:
             for stream in streams:
                 tasks.start_soon(paid.take, stream)
@@ -306,7 +306,7 @@ def day(job: Job) -> Measured:
 
 
 async def plan(job: Job) -> Measured:
-    """Judge a file and record nothing."""
+    """Validate a file and record nothing."""
     watch = Stopwatch()
     async with _engine(job) as engine:
         submission = await engine.plan(job.file)

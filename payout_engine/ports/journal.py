@@ -140,7 +140,7 @@ class IntakeJournal(Protocol):
         ...
 
     async def seal(self, run_id: str) -> None:
-        """End intake: the run is `judged`. Its chunks can no longer be added to."""
+        """End intake: the run is `VALIDATED`. Its chunks can no longer be added to."""
         ...
 
     async def discard(self, run_id: str) -> None:

@@ -22,10 +22,10 @@ from payout_engine.testing.journal_lines import (
     chunk,
     dispatched,
     entry,
-    judged,
     replay,
     sent,
     states,
+    validated,
 )
 
 
@@ -37,7 +37,7 @@ class PaymentSuite:
     async def test_nothing_is_sent_before_approval(self, journal_factory: JournalFactory) -> None:
         """An intent of a run that nobody approved is refused."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1]))
+            await validated(journal, "run", chunk([1]))
             ready = await journal.ready("run", ORANGE, 0, 1)
             with pytest.raises(IllegalMoveError):
                 await journal.intend(ready[0])
@@ -152,7 +152,7 @@ class PaymentSuite:
     async def test_a_finished_run_may_be_paid_on(self, journal_factory: JournalFactory) -> None:
         """A run is finished with its time, and paying again makes it paying."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1]))
+            await validated(journal, "run", chunk([1]))
             with pytest.raises(IllegalMoveError):
                 await journal.finish("run")
             await journal.approve("run")
@@ -221,7 +221,7 @@ class PaymentSuite:
     async def test_a_finished_run_may_be_finished_again(self, journal_factory: JournalFactory) -> None:
         """Whoever follows it once more ends as the first did; one that is not approved has nothing to finish."""
         async with journal_factory() as journal:
-            await judged(journal, "new", chunk([9]))
+            await validated(journal, "new", chunk([9]))
             with pytest.raises(IllegalMoveError):
                 await journal.finish("new")
             await approved(journal, "run", chunk([1]))
