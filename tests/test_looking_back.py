@@ -32,7 +32,7 @@ from payout_engine.payment.context import Context
 from payout_engine.payment.first_look import look_first
 from payout_engine.payment.poll import Follower, FollowPolicy
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Provider
-from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
+from payout_engine.testing.journal_lines import approved, chunk, dispatched, inline, sent, states
 
 STARTED_AT = 1_800_000_000.0
 POLICY = FollowPolicy(unknown_patience_seconds=60.0)
@@ -125,6 +125,23 @@ def test_a_look_ends_when_all_that_is_open_was_shown() -> None:
 
     lister = live(life)
     assert lister.read == [3]
+
+
+def test_what_is_on_the_wire_is_not_looked_for_yet() -> None:
+    """The look ends when what is known to be open was shown; the call that nobody has answered comes with the next."""
+
+    async def life(journal: SqliteJournal, lister: Lister, context: Context) -> None:
+        for number in range(100):
+            lister.lists(f"old-{number}", State.PAID)
+        await approved(journal, "run", chunk([1]), chunk([2]))
+        await sent(journal, "run", Receipt(State.ACCEPTED))
+        (key,) = await keys(journal)
+        await dispatched(journal, "run")
+        await anyio.sleep(1.0)
+        lister.lists(key, State.PAID)
+        assert (await Follower(context, POLICY).look_up()).changed == 1
+
+    assert live(life).read == [1]
 
 
 def test_a_look_goes_back_to_the_oldest_open_call_and_no_further() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,23 @@ async def test_what_must_never_come_this_far_never_leaves(malformed: Dispatch) -
 
 
 # ---------------------------------------------------------------------------------------------------------- faults
+
+
+async def test_a_fault_of_ours_while_sending_leaves_everybody_in_doubt() -> None:
+    """However early it was: the bytes may have left. What it says is not repeated, since it could show anything."""
+    opened: list[int] = []
+
+    def faulty(headers: Mapping[str, str], limit: int) -> Any:
+        opened.append(limit)
+        raise KeyError("secret")
+
+    for concurrency in (3, 7):
+        provider = SenfenicoProvider(account("http://127.0.0.1:9", concurrency=concurrency), open_session=faulty)
+        with pytest.raises(AmbiguousError, match="unexpected KeyError") as caught:
+            await provider.send(THREE)
+        assert caught.value.reason == "fault_after_sending" and "secret" not in str(caught.value)
+        await provider.aclose()
+    assert opened[1] - opened[0] == 4, "as many connections as calls at once"
 
 
 async def test_late_visibility_is_not_absence() -> None:
