@@ -180,8 +180,8 @@ async def test_what_must_never_come_this_far_never_leaves(malformed: Dispatch) -
 # ---------------------------------------------------------------------------------------------------------- faults
 
 
-async def test_a_fault_of_ours_while_sending_leaves_everybody_in_doubt() -> None:
-    """However early it was: the bytes may have left. What it says is not repeated, since it could show anything."""
+async def test_there_are_as_many_connections_as_calls_at_once() -> None:
+    """And a fault in making them leaves everybody in doubt, without repeating what it says."""
     opened: list[int] = []
 
     def faulty(headers: Mapping[str, str], limit: int) -> Any:
@@ -190,11 +190,11 @@ async def test_a_fault_of_ours_while_sending_leaves_everybody_in_doubt() -> None
 
     for concurrency in (3, 7):
         provider = SenfenicoProvider(account("http://127.0.0.1:9", concurrency=concurrency), open_session=faulty)
-        with pytest.raises(AmbiguousError, match="unexpected KeyError") as caught:
+        with pytest.raises(AmbiguousError) as caught:
             await provider.send(THREE)
-        assert caught.value.reason == "fault_after_sending" and "secret" not in str(caught.value)
+        assert "secret" not in str(caught.value)
         await provider.aclose()
-    assert opened[1] - opened[0] == 4, "as many connections as calls at once"
+    assert opened[1] - opened[0] == 4
 
 
 async def test_late_visibility_is_not_absence() -> None:
