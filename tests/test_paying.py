@@ -98,14 +98,14 @@ class Bank(Scripted):
 class World:
     """One approved run, the banks of its accounts, and all that was told of it."""
 
-    def __init__(self, *chunks: Chunk, **banks: Scripted) -> None:
+    def __init__(self, *chunks: Chunk, commit_seconds: float = 0.0, **banks: Scripted) -> None:
         self.journal: SqliteJournal
         self.banks = banks or {"bf": Bank()}
         self.told: list[Any] = []
         self.outcomes: list[Outcome] = []
         self.payment: Payment
         self.ended_at = 0.0
-        self._chunks = chunks
+        self._chunks, self._commit_seconds = chunks, commit_seconds
 
     async def pay(self, journal: Any = None, **changes: Any) -> Ending:
         """Pay the run, or go on with it."""
@@ -123,7 +123,7 @@ class World:
 
         async def main(folder: Path) -> Any:
             with clock.replaced(lambda: STARTED_AT + anyio.current_time()):
-                async with inline(folder / "payouts.db") as self.journal:
+                async with inline(folder / "payouts.db", self._commit_seconds) as self.journal:
                     await approved(self.journal, "run", *self._chunks)
                     found = await life()
                     assert (await self.journal.verify("run")).findings == []
@@ -181,6 +181,7 @@ def test_what_there_is_to_do_is_told_and_done() -> None:
         assert (world.outcomes[0].line, world.outcomes[0].status) == (4, State.UNKNOWN)
         assert await world.is_finished(), "what is unknown was looked for"
         assert [len(keys) for _, keys in ours.calls[1:]] == [2]
+        assert not (await world.journal.facts("run")).canary_done, "there was none"
         assert theirs.calls == []
 
     world.live(life)
@@ -342,6 +343,24 @@ def test_what_was_not_sent_when_it_is_cancelled_never_is(before: bool) -> None:
     world.live(life)
 
 
+@pytest.mark.parametrize("settles_seconds", [1.0 + 0.2 * step for step in range(12)])
+def test_a_withdrawal_is_told_whole_though_all_else_ends_meanwhile(settles_seconds: float) -> None:
+    """Nobody is withdrawn without a word, and the note counts all of them."""
+    bank = Bank(settles_seconds=settles_seconds)
+    world = World(*(chunk([line]) for line in range(1, 151)), commit_seconds=0.3, bf=bank)
+    bank.traits = msgspec.structs.replace(EACH, calls_per_second=None)
+    bank._takes_seconds = 1.0
+
+    async def life() -> None:
+        await world.after(1.0, lambda: world.ask(ControlKind.CANCEL))
+        withdrawn = [outcome.line for outcome in world.outcomes if outcome.status is State.CANCELLED]
+        assert len(withdrawn) == len(set(withdrawn)) == (await world.states()).count(State.CANCELLED) > 100
+        (note,) = [text for _, kind, text in await world.journal.notes("run") if kind == "cancelled"]
+        assert note.startswith(f"{len(withdrawn)} payouts")
+
+    world.live(life)
+
+
 def test_what_comes_back_from_the_wire_after_the_cancel_waits_for_nothing() -> None:
     """Refused, so that it could be sent again: but nothing is sent any more, and a person sees what was sent once."""
     bank = Bank(State.ACCEPTED, RefusedError("fast", "Slowly.", too_fast=True))
@@ -480,6 +499,31 @@ def test_a_canary_without_a_word_stops_its_lane_after_the_patience() -> None:
         assert (await world.pay(canary=2)).stops == []
         assert [len(keys) for _, keys in bank.calls] == [2, 5], "it has arrived since"
         assert await world.states() == [State.PAID] * 7
+
+    world.live(life)
+
+
+def test_a_lane_that_is_all_canary_waits_for_nobody() -> None:
+    """There is no rest that would have to wait: it is followed like any other."""
+    world = World(chunk([1, 2]), chunk([3], MOOV), bf=Bank(settles_seconds=1e9))
+
+    async def life() -> None:
+        ending = await world.pay(canary=2, follow_for_seconds=10.0)
+        assert ending == Ending([], timed_out=True, interrupted=False)
+        assert world.ended_at < 15.0
+
+    world.live(life)
+
+
+def test_a_key_that_is_refused_with_the_canary_is_used_no_more() -> None:
+    """The account's brake keeps the rest of all its lanes back."""
+    world = World(chunk(range(1, 8)), chunk(range(11, 18), MOOV), bf=Bank(WRONG_KEY, State.ACCEPTED))
+
+    async def life() -> None:
+        ending = await world.pay(canary=2)
+        assert [(stop.lane, stop.brake) for stop in ending.stops] == [(None, Brake.CREDENTIALS)]
+        assert [len(keys) for _, keys in world.banks["bf"].calls] == [2]
+        assert await world.states() == [State.READY] * 14
 
     world.live(life)
 
