@@ -98,14 +98,14 @@ class Bank(Scripted):
 class World:
     """One approved run, the banks of its accounts, and all that was told of it."""
 
-    def __init__(self, *chunks: Chunk, commit_seconds: float = 0.0, **banks: Scripted) -> None:
+    def __init__(self, *chunks: Chunk, **banks: Scripted) -> None:
         self.journal: SqliteJournal
         self.banks = banks or {"bf": Bank()}
         self.told: list[Any] = []
         self.outcomes: list[Outcome] = []
         self.payment: Payment
         self.ended_at = 0.0
-        self._chunks, self._commit_seconds = chunks, commit_seconds
+        self._chunks = chunks
 
     async def pay(self, journal: Any = None, **changes: Any) -> Ending:
         """Pay the run, or go on with it."""
@@ -123,7 +123,7 @@ class World:
 
         async def main(folder: Path) -> Any:
             with clock.replaced(lambda: STARTED_AT + anyio.current_time()):
-                async with inline(folder / "payouts.db", self._commit_seconds) as self.journal:
+                async with inline(folder / "payouts.db") as self.journal:
                     await approved(self.journal, "run", *self._chunks)
                     found = await life()
                     assert (await self.journal.verify("run")).findings == []
@@ -339,24 +339,6 @@ def test_what_was_not_sent_when_it_is_cancelled_never_is(before: bool) -> None:
         notes = [text for _, kind, text in await world.journal.notes("run") if kind == "cancelled"]
         assert notes == [f"{150 - paid} payouts withdrawn by awa: wait"]
         assert await world.is_finished()
-
-    world.live(life)
-
-
-@pytest.mark.parametrize("settles_seconds", [1.0 + 0.2 * step for step in range(12)])
-def test_a_withdrawal_is_told_whole_though_all_else_ends_meanwhile(settles_seconds: float) -> None:
-    """Nobody is withdrawn without a word, and the note counts all of them."""
-    bank = Bank(settles_seconds=settles_seconds)
-    world = World(*(chunk([line]) for line in range(1, 151)), commit_seconds=0.3, bf=bank)
-    bank.traits = msgspec.structs.replace(EACH, calls_per_second=None)
-    bank._takes_seconds = 1.0
-
-    async def life() -> None:
-        await world.after(1.0, lambda: world.ask(ControlKind.CANCEL))
-        withdrawn = [outcome.line for outcome in world.outcomes if outcome.status is State.CANCELLED]
-        assert len(withdrawn) == len(set(withdrawn)) == (await world.states()).count(State.CANCELLED) > 100
-        (note,) = [text for _, kind, text in await world.journal.notes("run") if kind == "cancelled"]
-        assert note.startswith(f"{len(withdrawn)} payouts")
 
     world.live(life)
 
