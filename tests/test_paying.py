@@ -314,6 +314,21 @@ def test_who_only_follows_need_not_pause() -> None:
     world.live(life)
 
 
+def test_who_only_follows_sends_nothing() -> None:
+    """However much waits to be sent; what was sent is followed to its end, and the rest is for who goes on."""
+    world = World(chunk([1]), chunk([2]))
+
+    async def life() -> None:
+        before = await sent(world.journal, "run", Receipt(State.ACCEPTED))
+        world.banks["bf"].calls.append((-10.0, tuple(before.keys)))
+        assert await world.pay(send=False) == Ending([], False, False)
+        assert await world.states() == [State.PAID, State.READY]
+        assert len(world.banks["bf"].calls) == 1
+        assert not await world.is_finished()
+
+    world.live(life)
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_what_was_not_sent_when_it_is_cancelled_never_is(before: bool) -> None:
     """Withdrawn and told, all of it, once what is on the wire has landed; what was sent is followed to its end."""
