@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from simulation import virtual_time
 from simulation.bank import STARTED_AT
-from test_asking_again import SAFE, Answer, Scripted
+from test_asking_again import LOST, SAFE, Answer, Scripted
 
 from payout_engine.domain import clock
 from payout_engine.domain.ending import Ending, Stop
@@ -254,6 +254,35 @@ def test_a_run_of_which_something_is_unknown_is_not_finished_by_who_is_stopped()
     world.live(life)
 
 
+def test_when_look_ups_keep_failing_it_is_said_that_nobody_has_looked() -> None:
+    """The run is not finished then: whoever goes on may be luckier."""
+    world = World(chunk([1]), bf=Bank(State.UNKNOWN, verdict=None))
+    bank = world.banks["bf"]
+    assert isinstance(bank, Bank)
+    bank.failure = LOST
+
+    async def life() -> None:
+        assert await world.pay() == Ending([], timed_out=True, interrupted=False)
+        assert not await world.is_finished()
+
+    world.live(life)
+
+
+def test_time_that_was_over_stays_over() -> None:
+    """For one account, though a person stopped another later."""
+    slow = Bank(settles_seconds=1e9)
+    slow._takes_seconds = 10.0
+    waiting = Bank(settles_seconds=1e9)
+    world = World(*(chunk([line]) for line in range(1, 20)), chunk([21], IVORY), bf=slow, ci=waiting)
+
+    async def life() -> None:
+        ending = await world.after(50.0, lambda: world.payment.stop(), follow_for_seconds=5.0)
+        assert ending == Ending([], timed_out=True, interrupted=True)
+        assert max(waiting.looked_up_at) < 7.0
+
+    world.live(life)
+
+
 # --------------------------------------------------------------------------------------------------------- people
 
 
@@ -433,6 +462,22 @@ def test_a_key_that_a_look_up_finds_refused_pays_nobody_more() -> None:
         assert again.stops == [Stop("bf", None, Brake.CREDENTIALS, str(WRONG_KEY))]
         held = await world.pay(uncleared={"bf": Stop("bf", None, Brake.PROVIDER_DOWN, "Nobody knows.")})
         assert [stop.brake for stop in held.stops] == [Brake.PROVIDER_DOWN]
+
+    world.live(life)
+
+
+def test_each_account_stops_for_its_own_key() -> None:
+    """That another one's was refused before is no reason not to say it of this one."""
+    ours, theirs = Bank(), Bank(WRONG_KEY)
+    ours.failure = WRONG_KEY
+    world = World(chunk([1]), chunk([2], IVORY), bf=ours, ci=theirs)
+
+    async def life() -> None:
+        ending = await world.pay()
+        assert {(stop.account, stop.brake) for stop in ending.stops} == {
+            ("bf", Brake.CREDENTIALS),
+            ("ci", Brake.CREDENTIALS),
+        }
 
     world.live(life)
 
