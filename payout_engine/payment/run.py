@@ -283,7 +283,7 @@ class Payment:
     def _may_speak(self, account: str) -> bool:
         """Whether any call that may move money is still allowed."""
         braked = any(stop.account == account and stop.lane is None for stop in self._stops)
-        asked = self._asked.is_set() or self._cancel is not None or self._failure is not None
+        asked = self._asked.is_set() or self._cancel is not None
         return self._send and not asked and not braked and account not in self._terms.uncleared
 
     def _fail(self, error: Exception) -> None:
