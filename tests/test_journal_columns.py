@@ -77,6 +77,7 @@ async def test_an_older_journal_is_read_shown_and_proved_as_before(
     with apsw.Connection(str(old)) as db:
         complete = rows(old, "SELECT name, sql FROM sqlite_schema ORDER BY name")
         db.execute(f"DROP VIEW attention; DROP VIEW runs_summary; DROP VIEW payouts; {views}; PRAGMA user_version = 4")
+        db.execute("DROP TRIGGER runs_stay_approved; ALTER TABLE runs DROP COLUMN direction; DROP TABLE callbacks")
     shown = [rows(new, f"SELECT run_id, {VIEWED} FROM payouts ORDER BY run_id, line"), summary(new)]
     assert [rows(old, f"SELECT run_id, {VIEWED} FROM payouts ORDER BY run_id, line"), summary(old)] == shown
     async with SqliteJournal.open(old):

@@ -17,7 +17,7 @@ from payout_engine.results.summary import Exit
 async def sandbox(host: str, port: int, ledger: Path | None, balance: int | None) -> int:
     """Serve every provider's sandbox until the person stops it."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_until_asked, tasks.cancel_scope)
+        tasks.start_soon(until_asked, tasks.cancel_scope)
         async with open_sandboxes(host=host, port=port, ledger=ledger, balance=balance) as servers:
             _announce(servers)
             await anyio.sleep_forever()
@@ -32,7 +32,8 @@ def _announce(servers: Mapping[str, SandboxServer]) -> None:
     say("Serving; no real money moves. Ctrl-C ends it.")
 
 
-async def _until_asked(scope: anyio.CancelScope) -> None:
+async def until_asked(scope: anyio.CancelScope) -> None:
+    """Cancel what goes on once a person, or the machine, asks this process to end."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()

@@ -30,6 +30,7 @@ from payout_engine.domain.facts import (
 from payout_engine.domain.model import Lane, Receipt
 from payout_engine.domain.states import State
 from payout_engine.testing.journal_asking import AskingSuite
+from payout_engine.testing.journal_callbacks import CallbackSuite
 from payout_engine.testing.journal_going_on import GoingOnSuite
 from payout_engine.testing.journal_intake import IntakeSuite
 from payout_engine.testing.journal_lately import LatelySuite
@@ -43,7 +44,15 @@ ALL_THE_SAME = "the rest may be sent although the canary did not pass"
 
 
 class JournalSuite(
-    IntakeSuite, RepeatsSuite, LatelySuite, GoingOnSuite, PaymentSuite, AskingSuite, PeopleSuite, SteeringSuite
+    IntakeSuite,
+    RepeatsSuite,
+    LatelySuite,
+    GoingOnSuite,
+    PaymentSuite,
+    AskingSuite,
+    CallbackSuite,
+    PeopleSuite,
+    SteeringSuite,
 ):
     """The promises of `ports.Journal`."""
 
