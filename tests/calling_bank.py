@@ -136,6 +136,7 @@ class CallingBank:
         asked: who asked about the truth of which key after a call: process and key, with how often.
         lags: whether those who follow are told `accepted`, whatever became of a payout.
         fails: whether who was called gets no answer.
+        mumbles: whether it takes orders, and answers them with what says nothing.
         paying, telling: closed gates keep calls waiting before they are answered.
     """
 
@@ -145,6 +146,7 @@ class CallingBank:
         self.asked: Counter[tuple[int, str]] = Counter()
         self.lags = True
         self.fails = False
+        self.mumbles = False
         self.paying, self.telling = threading.Event(), threading.Event()
         self.paying.set()
         self.telling.set()
@@ -177,6 +179,8 @@ class CallingBank:
         self.states.setdefault(order["key"], "accepted")
         self.addresses[order["key"]] = order["callback_url"]
         await _passing(self.paying)
+        if self.mumbles:
+            return web.Response(status=502)
         return web.json_response({"state": "accepted", "reference": f"R-{order['key']}"})
 
     async def _status(self, request: web.Request) -> web.Response:
@@ -216,10 +220,10 @@ def said(key: str, **more: object) -> bytes:
     return json.dumps({"key": key, **more}).encode()
 
 
-def installed(folder: Path) -> str:
-    """Make a folder in which Python finds the adapter as that of another distribution; return the path to look in."""
+def installed(folder: Path) -> list[str]:
+    """Make a folder in which Python finds the adapter as that of another distribution; return where to look."""
     info = folder / "site" / "calling_bank-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: calling-bank\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[payout_engine.providers]\ncalling = calling_bank:REGISTRATION\n")
-    return os.pathsep.join((str(info.parent), str(Path(__file__).parent)))
+    return [str(info.parent), str(Path(__file__).parent)]

@@ -49,7 +49,7 @@ IDLE_SECONDS = 30.0
 REPORT_SECONDS = 60.0
 """How often it is told that calls were refused, however many were."""
 
-SHUTDOWN_SECONDS = 5.0
+LAST_CALLS_SECONDS = 5.0
 """How long calls that are being stored may hold up the end."""
 
 
@@ -121,7 +121,7 @@ async def listening(workspace: Workspace, host: str, port: int, notify: observer
     """
     doors = await open_doors(workspace, notify)
     server = CallbackServer(await workspace.journal(), doors, workspace.settings.journal, notify)
-    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=LAST_CALLS_SECONDS)
     await runner.setup()
     try:
         try:
