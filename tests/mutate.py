@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib
@@ -50,6 +51,9 @@ TEST_SECONDS_MAX = 6.0
 
 TURNING_SECONDS, TURNING_TIMES = 1.0, 4.0
 """A test fails when it computes for longer than so many seconds, and so many times as long as without a fault."""
+
+WAITING_SECONDS, WAITING_TIMES = 10.0, 3.0
+"""The same for the clock, on a machine that is busier than it was without a fault."""
 
 for _costly in (
     "aiohttp",
@@ -279,8 +283,10 @@ class Session:
                 function.__code__ = code
             for name in tests:
                 killer.write_text(name)
-                # Some faults make a test turn for ever: the signal that comes then ends the process.
+                # Some faults make a test turn or wait for ever: the process ends then.
                 signal.setitimer(signal.ITIMER_PROF, TURNING_SECONDS + TURNING_TIMES * self.reached.computed[name])
+                waiting_seconds = WAITING_SECONDS + WAITING_TIMES * self.reached.seconds[name]
+                faulthandler.dump_traceback_later(waiting_seconds, exit=True, file=self._nowhere)
                 self._failed = False
                 self._run(name)
                 if self._failed:
@@ -296,7 +302,7 @@ class Session:
 
 def _patience_seconds(reached: Reached, tests: list[str]) -> float:
     """How long the tests of one mutant may take, on a machine that is busier than it was without it."""
-    return 15.0 + 3.0 * sum(reached.seconds[name] for name in tests)
+    return sum(WAITING_SECONDS + WAITING_TIMES * reached.seconds[name] for name in tests)
 
 
 def at_import(mutant: Mutant, reached: Reached) -> bool:

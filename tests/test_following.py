@@ -460,8 +460,9 @@ def test_what_a_look_up_did_not_show_is_asked_by_sending(scene: Scene) -> None:
     assert all(at - before == pytest.approx(0.5, abs=0.01) for at, before in asked)
 
 
-def test_what_sending_again_brings_counts_as_news(scene: Scene) -> None:
-    """The others are looked for anew; without any question there is no interval."""
+@pytest.mark.parametrize("shown", [True, False])
+def test_what_sending_again_brings_counts_as_news(scene: Scene, shown: bool) -> None:
+    """Also beside what a look-up brings: the others are looked for anew; without any question there is no interval."""
     rounds: list[float] = []
 
     async def resend(_before: float) -> tuple[int, int]:
@@ -471,8 +472,14 @@ def test_what_sending_again_brings_counts_as_news(scene: Scene) -> None:
     scene.resend = resend
 
     async def life() -> None:
-        await approved(scene.journal, "run", chunk([1]))
-        await sent(scene.journal, "run", Receipt(State.UNKNOWN))
+        await approved(scene.journal, "run", chunk([1, 2]))
+        dispatch = await sent(scene.journal, "run", Receipt(State.UNKNOWN))
+
+        async def settle() -> None:
+            if shown and len(rounds) == 2:
+                scene.provider.shows[dispatch.keys[0]] = Receipt(State.PAID)
+
+        scene.provider.meanwhile = settle
         took = await scene.follow()
         assert took == pytest.approx(rounds[2] + 60.0, abs=1.0)
         assert scene.provider.at[:3] == pytest.approx(rounds[:3], abs=0.01)
@@ -509,6 +516,27 @@ def test_who_is_asked_only_by_sending_is_asked_while_it_helps(
             assert rounds[-1] - rounds[-2] >= 60.0
         else:
             assert rounds[-1] - rounds[-2] == pytest.approx(1.0, abs=0.01)
+
+    scene.live(life)
+
+
+def test_the_patience_counts_from_when_all_was_sent(scene: Scene) -> None:
+    """However long the sending took: what was sent last is asked about for as long as what was sent first."""
+    scene.provider.traits = msgspec.structs.replace(SAFE, look_up=LookUpKind.NONE)
+
+    async def resend(_before: float) -> tuple[int, int]:
+        return 1, 0
+
+    scene.resend = resend
+
+    async def life() -> None:
+        async def all_sent() -> None:
+            await anyio.sleep(500.0)
+            scene.follower.sent.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(all_sent)
+            assert 555.0 <= await scene.follow(all_sent=False) <= 630.0
 
     scene.live(life)
 

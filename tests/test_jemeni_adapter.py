@@ -26,7 +26,7 @@ from payout_engine.providers.jemeni import JemeniClient, wire
 from payout_engine.providers.jemeni.adapter import SECRETS, JemeniCollector, options_of, traits, wallets
 from payout_engine.providers.jemeni.ledger import Ledger
 from payout_engine.providers.jemeni.sandbox import FATES, LATE_SETTLE_FACTOR, SANDBOX_KEYS, JemeniSandbox, sandbox
-from payout_engine.providers.jemeni.signing import Call, Keys, Scheme, signed_headers
+from payout_engine.providers.jemeni.signing import Keys, Scheme, Signable, signed_headers
 
 
 def account(base_url: str | None, *, keys: Keys = SANDBOX_KEYS, **options: Any) -> Account:
@@ -314,7 +314,7 @@ async def test_a_caller_who_does_not_authenticate_is_refused(scheme: Scheme) -> 
         now = clock.now()
 
         def headers(at: float = now, keys: Keys = SANDBOX_KEYS, told: bool = True, **changes: Any) -> dict[str, str]:
-            signed = Call(**{"method": "POST", "url": url, "body": body, **changes})
+            signed = Signable(**{"method": "POST", "url": url, "body": body, **changes})
             return {**signed_headers(scheme, keys, signed, at, sandbox=told), "Accept": "application/json"}
 
         assert await call(server, headers(), body) == 200
@@ -357,7 +357,7 @@ async def test_what_is_no_request_is_refused(changes: dict[str, Any]) -> None:
     request = {"customer_phone": "78000000", "amount": 9_000, "country_code": "ml", **changes}
     async with sandbox() as server:
         body = msgspec.json.encode(request)
-        signed = Call("POST", server.base_url + "/sandbox/send/payment", body)
+        signed = Signable("POST", server.base_url + "/sandbox/send/payment", body)
         headers = dict(signed_headers(Scheme.INTRODUCTION, SANDBOX_KEYS, signed, clock.now(), sandbox=True))
         assert await call(server, headers, body) == (200 if changes == {"customer_phone": 78000000} else 400)
         assert len(server.ledger.payments()) == (changes == {"customer_phone": 78000000})

@@ -13,7 +13,7 @@ from payout_engine.domain.errors import AmbiguousError, Brake
 from payout_engine.domain.states import State
 from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.jemeni import wire
-from payout_engine.providers.jemeni.signing import Call, Keys, Scheme, signature, signed_headers
+from payout_engine.providers.jemeni.signing import Keys, Scheme, Signable, signature, signed_headers
 
 INITIATED = """{
     "status": "success", "message": "Payment initiated successfully.",
@@ -296,7 +296,7 @@ AT = 1_700_000_000.9
 def test_the_introductions_signature() -> None:
     """The printed formula, spelled out, with the printed time; the body of a GET is empty."""
     text = "my secret+my token+POST+" + URL + '+{"data":"test"}+1700000000'
-    sent = signed_headers(Scheme.INTRODUCTION, KEYS, Call("POST", URL, BODY), AT, sandbox=True)
+    sent = signed_headers(Scheme.INTRODUCTION, KEYS, Signable("POST", URL, BODY), AT, sandbox=True)
 
     assert sent == {
         "Authorization": "Bearer my token",
@@ -304,13 +304,13 @@ def test_the_introductions_signature() -> None:
         "Timestamp": "1700000000",
     }
     empty = hashlib.sha512(f"my secret+my token+GET+{URL}++1700000000".encode()).hexdigest()
-    assert signature(Scheme.INTRODUCTION, KEYS, Call("GET", URL), "1700000000") == empty
+    assert signature(Scheme.INTRODUCTION, KEYS, Signable("GET", URL), "1700000000") == empty
 
 
 def test_the_endpoints_signature() -> None:
     """The same formula under the headers of the endpoints, with date and time in UTC."""
     text = "my secret+my token+POST+" + URL + '+{"data":"test"}+2023-11-14 22:13:20'
-    sent = signed_headers(Scheme.ENDPOINTS, KEYS, Call("POST", URL, BODY), AT, sandbox=True)
+    sent = signed_headers(Scheme.ENDPOINTS, KEYS, Signable("POST", URL, BODY), AT, sandbox=True)
 
     assert sent == {
         "auth-apiKey": "pk_test_37",
@@ -325,15 +325,15 @@ def test_the_present_pages_signature() -> None:
     text = "my secretpk_test_37POST" + URL + '{"data":"test"}1700000000'
     signed = hmac.new(b"my secret", text.encode(), "sha512").hexdigest()
     for query in ("", "?a=1"):
-        sent = signed_headers(Scheme.HMAC, KEYS, Call("POST", URL + query, BODY), AT, sandbox=True)
+        sent = signed_headers(Scheme.HMAC, KEYS, Signable("POST", URL + query, BODY), AT, sandbox=True)
         assert (sent["auth-signature"], sent["auth-timestamp"], sent["sandbox"]) == (signed, "1700000000", "true")
-    assert "sandbox" not in signed_headers(Scheme.HMAC, KEYS, Call("POST", URL, BODY), AT, sandbox=False)
+    assert "sandbox" not in signed_headers(Scheme.HMAC, KEYS, Signable("POST", URL, BODY), AT, sandbox=False)
     text = "my secretpk_test_37GET" + URL + "?a=11700000000"
-    got = signature(Scheme.HMAC, KEYS, Call("GET", URL + "?a=1"), "1700000000")
+    got = signature(Scheme.HMAC, KEYS, Signable("GET", URL + "?a=1"), "1700000000")
     assert got == hmac.new(b"my secret", text.encode(), "sha512").hexdigest()
 
 
 def test_what_signs_is_not_shown() -> None:
     """Neither the keys nor the body of a call."""
-    for text in (repr(KEYS), repr(Call("POST", URL, BODY))):
+    for text in (repr(KEYS), repr(Signable("POST", URL, BODY))):
         assert "my" not in text and "pk" not in text and "test" not in text

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tampering import RUNS, a_life
+from test_journal_file import BEFORE_DIRECTIONS
 
 from payout_engine.domain.model import Payout, Receipt
 from payout_engine.domain.states import State
@@ -77,7 +78,7 @@ async def test_an_older_journal_is_read_shown_and_proved_as_before(
     with apsw.Connection(str(old)) as db:
         complete = rows(old, "SELECT name, sql FROM sqlite_schema ORDER BY name")
         db.execute(f"DROP VIEW attention; DROP VIEW runs_summary; DROP VIEW payouts; {views}; PRAGMA user_version = 4")
-        db.execute("DROP TRIGGER runs_stay_approved; ALTER TABLE runs DROP COLUMN direction; DROP TABLE callbacks")
+        db.execute(BEFORE_DIRECTIONS)
     shown = [rows(new, f"SELECT run_id, {VIEWED} FROM payouts ORDER BY run_id, line"), summary(new)]
     assert [rows(old, f"SELECT run_id, {VIEWED} FROM payouts ORDER BY run_id, line"), summary(old)] == shown
     async with SqliteJournal.open(old):

@@ -239,6 +239,20 @@ def test_who_follows_without_end_is_stopped_by_a_person(follow_for_seconds: floa
     world.live(life)
 
 
+def test_a_run_of_which_something_is_unknown_is_not_finished_by_who_is_stopped() -> None:
+    """Nobody has looked for it long enough; whoever goes on does."""
+    world = World(chunk([1]), bf=Bank(State.UNKNOWN, verdict=None))
+
+    async def life() -> None:
+        ending = await world.after(20.0, lambda: world.payment.stop())
+        assert ending == Ending([], timed_out=False, interrupted=True)
+        assert not await world.is_finished()
+        assert await world.pay() == Ending([], timed_out=False, interrupted=False)
+        assert await world.is_finished()
+
+    world.live(life)
+
+
 # --------------------------------------------------------------------------------------------------------- people
 
 
@@ -317,11 +331,28 @@ def test_what_was_not_sent_when_it_is_cancelled_never_is(before: bool) -> None:
         assert await world.states() == [State.PAID] * paid + [State.CANCELLED] * (150 - paid)
         withdrawn = [outcome.line for outcome in world.outcomes if outcome.status is State.CANCELLED]
         assert sorted(withdrawn) == list(range(paid + 1, 151))
-        said = [event.message for event in world.events(observer.Waiting)]
-        assert said == ["Cancelled by awa: wait. What was sent is followed to its end."]
+        assert max(outcome.at for outcome in world.outcomes if outcome.status is State.CANCELLED) < STARTED_AT + 6.0
+        words = "Cancelled by awa: wait. What was sent is followed to its end."
+        assert world.events(observer.Waiting) == [observer.Waiting("", words)]
         assert await world.journal.requests("run") == []
         notes = [text for _, kind, text in await world.journal.notes("run") if kind == "cancelled"]
         assert notes == [f"{150 - paid} payouts withdrawn by awa: wait"]
+        assert await world.is_finished()
+
+    world.live(life)
+
+
+def test_what_comes_back_from_the_wire_after_the_cancel_waits_for_nothing() -> None:
+    """Refused, so that it could be sent again: but nothing is sent any more, and a person sees what was sent once."""
+    bank = Bank(State.ACCEPTED, RefusedError("fast", "Slowly.", too_fast=True))
+    bank._takes_seconds = 2.0
+    world = World(*(chunk([line]) for line in range(1, 6)), bf=bank)
+
+    async def life() -> None:
+        ending = await world.after(2.5, lambda: world.ask(ControlKind.CANCEL))
+        assert ending == Ending([], False, False)
+        assert await world.states() == [State.PAID, State.HELD] + [State.CANCELLED] * 3
+        assert len(bank.calls) == 2
         assert await world.is_finished()
 
     world.live(life)

@@ -53,10 +53,9 @@ from payout_engine.journal.transitions import run_no
 from payout_engine.journal.writer import Job, Writer
 from payout_engine.payment import dispatch, first_send, run
 from payout_engine.payment.context import Context
-from payout_engine.payment.dispatch import Answer, SendStrategy, send_durably
+from payout_engine.payment.dispatch import Answer, Answers, MakeCalls, SendStrategy, send_durably
 from payout_engine.payment.first_send import receipts_of
 from payout_engine.payment.poll import Follower, FollowPolicy, Found
-from payout_engine.payment.rate_limiter import Turn
 from payout_engine.ports.journal import Journal, ReadyChunk
 from payout_engine.ports.provider import LookUpKind, Provider
 from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
@@ -144,14 +143,14 @@ def journals_after_sending(monkeypatch: pytest.MonkeyPatch) -> None:
         async def intend(self, chunk: ReadyChunk) -> Dispatch:
             return Dispatch(0, chunk.chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
 
-        async def record(self, dispatch: Dispatch, answer: Answer) -> Sequence[Outcome]:
+        async def record(self, dispatch: Dispatch, answers: Answers) -> Sequence[Outcome]:
             return ()
 
     async def send(
-        strategy: SendStrategy, provider: Provider, chunk: ReadyChunk, turn: Turn
-    ) -> tuple[Dispatch, Answer]:
-        _, answer = await send_durably(cast(SendStrategy, Late(strategy)), provider, chunk, turn)
-        return await strategy.intend(chunk), answer
+        strategy: SendStrategy, provider: Provider, chunk: ReadyChunk, make: MakeCalls
+    ) -> tuple[Dispatch, Answers]:
+        _, answers = await send_durably(cast(SendStrategy, Late(strategy)), provider, chunk, make)
+        return await strategy.intend(chunk), answers
 
     monkeypatch.setattr(dispatch, "send_durably", send)
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
-from burkina import ORANGE, router, served, wallet
+from burkina import ORANGE, router, served, traits, wallet
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from payout_engine.intake.chunk import Packer, chunk_size
 from payout_engine.intake.columns import Layout, find_layout
 from payout_engine.intake.route import Route, Router
 from payout_engine.intake.validate import Validated, Validator
+from payout_engine.ports.provider import KeyPromise
 
 DIGEST = "abcdef0123456789" * 4
 COLUMNS = ("Référence", "Nom", "Téléphone", "Opérateur", "Montant", "Devise", "Pays")
@@ -246,7 +248,7 @@ def test_every_line_comes_out_once(rows: list[tuple[str, ...]]) -> None:
 @example([["bad"] * 250, ["70123456", "bad", "76123456"] * 110], 100)
 def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[str]], batch_limit: int) -> None:
     """Each line is in one chunk of its lane, in order, with its own row; chunks keep the provider's limit."""
-    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": batch_limit})
+    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": traits(batch_limit=batch_limit)})
     chunks: list[Chunk] = []
     expected: dict[int, Sequence[str]] = {}
     line = 2
@@ -262,22 +264,26 @@ def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[st
         mine = [chunk for chunk in chunks if chunk.lane == lane]
         lines = [payout.line for chunk in mine for payout in chunk.payouts]
         assert lines == sorted(lines)
-        size = CHUNK_SIZE if lane == REJECTED_LANE else chunk_size(batch_limit)
+        size = CHUNK_SIZE if lane == REJECTED_LANE else chunk_size(traits(batch_limit=batch_limit))
         assert all(len(chunk.payouts) == size for chunk in mine[:-1]) and 0 < len(mine[-1].payouts) <= size
         assert all(bool(chunk.problems) == (lane == REJECTED_LANE) for chunk in mine)
 
 
 def test_refused_lines_leave_as_soon_as_they_fill_a_chunk() -> None:
     """A file of nothing but refusals needs no more memory than another."""
-    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": 100})
+    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": traits()})
     bad = [(f"r{line}", "bad", "500") for line in range(250)]
     assert [len(chunk.payouts) for chunk in packer.add(one.validate(Block(range(2, 252), bad)))] == [100, 100]
     assert [len(chunk.payouts) for chunk in packer.rest()] == [50]
 
 
 def test_chunks_are_as_large_as_a_call_may_be() -> None:
-    """Where a provider takes payouts singly, the chunk is only the journal's unit."""
-    assert [chunk_size(limit) for limit in (1, 20, 100, 1_000)] == [CHUNK_SIZE_SINGLY, 20, 100, CHUNK_SIZE]
+    """Where a provider takes payouts singly, the chunk is what one intent covers, or only the journal's unit."""
+    sizes = [chunk_size(traits(batch_limit=limit)) for limit in (1, 20, 100, 1_000)]
+    assert sizes == [CHUNK_SIZE_SINGLY, 20, 100, CHUNK_SIZE]
+    once = traits(batch_limit=1, key_promise=KeyPromise.IDEMPOTENT)
+    assert chunk_size(once) == CHUNK_SIZE
+    assert chunk_size(msgspec.structs.replace(once, absence_final_seconds=60.0)) == CHUNK_SIZE_SINGLY
 
 
 # ------------------------------------------------------------------------------------------------------------ columns

@@ -25,7 +25,7 @@ from payout_engine.domain.model import Balance, Direction, Lane
 from payout_engine.intake.route import AccountWallets, Router
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer
-from payout_engine.ports.provider import HasBalances, Provider, Traits, Wallet
+from payout_engine.ports.provider import ClosedWallet, HasBalances, Provider, Traits, Wallet
 from payout_engine.ports.registration import Account, Registration, SandboxServer, is_loopback
 
 SANDBOX_BALANCE_MINOR = 1_000_000_000
@@ -88,7 +88,9 @@ class Accounts:
             for route in routes:
                 self.traits(route.account, direction)  # Refuses a route to an account that goes the other way.
             served = [
-                AccountWallets(name, self.traits(name, direction), self.wallets(name, direction))
+                AccountWallets(
+                    name, self.traits(name, direction), self.wallets(name, direction), self._closed(name, direction)
+                )
                 for name in self._settings
                 if direction in self.directions(name)
             ]
@@ -193,8 +195,7 @@ class Accounts:
         settings = self._settings[name]
         if not self.sandbox:
             return resolve_account(name, settings, registration.secrets)
-        written = {key: value for key, value in settings.options.items() if key not in registration.secrets}
-        options = {**registration.sandbox_options, **written}
+        options = {key: value for key, value in self._options(name).items() if key not in registration.secrets}
         server = await self._sandbox(registration)
         account = resolve_account(name, AccountSettings(settings.provider, options), ())
         return msgspec.structs.replace(
@@ -212,13 +213,21 @@ class Accounts:
         """Start the provider's sandbox once, with its ledger beside the journal so that it outlives this process."""
         if registration.name not in self._sandboxes:
             ledger = self._journal.with_name(f"{self._journal.stem}-{registration.name}-ledger.db")
-            options: dict[str, Any] = {"balances": dict.fromkeys(wallet_codes(registration), SANDBOX_BALANCE_MINOR)}
+            codes = {*wallet_codes(registration), *self._codes_of(registration)}
+            options: dict[str, Any] = {"balances": dict.fromkeys(sorted(codes), SANDBOX_BALANCE_MINOR)}
             extra = self._extra_prefixes(registration)
             if extra:
                 options["extra_prefixes"] = extra
             server = registration.sandbox(ledger, **options)
             self._sandboxes[registration.name] = await self._stack.enter_async_context(server)
         return self._sandboxes[registration.name]
+
+    def _codes_of(self, registration: Registration) -> Iterator[str]:
+        """Yield the codes of the wallets that a provider's accounts have as they are configured."""
+        for name, settings in self._settings.items():
+            if settings.provider == registration.name:
+                for direction in self.directions(name):
+                    yield from (wallet.code for wallet in self.wallets(name, direction))
 
     def _extra_prefixes(self, registration: Registration) -> Mapping[str, Sequence[str]]:
         """Return, by wallet, which numbers the provider has said it pays beyond its document, by any account's word."""
@@ -245,10 +254,21 @@ class Accounts:
         with _about(name):
             return self._registration(name).face(direction).wallets(self._options(name))
 
+    def _closed(self, name: str, direction: Direction) -> Sequence[ClosedWallet]:
+        """Return what an account could pay to as well, if it were configured otherwise."""
+        with _about(name):
+            return self._registration(name).face(direction).closed(self._options(name))
+
     def _options(self, name: str) -> Mapping[str, Any]:
-        """Return an account's options as written; in a sandbox, with what it cannot do without."""
-        given = self._registration(name).sandbox_options if self.sandbox else {}
-        return {**given, **self._settings[name].options}
+        """Return an account's options as written; in a sandbox, as an account that the sandbox knows."""
+        written = self._settings[name].options
+        if not self.sandbox:
+            return written
+        registration = self._registration(name)
+        own = {
+            option: value for option, value in registration.sandbox_options.items() if option in registration.identity
+        }
+        return {**registration.sandbox_options, **written, **own}
 
     def _registration(self, name: str) -> Registration:
         return providers.get(self._settings[name].provider)

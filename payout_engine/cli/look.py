@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
+from rich.padding import Padding
 
 from payout_engine.app.accounts import known_providers
 from payout_engine.app.engine import Engine
@@ -16,6 +17,7 @@ from payout_engine.domain.countries import COUNTRIES, Country
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Direction, masked
 from payout_engine.domain.money import format_amount
+from payout_engine.ports.provider import Traits, Wallet
 from payout_engine.results.summary import Exit, summarize
 
 
@@ -126,11 +128,9 @@ async def balance(engine: Engine, *, json: bool) -> int:
 
 def providers_known(*, json: bool) -> int:
     """List the providers with their limits and wallets."""
-    rows = render.table(
-        *("provider", "does", "to", "in", "currencies", "per call", "calls/s", "summary"),
-        numbers=["per call", "calls/s"],
-    )
     for name, entry in known_providers().items():
+        if not json:
+            data.print(f"[bold]{name}[/]  {entry.title}. {entry.summary}")
         for direction, face in entry.faces.items():
             traits, wallets = face.traits(entry.sandbox_options), face.wallets(entry.sandbox_options)
             if json:
@@ -143,14 +143,25 @@ def providers_known(*, json: bool) -> int:
                     wallets=msgspec.to_builtins(wallets),
                 )
                 continue
-            rate = "-" if traits.calls_per_second is None else f"{traits.calls_per_second:g}"
-            does = "pays" if direction is Direction.PAY else "collects"
-            facts = (_each(wallet.recipient for wallet in wallets), _each(wallet.country for wallet in wallets))
-            currencies = _each(wallet.currency for wallet in wallets)
-            rows.add_row(name, does, *facts, currencies, str(traits.batch_limit), rate, entry.summary)
-    if not json:
-        data.print(rows)
+            closed = [one.wallet for one in face.closed(entry.sandbox_options)]
+            data.print(_one_face(direction, traits, wallets, closed))
     return Exit.ALL_PAID
+
+
+def _one_face(direction: Direction, traits: Traits, wallets: Sequence[Wallet], closed: Sequence[Wallet]) -> Padding:
+    """Return what a provider does in one direction, where and how much at a time."""
+    does = "pays to" if direction is Direction.PAY else "collects by"
+    rate = "" if traits.calls_per_second is None else f", {traits.calls_per_second:g} calls per second"
+    rows = render.table("", "")
+    rows.show_header = False
+    rows.add_row(does, _each(wallet.recipient for wallet in wallets))
+    rows.add_row("in", _each(wallet.country for wallet in wallets))
+    more = _each(one.country for one in closed if one.country not in {wallet.country for wallet in wallets})
+    if more:
+        rows.add_row("", f"when configured also {more}")
+    rows.add_row("currencies", _each(wallet.currency for wallet in [*wallets, *closed]))
+    rows.add_row("per call", f"{traits.batch_limit}{rate}")
+    return Padding(rows, (0, 0, 1, 2))
 
 
 def _each(words: Iterable[str]) -> str:

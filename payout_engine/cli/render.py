@@ -54,9 +54,9 @@ def state_words(state: State, direction: Direction) -> tuple[str, str, str]:
     return word, colour, meaning
 
 
-def money(amounts_minor: Mapping[str, int]) -> str:
+def money(amounts_minor: Mapping[str, int], between: str = " + ") -> str:
     """Return amounts by currency as text, such as `1,240,000 XOF + 300.00 KES`."""
-    return " + ".join(format_amount(amount, currency) for currency, amount in sorted(amounts_minor.items())) or "-"
+    return between.join(format_amount(amount, currency) for currency, amount in sorted(amounts_minor.items())) or "-"
 
 
 def moment(at: float | None) -> str:
@@ -111,7 +111,7 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
             out.print(_problems(kinds.values()))
     if forecast.lanes:
         out.print()
-        out.print(_lanes(forecast))
+        out.print(_lanes(forecast, submission.run.direction))
         for line in _money_and_time(forecast, submission.run.direction):
             out.print(line, soft_wrap=not out.is_terminal)
     for sentence in submission.over_limits:
@@ -152,22 +152,24 @@ def _problems(kinds: Iterable[Kind]) -> Table:
     return rows
 
 
-def _lanes(forecast: Forecast) -> Table:
-    numbers = ["payouts", "amount", "fees", "needed", "balance"]
+def _lanes(forecast: Forecast, direction: Direction) -> Table:
+    if direction is Direction.COLLECT:
+        numbers = ["requests", "amount"]  # What comes in needs no balance.
+    else:
+        numbers = ["payouts", "amount", "fees", "needed", "balance"]
     several = len({lane.lane.account for lane in forecast.lanes}) > 1
     rows = table("wallet", *numbers, "", numbers=numbers)
     for lane in forecast.lanes:
         title = f"{lane.title} ({lane.lane.account})" if several else lane.title
         balance = "not read" if lane.balance_minor is None else _number(lane.balance_minor, lane)
-        rows.add_row(
-            plain(title),
+        cells = [
             f"{lane.count:,}",
             _number(lane.amount_minor, lane),
             _number(lane.fee_minor, lane) if lane.fee_known else "not known",
             _number(lane.need_minor, lane),
             f"[red]{balance}[/]" if lane.shortfall_minor else balance,
-            lane.lane.currency,
-        )
+        ]
+        rows.add_row(plain(title), *cells[: len(numbers)], lane.lane.currency)
     return rows
 
 
@@ -180,9 +182,10 @@ def _money_and_time(forecast: Forecast, direction: Direction) -> Iterable[str]:
     if direction is Direction.COLLECT:
         yield f"\nTo request: [bold]{money(forecast.totals_minor)}[/] from {counted(forecast.count, 'payer')}."
     else:
+        fees = {currency: fee for currency, fee in forecast.fees_minor.items() if fee}
         yield (
             f"\nTo pay: [bold]{money(forecast.totals_minor)}[/] to {counted(forecast.count, 'recipient')}, "
-            f"fees {money(forecast.fees_minor)}, together [bold]{money(forecast.needs_minor)}[/]."
+            f"fees {money(fees)}, together [bold]{money(forecast.needs_minor)}[/]."
         )
     untold = [lane.title for lane in forecast.lanes if not lane.fee_known]
     if untold:
@@ -229,7 +232,7 @@ def summary(found: Summary, direction: Direction) -> Table:
     rows = table("", "lines", "amount", "meaning", numbers=["lines", "amount"])
     for total in sorted(found.totals, key=lambda total: list(STATE_WORDS).index(total.state)):
         word, colour, meaning = state_words(total.state, direction)
-        amount = "-" if total.state is State.REJECTED else money(total.amounts_minor)
+        amount = "-" if total.state is State.REJECTED else money(total.amounts_minor, between="\n")
         rows.add_row(f"[{colour}]{word}[/]", f"{total.count:,}", amount, meaning)
     rows.add_row("[bold]all lines[/]", f"[bold]{found.lines:,}[/]", "", "")
     return rows

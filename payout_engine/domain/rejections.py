@@ -59,6 +59,10 @@ SENTENCES: Mapping[str, str] = {
     "wallet_unknown": "{text!r} is not a wallet of account {account!r}; write one of {codes}, or leave it empty.",
     "wallet_ambiguous": "Nothing in it says which wallet is meant; write one in the column “wallet”: {codes}.",
     "wallet_needed": "Account {account!r} cannot tell from the number which wallet is meant; write one of {codes}.",
+    "wallet_closed": "Account {account!r} cannot use {wallet} here as it is configured. Add to [accounts.{account}]: "
+    "{remedy}.",
+    "daily_limit": "{wallet} takes at most {limit}; its document does not say whose limit it is, so payouts beyond it "
+    "are sent all the same and may fail.",
     "wallet_mismatch": "The number belongs to {operator} but the wallet is {wallet}; correct the number or the wallet.",
     "wallet_mismatch_possible": "The number was first given out by {operator} but the wallet is {wallet}; it may have "
     "been ported since, so it will be paid as written.",

@@ -21,18 +21,19 @@ from payout_engine.domain.limits import AMOUNT_MINOR_MAX
 from payout_engine.domain.model import Direction, Lane, Problem
 from payout_engine.domain.money import DECIMALS, SCALES, currencies_named, format_amount
 from payout_engine.domain.rejections import problem
-from payout_engine.ports.provider import Traits, Wallet
+from payout_engine.ports.provider import ClosedWallet, Traits, Wallet
 
 _REMEMBERED_MAX = 20_000
 """Decisions kept: more than any real file has operators and spellings, and a bound for one that is made to hurt."""
 
 
 class AccountWallets(msgspec.Struct, frozen=True):
-    """One account with what its provider can do."""
+    """One account with what its provider can do, and what it could do if more were configured."""
 
     account: str
     traits: Traits
     wallets: Sequence[Wallet]
+    closed: Sequence[ClosedWallet] = ()
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,7 +227,10 @@ class Router:
         for route in self.routes:
             if not self._speaks_of(route, recipient):
                 continue
-            decided = self._within(self.served[route.account], recipient)
+            one = self.served[route.account]
+            decided = self._within(one, recipient)
+            if isinstance(decided, Problem) and decided.code in _MAY_BE_CLOSED:
+                decided = _closed(one, recipient) or decided
             if isinstance(decided, Destination):
                 if _agrees(route, decided, amount):
                     found.append(decided)
@@ -277,7 +281,7 @@ class Router:
             return problem("wrong_currency", stated=said, wallet=wallet.title, currency=wallet.currency)
         if _unlisted(wallet, recipient):
             return _prefix_refused(one, wallet, wallets, recipient)
-        warning = _mismatch(wallet, recipient)
+        warning = _mismatch(wallet, recipient) or _daily_limit(wallet)
         if warning is not None and warning.code == "wallet_mismatch":
             return warning
         lane = Lane(one.account, wallet.code, wallet.currency)
@@ -357,6 +361,32 @@ def _choose(one: AccountWallets, wallets: Sequence[Wallet], recipient: Recipient
         if found is not None:
             return found  # It may be one whose list lacks the number, which the caller then says.
     return _unserved(one, wallets, recipient)
+
+
+_MAY_BE_CLOSED = frozenset(
+    {
+        *("country_not_served", "recipient_kind_not_served", "operator_not_served"),
+        *("wallet_unknown", "wallet_ambiguous", "wallet_needed"),
+    }
+)
+"""What is said of a line that an account might pay if more were configured."""
+
+
+def _closed(one: AccountWallets, recipient: Recipient) -> Problem | None:
+    """Say what to configure if the line is meant for a place that the account's provider serves and it does not."""
+    for closed in one.closed:
+        wallet, word = closed.wallet, recipient.wallet_word
+        if wallet.recipient != recipient.kind or recipient.country not in ("", wallet.country):
+            continue
+        by_number = _serves_operator(wallet, recipient) or (recipient.kind != "phone" and wallet.automatic)
+        if fold(word) in _spellings(wallet) if word else by_number:
+            return problem("wallet_closed", wallet=wallet.title, account=one.account, remedy=closed.remedy)
+    return None
+
+
+def _daily_limit(wallet: Wallet) -> Problem | None:
+    """Tell of a limit of a day, which cannot be kept here: it may be the recipient's, over all who pay them."""
+    return problem("daily_limit", wallet=wallet.title, limit=wallet.daily_limit) if wallet.daily_limit else None
 
 
 def _lists(wallet: Wallet, recipient: Recipient) -> bool:

@@ -29,6 +29,7 @@ from payout_engine.domain.states import MOVES, STATES_BY_LETTER, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.facts import read_fact
 from payout_engine.journal.resends import CLOCK_SLACK_SECONDS, refusal
+from payout_engine.ports.journal import OnWire
 
 Arrows = frozenset[tuple[State, State]]
 
@@ -296,7 +297,7 @@ class Attempt(NamedTuple):
     ended_at: float | None
     boot: str | None
     up_seconds: float | None
-    on_wire: bool | None = True
+    on_wire: OnWire | None = True
 
 
 class ChunkReplay:
@@ -379,9 +380,13 @@ class ChunkReplay:
         if (moved.dispatch is not None) is not (entry.kind in (log.RECEIPTS, log.RECOVER)):
             yield self._finding(entry, "an answer without a dispatch, or the other way round", indexes)
         elif moved.dispatch is not None:
-            yield from self._end(entry, moved.dispatch, indexes, on_wire=moved.on_wire)
+            on_wire = moved.on_wire if isinstance(moved.on_wire, bool) else tuple(moved.on_wire)
+            unspoken = log.unspoken(indexes, on_wire)
+            if any(self.states[index] is not State.READY for index in unspoken):
+                yield self._finding(entry, "an answer to a call that never left", unspoken)
+            yield from self._end(entry, moved.dispatch, indexes, on_wire=on_wire)
 
-    def _end(self, entry: LogRow, dispatch: int, indexes: tuple[int, ...], *, on_wire: bool) -> Iterator[Finding]:
+    def _end(self, entry: LogRow, dispatch: int, indexes: tuple[int, ...], *, on_wire: OnWire) -> Iterator[Finding]:
         attempt = self._attempts.get(dispatch)
         if attempt is None or attempt.ended_at is not None or attempt.indexes != indexes:
             yield self._finding(entry, f"an answer that does not belong to dispatch {dispatch}", indexes)

@@ -20,7 +20,7 @@ from payout_engine.journal import codec, log, resends
 from payout_engine.journal.db import every, only, value
 from payout_engine.journal.ids import chunk_range, position_of, provider_keys, run_no_of, split_position
 from payout_engine.journal.transitions import move, once_sent, run_no
-from payout_engine.ports.journal import Ready, ReadyChunk
+from payout_engine.ports.journal import OnWire, Ready, ReadyChunk
 
 _READY, _SENDING = LETTERS[State.READY], LETTERS[State.SENDING]
 _ASKABLE = (LETTERS[State.ACCEPTED], LETTERS[State.UNKNOWN])
@@ -137,7 +137,9 @@ def _set_sending(db: apsw.Connection, chunk_id: int, states: str, indexes: Seque
     )
 
 
-def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool) -> Sequence[Outcome]:
+def record(
+    db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: OnWire
+) -> Sequence[Outcome]:
     """Record what became of a dispatch; see `Journal.record`."""
     at, chunk_id, count = clock.now(), dispatch.chunk_id, len(dispatch.payouts)
     receipts = codec.stamped(receipts, at)
@@ -145,9 +147,10 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt],
     for state in {receipt.state for receipt in receipts}:
         if state is State.SENDING:
             raise IllegalMoveError("a receipt cannot leave a payout sending")
-        if not on_wire and state is not State.READY:
-            raise IllegalMoveError("what never left this machine can only be ready again")
         checked_move(State.SENDING, state)
+    said = dict(zip(dispatch.indexes, everyone, strict=True))
+    if any(said[index].state is not State.READY for index in log.unspoken(dispatch.indexes, on_wire)):
+        raise IllegalMoveError("what never left this machine can only be ready again")
     _end(db, dispatch, at, on_wire=on_wire)
     whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
     indexes = None if whole else list(dispatch.indexes)
@@ -159,10 +162,12 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt],
     ]
 
 
-def _end(db: apsw.Connection, dispatch: Dispatch, at: float, *, on_wire: bool) -> None:
+def _end(db: apsw.Connection, dispatch: Dispatch, at: float, *, on_wire: OnWire) -> None:
+    spoken = None if isinstance(on_wire, bool) else codec.text(on_wire)
     db.execute(
-        "UPDATE dispatches SET ended_at = ?, on_wire = ? WHERE dispatch_id = ? AND chunk_id = ? AND ended_at IS NULL",
-        (at, on_wire, dispatch.dispatch_id, dispatch.chunk_id),
+        "UPDATE dispatches SET ended_at = ?, on_wire = ?, spoken = ? WHERE dispatch_id = ? AND chunk_id = ?"
+        " AND ended_at IS NULL",
+        (at, bool(on_wire), spoken, dispatch.dispatch_id, dispatch.chunk_id),
     )
     if db.changes() != 1:
         raise IllegalMoveError("what became of this dispatch is already recorded")

@@ -15,7 +15,7 @@ import msgspec
 from payout_engine.domain.model import Receipt
 from payout_engine.journal import codec
 from payout_engine.journal.db import row, value
-from payout_engine.ports.journal import Mark
+from payout_engine.ports.journal import Mark, OnWire
 
 SEAL = "seal"
 """A run is validated: its name, its control totals and the digest of its payouts."""
@@ -70,14 +70,14 @@ class Moved(msgspec.Struct, frozen=True, omit_defaults=True):
         indexes: which payouts; None for the whole chunk.
         dispatch: the dispatch that ended with this, or None.
         persons: of a decision, who decided each payout; otherwise empty.
-        on_wire: False when the dispatch provably never left this machine.
+        on_wire: what of the dispatch may have left this machine, as in `ports.journal.OnWire`.
     """
 
     receipts: Sequence[Receipt]
     indexes: Sequence[int] | None = None
     dispatch: int | None = None
     persons: Sequence[Person] = ()
-    on_wire: bool = True
+    on_wire: bool | Sequence[int] = True
 
 
 class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -154,7 +154,7 @@ class _StoredMoved(msgspec.Struct, frozen=True):
     indexes: Sequence[int] | None = None
     dispatch: int | None = None
     persons: Sequence[Person] = ()
-    on_wire: bool = True
+    on_wire: bool | Sequence[int] = True
 
 
 _moved = msgspec.json.Decoder(_StoredMoved)
@@ -173,7 +173,7 @@ def moved_text(
     dispatch: int | None = None,
     persons: Sequence[Person] = (),
     *,
-    on_wire: bool = True,
+    on_wire: OnWire = True,
 ) -> str:
     """Return the body of a `Moved` entry around receipts that are already encoded, since they are stored twice."""
     body: dict[str, object] = {"receipts": msgspec.Raw(receipts)}
@@ -183,9 +183,16 @@ def moved_text(
         body["dispatch"] = dispatch
     if persons:
         body["persons"] = persons
-    if not on_wire:
-        body["on_wire"] = False
+    if on_wire is not True:
+        body["on_wire"] = on_wire
     return msgspec.json.encode(body).decode()
+
+
+def unspoken(indexes: Sequence[int], on_wire: OnWire) -> Sequence[int]:
+    """Return which payouts of a dispatch provably never left this machine."""
+    if isinstance(on_wire, bool):
+        return () if on_wire else indexes
+    return [index for index in indexes if index not in on_wire]
 
 
 def chained(before: bytes, at: float, run_no: int, chunk_id: int | None, kind: str, body: str) -> bytes:

@@ -51,7 +51,7 @@ from payout_engine.journal.transitions import run_no
 from payout_engine.journal.verify import digest_file, verify_file
 from payout_engine.journal.writer import Need, ThreadWriter, Work, Writer
 from payout_engine.ports.callbacks import Heard
-from payout_engine.ports.journal import Mark, Ready, ReadyChunk, Reconciled, StoredCallback
+from payout_engine.ports.journal import Mark, OnWire, Ready, ReadyChunk, Reconciled, StoredCallback
 from payout_engine.ports.provider import Traits
 
 T = TypeVar("T")
@@ -181,7 +181,7 @@ class SqliteJournal:
         return await self._writer.run(lambda db: dispatches.intend(db, chunk), Need.SPEAK)
 
     async def record(
-        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool = True
+        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: OnWire = True
     ) -> Sequence[Outcome]:
         work = partial(dispatches.record, dispatch=dispatch, receipts=receipts, on_wire=on_wire)
         return await self._writer.run(work, Need.DURABLE)

@@ -16,6 +16,7 @@ from payout_engine.domain.states import LETTERS
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, only, row, value
 from payout_engine.journal.ids import run_no_of
+from payout_engine.ports.journal import OnWire
 
 
 def run_no(db: apsw.Connection, run_id: str) -> int:
@@ -48,7 +49,8 @@ def judging(db: apsw.Connection, number: int, run_id: str) -> tuple[int, bytes]:
 
 def once_sent(db: apsw.Connection, chunk_id: int, count: int) -> set[int]:
     """Return which payouts of a chunk were ever on the wire: a call that provably never left was not."""
-    stored = every(db, "SELECT indexes FROM dispatches WHERE chunk_id = ? AND on_wire", (chunk_id,))
+    spoken = "SELECT coalesce(spoken, indexes) FROM dispatches WHERE chunk_id = ? AND on_wire"
+    stored = every(db, spoken, (chunk_id,))
     return {index for (indexes,) in stored for index in codec.read_indexes(indexes, count)}
 
 
@@ -62,7 +64,7 @@ def move(
     dispatch: int | None = None,
     persons: Sequence[log.Person] = (),
     *,
-    on_wire: bool = True,
+    on_wire: OnWire = True,
 ) -> int:
     """Bring payouts of a chunk to the states of their receipts, and log it.
 
@@ -75,7 +77,7 @@ def move(
         kind: the kind of the log entry; empty before the run is sealed, when nothing is logged.
         dispatch: the dispatch that ends with this, for the log.
         persons: of a decision, who decided each payout, for the log.
-        on_wire: False when the dispatch that ends provably never left this machine, for the log.
+        on_wire: what of the dispatch that ends may have left this machine, for the log.
 
     Returns:
         The number of the log entry, 0 when nothing is logged.

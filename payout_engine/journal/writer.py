@@ -185,7 +185,7 @@ class Writer(ABC):
 
         A commit that is not synced waits in the write-ahead log, in order; the next synced one makes it durable too.
         """
-        synced = need >= Need.DURABLE and self._durable
+        synced = need >= Need.DURABLE
         if need is not Need.READ and self._durable and synced is not self._synced:
             connection.execute("PRAGMA main.synchronous = FULL" if synced else "PRAGMA main.synchronous = NORMAL")
             self._synced = synced

@@ -88,6 +88,11 @@ class StoredCallback(msgspec.Struct, frozen=True):
     heard: Heard
 
 
+OnWire = bool | Sequence[int]
+"""Whether the call of a dispatch may have left this machine: False when it provably never did. Of a dispatch that takes
+several calls, the indexes of the payouts whose calls may have left, if it is neither all nor none."""
+
+
 class Ready(StrEnum):
     """Which of the payouts that wait to be sent are asked about."""
 
@@ -190,12 +195,12 @@ class PaymentJournal(Protocol):
         ...
 
     async def record(
-        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool = True
+        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: OnWire = True
     ) -> Sequence[Outcome]:
         """Record what became of a dispatch: one receipt per payout of it, in order.
 
-        A single receipt stands for all of them alike. `on_wire` is False when the call provably never left this
-        machine; its payouts can only be `ready` again then.
+        A single receipt stands for all of them alike. `on_wire` says which of them may have left this machine; the
+        others can only be `ready` again.
         """
         ...
 

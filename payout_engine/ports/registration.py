@@ -15,7 +15,7 @@ import msgspec
 
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Direction
-from payout_engine.ports.provider import Provider, Traits, Wallet
+from payout_engine.ports.provider import ClosedWallet, Provider, Traits, Wallet
 
 
 def is_loopback(host: str | None) -> bool:
@@ -103,11 +103,13 @@ class Face(msgspec.Struct, frozen=True, kw_only=True):
         traits: from the account's options (none: as documented), what the engine does differently.
         wallets: from the account's options, the places it can pay to, or collect from.
         connect: opens one account. It sends in this direction and no other.
+        closed: from the account's options, further places that it could use if something were configured.
     """
 
     traits: Callable[[Mapping[str, Any]], Traits]
     wallets: Callable[[Mapping[str, Any]], Sequence[Wallet]]
     connect: Callable[[Account], Provider]
+    closed: Callable[[Mapping[str, Any]], Sequence[ClosedWallet]] = lambda _: ()
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +130,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
         sandbox_options: options without which its account cannot be used, with values that the sandbox accepts.
         summary: one sentence for `payout-engine providers`.
         base_url: the provider's own address, or empty if every account names one.
+        refusing_statuses: the HTTP statuses that its document prints as refusing a call by themselves, in whatever
+            words. Of all others the suite insists that they prove nothing.
     """
 
     name: str
@@ -141,6 +145,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     identity: Sequence[str] = ()
     sandbox_options: Mapping[str, Any] = {}
     base_url: str = ""
+    refusing_statuses: frozenset[int] = frozenset()
 
     def face(self, direction: Direction) -> Face:
         """Return what the provider does in a direction.

@@ -43,9 +43,6 @@ RETRY_AFTER_SECONDS_MAX = 3600
 """A longer wait asked for by a provider is cut to this; a person will have looked by then."""
 
 
-TEXT_CHARS_MAX = 300
-"""A provider's own words are cut to this before they are recorded."""
-
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 

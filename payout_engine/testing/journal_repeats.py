@@ -375,6 +375,31 @@ class RepeatsSuite:
             found = {(repeat.payout.line, repeat.earlier_run_id) for repeat in await every(journal.duplicates("again"))}
             assert found == {(1, "first"), (5, "last"), (6, "last"), (7, "last")}
 
+    async def test_lines_may_have_been_sent_since_the_first_run_that_sent_one(
+        self, journal_factory: JournalFactory
+    ) -> None:
+        """Whichever line that was; a run that repeats nothing was not sent before it began, approved or not."""
+        async with journal_factory() as journal:
+            for run_id, line in (("first", 1), ("between", 9), ("later", 21)):
+                await approved(journal, run_id, chunk([line], IVORY))
+                await sent(journal, run_id, Receipt(State.FAILED), IVORY)
+            since = {one.run_id: one.created_at for one in await journal.runs()}
+            for run_id, lines, expected in (
+                ("both", [1, 21], "first"),
+                ("turned round", [21, 1], "first"),
+                ("one", [21], "later"),
+                ("none", [31], "none"),
+            ):
+                await judged(journal, run_id, chunk(lines))
+                assert await every(journal.duplicates(run_id)) == []
+                run_of = await journal.find(run_id)
+                assert run_of is not None
+                since[run_id] = run_of.created_at
+                assert await journal.may_be_sent_since(run_id) == since[expected]
+            assert since["first"] < since["between"] < since["later"] < since["none"]
+            assert await journal.approve("none")
+            assert await journal.may_be_sent_since("none") == since["none"]
+
     async def test_a_run_that_pays_again_is_asked_about_when_it_goes_on(self, journal_factory: JournalFactory) -> None:
         """What an approved run may be paying again is known whenever that run is compared, and of no other run."""
         async with journal_factory() as journal:

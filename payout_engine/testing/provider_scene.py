@@ -243,6 +243,8 @@ def _numbers(wallet: Wallet, fates: Mapping[str, str], first: int, ending: str) 
     """National mobile numbers that the wallet serves, in the shape its country has."""
     country = COUNTRIES[wallet.country]
     given = [prefix for name in wallet.operators or country.operators for prefix in country.operators.get(name, ())]
+    # Of a short prefix only some numbers may be in use.
+    given += [prefix + more for prefix in given for more in map(str, range(10))]
     for prefix in wallet.prefixes or given or [country.example[:3]]:
         for length in country.lengths:
             room = length - len(prefix) - len(ending)

@@ -17,7 +17,7 @@ from payout_engine.domain import clock
 from payout_engine.domain.errors import AmbiguousError
 from payout_engine.providers._http import HttpAnswer, HttpClient, OpenSession, connections
 from payout_engine.providers.jemeni import wire
-from payout_engine.providers.jemeni.signing import Call, Keys, Scheme, signed_headers
+from payout_engine.providers.jemeni.signing import Keys, Scheme, Signable, signed_headers
 
 BASE_URL = "https://jemeni.net/api"
 SANDBOX_PREFIX = "/sandbox"
@@ -129,6 +129,6 @@ class JemeniClient:
         return await self._http.post_json(path, body, headers={**self._headers("POST", path, body), **named})
 
     def _headers(self, method: str, path: str, body: bytes) -> Mapping[str, str]:
-        call = Call(method, self._http.address(path), body)
+        call = Signable(method, self._http.address(path), body)
         sandbox = self._prefix == SANDBOX_PREFIX
         return signed_headers(self._scheme, self._keys, call, clock.now(), sandbox=sandbox)

@@ -37,7 +37,7 @@ from payout_engine.providers._sandbox import (
 )
 from payout_engine.providers.jemeni.client import SANDBOX_PREFIX
 from payout_engine.providers.jemeni.ledger import NEVER, Fate, Ledger, LedgerPayment
-from payout_engine.providers.jemeni.signing import Call, Keys, Scheme, signature, written
+from payout_engine.providers.jemeni.signing import Keys, Scheme, Signable, signature, written
 
 SANDBOX_KEYS = Keys("pk_sandbox", "sk_sandbox", "tk_sandbox")
 """The credentials that a sandbox accepts unless it is told others. They name no mode, so that they go with any prefix:
@@ -161,7 +161,7 @@ class JemeniSandbox:
             timestamp = headers.get("auth-timestamp", "")
             scheme = Scheme.HMAC if timestamp.isdecimal() else Scheme.ENDPOINTS
             named = (headers.get("auth-apiKey"), headers.get("auth-token")) == (self._keys.public_key, self._keys.token)
-        call = Call(request.method, _address(request), body)
+        call = Signable(request.method, _address(request), body)
         expected = signature(scheme, self._keys, call, timestamp)
         signed = hmac.compare_digest(headers.get("auth-signature", "").encode(), expected.encode())
         if scheme not in self._schemes or not (named and signed and _is_now(scheme, timestamp)):

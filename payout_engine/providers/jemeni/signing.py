@@ -34,7 +34,7 @@ class Keys(msgspec.Struct, frozen=True):
         return "Keys()"
 
 
-class Call(msgspec.Struct, frozen=True):
+class Signable(msgspec.Struct, frozen=True):
     """What is signed of a call: method, whole address with query, and body as sent."""
 
     method: str
@@ -42,10 +42,10 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes = b""
 
     def __repr__(self) -> str:
-        return f"Call({self.method!r}, {len(self.body)} bytes)"
+        return f"Signable({self.method!r}, {len(self.body)} bytes)"
 
 
-def signature(scheme: Scheme, keys: Keys, call: Call, timestamp: str) -> str:
+def signature(scheme: Scheme, keys: Keys, call: Signable, timestamp: str) -> str:
     """Return the signature in hex."""
     if scheme is Scheme.HMAC:
         # Of a POST the present pages sign the address without what stands behind the question mark.
@@ -63,7 +63,7 @@ def written(scheme: Scheme, at: float) -> str:
     return str(int(at))
 
 
-def signed_headers(scheme: Scheme, keys: Keys, call: Call, at: float, *, sandbox: bool) -> Mapping[str, str]:
+def signed_headers(scheme: Scheme, keys: Keys, call: Signable, at: float, *, sandbox: bool) -> Mapping[str, str]:
     """Return the headers that authenticate a call made at a time in seconds since 1970.
 
     Args:

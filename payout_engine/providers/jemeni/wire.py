@@ -41,7 +41,7 @@ _AMOUNT = re.compile(r"([0-9]{1,15})(?:\.0{1,4})?")
 Id = str | int
 """The samples show ids as texts here and as numbers there."""
 
-T = TypeVar("T")
+Shape = TypeVar("Shape")
 
 
 class PaymentRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -107,7 +107,7 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     status: Id | None = None
 
 
-class Payment(msgspec.Struct, frozen=True, kw_only=True):
+class InnerPayment(msgspec.Struct, frozen=True, kw_only=True):
     """What a transaction holds of the payment itself. `amount` is the JSON value as written."""
 
     status: str
@@ -132,7 +132,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     amount: msgspec.Raw
     state: int
     customer: Customer
-    payment: Payment
+    payment: InnerPayment
     client: Merchant | None = None
     reference: str | None = None
     created_at: str | None = None
@@ -184,7 +184,7 @@ def body_of(request: PaymentRequest | NewSubscription) -> bytes:
 # --------------------------------------------------------------------------------------------------------- answers
 
 
-def read(answer: HttpAnswer, kind: type[T]) -> T:
+def read(answer: HttpAnswer, kind: type[Shape]) -> Shape:
     """Return what an answer holds, if it is one that the document prints.
 
     Raises:
@@ -211,7 +211,7 @@ def read(answer: HttpAnswer, kind: type[T]) -> T:
     return known
 
 
-def _decoded(body: bytes, kind: type[T]) -> T | None:
+def _decoded(body: bytes, kind: type[Shape]) -> Shape | None:
     try:
         return msgspec.json.decode(body, type=kind)
     except UNREADABLE:

@@ -21,7 +21,7 @@ from payout_engine.domain.model import Balance, Dispatch, LookUpResult, Query, R
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits, Wallet
 from payout_engine.ports.registration import Account
 from payout_engine.providers._http import OpenSession, connections, plain_secret
-from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico import shown, wire
 from payout_engine.providers.senfenico.client import BASE_URL, SenfenicoClient
 from payout_engine.providers.senfenico.figures import fee_basis_points
 
@@ -163,7 +163,7 @@ class SenfenicoProvider:
         options = options_of(account.options)
         api_key = plain_secret(account, "api_key")
         self.traits = traits(account.options)
-        self._live = wire.live_key(api_key)
+        self._live = shown.live_key(api_key)
         self._client = SenfenicoClient(
             api_key,
             base_url=account.base_url or BASE_URL,
@@ -206,9 +206,9 @@ class SenfenicoProvider:
         strange = False
         async with aclosing(self._fetched(queries) if few else self._client.transfers(since)) as pieces:
             async for transfers in pieces:
-                strange |= any(wire.other_mode(one, self._live) and one.ext_id in asked for one in transfers)
+                strange |= any(shown.other_mode(one, self._live) and one.ext_id in asked for one in transfers)
                 for start in range(0, len(transfers), RECEIPTS_BATCH):
-                    found = wire.results(transfers[start : start + RECEIPTS_BATCH], self._live)
+                    found = shown.results(transfers[start : start + RECEIPTS_BATCH], self._live)
                     if found:
                         yield found
         if strange:
@@ -217,15 +217,15 @@ class SenfenicoProvider:
     async def balances(self) -> Sequence[Balance]:
         """Return what each wallet's transfer balance holds. See `ports.HasBalances`."""
         return [
-            Balance(shown.wallet, shown.available_minor, shown.pending_minor, wire.CURRENCY)
-            for shown in await self._client.balances()
+            Balance(held.wallet, held.available_minor, held.pending_minor, wire.CURRENCY)
+            for held in await self._client.balances()
         ]
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
 
-    async def _fetched(self, queries: Sequence[Query]) -> AsyncGenerator[Sequence[wire.Listed]]:
+    async def _fetched(self, queries: Sequence[Query]) -> AsyncGenerator[Sequence[shown.Listed]]:
         failed: AmbiguousError | None = None
         for query in queries:
             try:

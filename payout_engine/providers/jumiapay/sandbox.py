@@ -1,0 +1,340 @@
+"""JumiaPay's credits API from the other side, with a ledger that is the truth.
+
+The four calls as the document prints them: both headers, every limit of a creation, a `partner_credit_id` that is
+refused a second time within its Credit account, a balance that is looked at only when the credit is delivered, and a
+cancellation that only a delivered credit can have. Refusals have the printed status and no body, since none is printed.
+
+Customers spend and credits expire by control calls: POST /_sandbox/usage and /_sandbox/expire. `FATES` are the endings
+of the name before the @ that make something else than a delivery of a credit. Where the document is silent, NOTES.md,
+section 6, says what was chosen. Used by embedded sandbox runs, by `payout-engine sandbox` and by tests.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+from yarl import URL
+
+from payout_engine.domain import clock
+from payout_engine.domain.money import DECIMALS, to_major
+from payout_engine.providers._http import UNREADABLE
+from payout_engine.providers._sandbox import (
+    BODY_BYTES_MAX,
+    Fault,
+    FaultKind,
+    Faults,
+    FaultyEndpoints,
+    Served,
+    SlidingWindow,
+    add_control,
+    serving,
+)
+from payout_engine.providers.jumiapay.adapter import wallet_code
+from payout_engine.providers.jumiapay.ledger import NEVER, Fate, Ledger, StoredCredit
+from payout_engine.providers.jumiapay.wire import DESCRIPTION_CHARS_MAX, MARKETS, NAME_CHARS_MAX, moment_of
+
+BALANCE_DEFAULT = 1_000_000
+"""What the Credit account of each currency holds, in whole units."""
+
+SETTLE_SECONDS_DEFAULT = 0.3
+
+LATE_SETTLE_FACTOR = 10
+"""How much later than others the late ones settle."""
+
+KEYS_BEGIN = "jumiapay_test_"
+"""The API keys that are accepted unless some are named begin so."""
+
+FATES: Mapping[str, Fate] = {
+    ".fails": Fate.FAILS,
+    ".stays": Fate.STAYS_PROCESSING,
+    ".refused": Fate.REFUSED,
+    ".late": Fate.SETTLES_LATE,
+    ".odd": Fate.UNDOCUMENTED_STATUS,
+    ".hidden": Fate.NOT_SHOWN,
+    ".returned": Fate.RETURNED,
+    ".partly": Fate.PARTLY_RETURNED,
+    ".kept": Fate.KEPT,
+}
+"""The endings of the name before the @ that decide what becomes of a credit to it; all others are delivered."""
+
+_AMOUNT = re.compile(r"[0-9]{1,12}(?:\.[0-9]+)?")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
+
+
+class JumiaPaySandbox:
+    """One running sandbox. See `registration.SandboxServer`.
+
+    Attributes:
+        base_url: where it listens.
+        ledger: the truth; see `Ledger`.
+        faults: what is going to go wrong.
+        calls: how many calls each endpoint (create, fetch, find, cancel) has had.
+    """
+
+    paying_endpoint = "create"
+    asking_endpoints: Sequence[str] = ("find",)
+    own_faults: frozenset[str] = frozenset({FaultKind.LATE})
+    fates: Mapping[str, str] = FATES
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        settle_seconds: float,
+        keys: Sequence[str],
+        limit: int | None,
+        faults: Sequence[Fault],
+    ) -> None:
+        self.base_url = ""
+        self.ledger = ledger
+        self.faults = Faults(tuple(faults))
+        self._endpoints = FaultyEndpoints(self.faults)
+        self.calls: Mapping[str, int] = self._endpoints.calls
+        self._settle_seconds = settle_seconds
+        self._keys = frozenset(keys)
+        self._limiter = None if limit is None else SlidingWindow(limit)
+        self._served: Served | None = None
+
+    def __repr__(self) -> str:
+        return f"JumiaPaySandbox({self.base_url!r})"
+
+    def attach(self, served: Served) -> None:
+        """Learn where it is served."""
+        self._served = served
+        self.base_url = served.base_url
+
+    def paid(self) -> Mapping[str, tuple[int, int]]:
+        """Return how often and how much money moves for each key. See `registration.SandboxServer.paid`."""
+        return self.ledger.paid()
+
+    async def aclose(self) -> None:
+        """Stop serving. The ledger can still be read."""
+        if self._served is not None:
+            await self._served.aclose()
+
+    # -- the API
+
+    def app(self) -> web.Application:
+        """Return the API as an application, below the root: the prefix `/b2ccredits` is part of a real address."""
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        credits = "/api/v1/single-credits/{account}"
+        app.router.add_post(credits, self._handler("create", self._create))
+        app.router.add_get(credits + "/{uuid}", self._handler("fetch", self._fetch))
+        app.router.add_get(credits + "/partner-id/{partner_credit_id}", self._handler("find", self._find))
+        app.router.add_post(credits + "/{uuid}/cancel", self._handler("cancel", self._cancel))
+        app.router.add_post("/_sandbox/usage", self._use)
+        app.router.add_post("/_sandbox/expire", self._expire)
+        add_control(app, self.faults, self.summary)
+        return app
+
+    def summary(self) -> dict[str, object]:
+        """Return the ledger's totals and the counts of calls."""
+        return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
+
+    def _handler(
+        self, endpoint: str, work: Callable[[web.Request, bytes, Fault | None], web.Response]
+    ) -> Callable[[web.Request], Any]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
+                return self._refusal(request, endpoint) or work(request, body, fault)
+
+            return await self._endpoints.answer(endpoint, request, process)
+
+        return handle
+
+    def _refusal(self, request: web.Request, endpoint: str) -> web.Response | None:
+        """What is said of any call before it is processed."""
+        key = request.headers.get("apikey", "")
+        accepted = key in self._keys if self._keys else key.startswith(KEYS_BEGIN)
+        if not accepted or not request.headers.get("X-Business-Area"):
+            return web.Response(status=401)
+        if endpoint == "create" and self._limiter is not None and not self._limiter.admit(time.monotonic()):
+            return web.Response(status=429)  # No rate is documented; this is what an account's owner may want to try.
+        return None
+
+    def _create(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
+        wanted = _json_object(body)
+        fields = None if wanted is None else _fields(wanted)
+        if fields is None:
+            return web.Response(status=400)
+        now = clock.now()
+        name, _, _ = str(fields["customer_email"]).partition("@")
+        fate = next((fate for ending, fate in FATES.items() if name.endswith(ending)), Fate.SUCCEEDS)
+        factor = LATE_SETTLE_FACTOR if fate is Fate.SETTLES_LATE else 1
+        late_seconds = fault.seconds if fault is not None and fault.kind is FaultKind.LATE else 0.0
+        made = None
+        if fate is not Fate.REFUSED:
+            made = self.ledger.add(
+                {
+                    **fields,
+                    "uuid": str(uuid4()),
+                    "account": request.match_info["account"],
+                    "fate": fate,
+                    "due_at": NEVER if fate is Fate.STAYS_PROCESSING else now + self._settle_seconds * factor,
+                    "visible_at": NEVER if fate is Fate.NOT_SHOWN else now + late_seconds,
+                }
+            )
+        return web.Response(status=400) if made is None else _answer(made, 201)
+
+    def _fetch(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
+        return _shown(self.ledger.fetch(request.match_info["account"], request.match_info["uuid"]))
+
+    def _find(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
+        return _shown(self.ledger.find(request.match_info["account"], request.match_info["partner_credit_id"]))
+
+    def _cancel(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
+        known = self.ledger.fetch(request.match_info["account"], request.match_info["uuid"])
+        if known is None:
+            return web.Response(status=404)
+        begun = self.ledger.cancel(known.uuid, clock.now() + self._settle_seconds)
+        return web.Response(status=400) if begun is None else _answer(begun, 200)
+
+    # -- control: what customers and time do
+
+    async def _use(self, request: web.Request) -> web.Response:
+        """The customer has spent so much in all: {"partner_credit_id": ..., "usage_minor": ...}."""
+        wanted = _json_object(await request.read()) or {}
+        usage_minor = wanted.get("usage_minor")
+        known = isinstance(usage_minor, int) and self.ledger.use(str(wanted.get("partner_credit_id")), usage_minor)
+        return web.Response(status=200 if known else 404)
+
+    async def _expire(self, request: web.Request) -> web.Response:
+        """A credit expires now: {"partner_credit_id": ...}."""
+        wanted = _json_object(await request.read()) or {}
+        return web.Response(status=200 if self.ledger.expire(str(wanted.get("partner_credit_id"))) else 404)
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = msgspec.json.decode(body)
+    except UNREADABLE:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _fields(wanted: Mapping[str, Any]) -> dict[str, str | float | None] | None:
+    """Return the columns of a credit that may be made, or None where the document forbids it."""
+    required = ("name", "description", "amount", "currency", "customer_email")
+    texts = {key: wanted.get(key) for key in (*required, "expiration_date", "callback_url", "partner_credit_id")}
+    if not all(isinstance(text, str) for key, text in texts.items() if text is not None or key in required):
+        return None
+    name, description, currency = str(texts["name"]), str(texts["description"]), str(texts["currency"])
+    amount_minor = _minor(str(texts["amount"]), currency)
+    callback_url, expiration_date = texts["callback_url"], texts["expiration_date"]
+    expires_at = NEVER
+    if expiration_date is not None:
+        try:
+            expires_at = moment_of(expiration_date)
+        except ValueError:
+            return None
+    fine = (
+        0 < len(name) <= NAME_CHARS_MAX
+        and 0 < len(description) <= DESCRIPTION_CHARS_MAX
+        and amount_minor
+        and _EMAIL.fullmatch(str(texts["customer_email"]))
+        and expires_at > clock.now()
+        and (callback_url is None or URL(callback_url).scheme == "https")
+        and texts["partner_credit_id"] != ""
+    )
+    if not fine:
+        return None
+    amount = texts.pop("amount")
+    assert amount is not None
+    return {**texts, "amount_minor": amount_minor, "expires_at": expires_at}
+
+
+def _minor(text: str, currency: str) -> int:
+    """Return an amount in minor units, 0 for what the document does not allow."""
+    if currency not in MARKETS or not _AMOUNT.fullmatch(text):
+        return 0
+    whole, _, rest = text.partition(".")
+    if len(rest) > MARKETS[currency].decimals:
+        return 0
+    return int(whole + rest.ljust(DECIMALS[currency], "0"))
+
+
+def _shown(credit: StoredCredit | None) -> web.Response:
+    return web.Response(status=404) if credit is None else _answer(credit, 200)
+
+
+def _answer(credit: StoredCredit, status: int) -> web.Response:
+    """A credit with the keys of the document's samples, in their order; their dates are printed without content."""
+    document = {
+        "uuid": credit.uuid,
+        "partner_credit_id": credit.partner_credit_id,
+        "name": credit.name,
+        "description": credit.description,
+        "source_wallet_account_id": credit.account,
+        "amount": _sum(credit.amount_minor, credit.currency),
+        "usage": _sum(credit.usage_minor, credit.currency),
+        "customer_email": credit.customer_email,
+        "status": {"id": credit.status, "label": credit.status.replace("_", " ").title()},
+        "in_approval": False,
+        "expiration_date": credit.expiration_date,
+        "callback_url": credit.callback_url,
+        "created": {},
+        "updated": {},
+        "submitted": {},
+        "approved": None,
+        "declined": None,
+        "cancelled": {} if credit.cancelled else None,
+    }
+    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/json")
+
+
+def _sum(amount_minor: int, currency: str) -> dict[str, object]:
+    """An amount as printed: a number, without ever being a float."""
+    text = to_major(amount_minor, currency)
+    value = text.rstrip("0").rstrip(".") if "." in text else text
+    return {
+        "value": msgspec.Raw(value.encode()),
+        "currency": currency,
+        "symbol": currency,
+        "formatted_value": f"{currency} {value}",
+    }
+
+
+@asynccontextmanager
+async def sandbox(
+    ledger: Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    balances: Mapping[str, int] | None = None,
+    settle_seconds: float = SETTLE_SECONDS_DEFAULT,
+    calls_per_second: int | None = None,
+    keys: Sequence[str] = (),
+    faults: Sequence[Fault] = (),
+) -> AsyncIterator[JumiaPaySandbox]:
+    """Serve JumiaPay's credits API on this machine until the block ends.
+
+    Args:
+        ledger: the file that holds the truth, and goes on where it ended; None keeps it in memory.
+        host: the address to listen at.
+        port: 0 takes a free one.
+        balances: whole units by wallet code, for a new ledger; a million in each currency unless told.
+        settle_seconds: how long a credit, or its cancellation, is being processed.
+        calls_per_second: creations in any sliding second; None, since the document knows no limit, for any number.
+        keys: the API keys that are accepted; none: every key that begins with `KEYS_BEGIN`.
+        faults: what goes wrong, in order.
+    """
+    held = {
+        currency: (balances or {}).get(wallet_code(currency), BALANCE_DEFAULT) * 10 ** DECIMALS[currency]
+        for currency in MARKETS
+    }
+    truth = Ledger(ledger, held)
+    try:
+        server = JumiaPaySandbox(truth, settle_seconds=settle_seconds, keys=keys, limit=calls_per_second, faults=faults)
+        async with serving(server.app(), host, port) as served:
+            server.attach(served)
+            yield server
+    finally:
+        truth.close()
