@@ -16,6 +16,7 @@ from payout_engine.domain.facts import CanarySize, ResultsFolder
 from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Decision, LookUpResult, Problem, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
+from payout_engine.ports.callbacks import Heard
 from payout_engine.testing.journal_lines import (
     MOOV,
     ORANGE,
@@ -68,6 +69,9 @@ async def a_life(path: Path) -> str:
         await journal.acknowledge("run", ControlKind.PAUSE, False)
         await journal.add_fact("run", CanarySize(5))
         await journal.add_fact("waiting", ResultsFolder("results"))
+        await journal.store_callback("bf", b"one", Heard(first.keys[:1]))
+        await journal.store_callback("bf", b"two", Heard(first.keys[:1]))
+        await journal.settle_callbacks([1])
         await journal.finish("run")
         await journal.note("run", "remark", "All done.")
         await journal.note("before", "remark", "All done.")

@@ -130,15 +130,16 @@ async def test_a_newer_journal_is_left_alone(path: Path) -> None:
     """A version that is not known yet is refused by name and not touched."""
     await opened(path)
     with apsw.Connection(str(path)) as db:
-        db.pragma("user_version", 8)
-    with pytest.raises(JournalNewerError, match=r"payouts\.db .* newer version .*format 8"):
+        db.pragma("user_version", VERSION + 1)
+    with pytest.raises(JournalNewerError, match=rf"payouts\.db .* newer version .*format {VERSION + 1}"):
         await opened(path)
 
 
 BEFORE_DIRECTIONS = (
-    "DROP TRIGGER runs_stay_approved; ALTER TABLE runs DROP COLUMN direction;ALTER TABLE dispatches DROP COLUMN spoken"
+    "DROP TRIGGER runs_stay_approved; ALTER TABLE runs DROP COLUMN direction;ALTER TABLE dispatches DROP COLUMN spoken;"
+    "DROP TABLE callbacks"
 )
-"""Takes out of a journal what formats 6 and 7 brought."""
+"""Takes out of a journal what formats 6 to 8 brought."""
 
 
 async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:

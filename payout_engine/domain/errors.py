@@ -14,6 +14,7 @@
     |   |-- NotSentError       the bytes provably never left: safe to send again
     |   |-- RefusedError       the provider documents that it refused the whole call before processing it
     |   `-- AmbiguousError     the provider may have acted: never send again without proof
+    |-- ForgedError            a call that its provider has not signed, though it signs its calls
     |-- SinkError              results could not be written; money is not affected
     `-- IllegalMoveError       a fault of ours: the lifecycle has no such arrow
 
@@ -166,6 +167,10 @@ class AmbiguousError(ProviderError):
     With a `brake` it says as well that the next call would fare no better, and leave one more chunk in doubt: so an
     answer that means “no” in words which the provider's document does not promise.
     """
+
+
+class ForgedError(PayoutEngineError):
+    """A call came in that its provider has not signed, though it documents that it signs its calls."""
 
 
 class SinkError(PayoutEngineError):

@@ -44,14 +44,15 @@ from payout_engine.domain.model import (
 )
 from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import State
-from payout_engine.journal import dispatches, duplicates, facts, log, lookups, reads, requests, resends, runs
+from payout_engine.journal import callbacks, dispatches, duplicates, facts, log, lookups, reads, requests, resends, runs
 from payout_engine.journal.decisions import decide
 from payout_engine.journal.file_locks import lease
 from payout_engine.journal.schema import connect
 from payout_engine.journal.transitions import run_no
 from payout_engine.journal.verify import digest_file, verify_file
 from payout_engine.journal.writer import Need, ThreadWriter, Work, Writer
-from payout_engine.ports.journal import Mark, OnWire, Ready, ReadyChunk, Reconciled
+from payout_engine.ports.callbacks import Heard
+from payout_engine.ports.journal import Mark, OnWire, Ready, ReadyChunk, Reconciled, StoredCallback
 from payout_engine.ports.provider import Traits
 
 T = TypeVar("T")
@@ -215,6 +216,20 @@ class SqliteJournal:
 
     async def finish(self, run_id: str) -> None:
         await self._writer.run(lambda db: dispatches.finish(db, run_id), Need.DURABLE)
+
+    # ---------------------------------------------------------------------------------------------------- callbacks
+
+    async def store_callback(self, account: str, digest: bytes, heard: Heard) -> bool:
+        return await self._writer.run(lambda db: callbacks.store(db, account, digest, heard), Need.DURABLE)
+
+    async def stored_callbacks(self, account: str, limit: int, after: int = 0) -> tuple[Sequence[StoredCallback], int]:
+        return await self._read(lambda db: callbacks.stored(db, account, limit, after))
+
+    async def settle_callbacks(self, numbers: Sequence[int]) -> None:
+        await self._writer.run(lambda db: callbacks.settle(db, numbers), Need.WRITE)
+
+    async def count_callbacks(self, account: str, limit: int) -> int:
+        return await self._read(lambda db: callbacks.count(db, account, limit))
 
     # ------------------------------------------------------------------------------------------------------- people
 

@@ -29,6 +29,7 @@ from payout_engine.domain.facts import (
 )
 from payout_engine.domain.model import Lane, Receipt
 from payout_engine.domain.states import State
+from payout_engine.testing.journal_callbacks import CallbackSuite
 from payout_engine.testing.journal_controls import ControlsSuite
 from payout_engine.testing.journal_duplicates import DuplicatesSuite
 from payout_engine.testing.journal_going_on import GoingOnSuite
@@ -43,7 +44,15 @@ ALL_THE_SAME = "the rest may be sent although the canary did not pass"
 
 
 class JournalSuite(
-    IntakeSuite, DuplicatesSuite, LatelySuite, GoingOnSuite, PaymentSuite, ResendsSuite, PeopleSuite, ControlsSuite
+    IntakeSuite,
+    DuplicatesSuite,
+    LatelySuite,
+    GoingOnSuite,
+    PaymentSuite,
+    ResendsSuite,
+    CallbackSuite,
+    PeopleSuite,
+    ControlsSuite,
 ):
     """The promises of `ports.Journal`."""
 
