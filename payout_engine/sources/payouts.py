@@ -1,7 +1,7 @@
 """Payouts given from Python, one by one: any iterable or async iterable of `Payout`.
 
-They become rows like those of a file, so that one intake judges both. Amounts stay in minor units, which intake knows
-by their column, so that nothing is converted and a payout may leave its currency to the wallet that serves it.
+They become rows like those of a file, so that one intake validates both. Amounts stay in minor units, which intake
+knows by their column, so that nothing is converted and a payout may leave its currency to the wallet that serves it.
 """
 
 from __future__ import annotations
