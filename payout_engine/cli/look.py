@@ -164,6 +164,7 @@ def providers_known(*, json: bool) -> int:
                     direction=direction,
                     traits=msgspec.to_builtins(traits),
                     wallets=msgspec.to_builtins(wallets),
+                    closed=msgspec.to_builtins(face.closed(entry.sandbox_options)),
                 )
                 continue
             closed = [one.wallet for one in face.closed(entry.sandbox_options)]
