@@ -194,6 +194,15 @@ async def test_one_failed_login_answers_all_calls_that_wait_and_nothing_was_sent
         assert states(await provider.send(dispatch())) == [State.ACCEPTED]
 
 
+async def test_a_login_that_fails_after_a_refused_token_leaves_nothing_in_doubt() -> None:
+    """The payment was refused, and not asked for again: it may be sent later."""
+    async with connected() as (provider, server):
+        await provider.send(dispatch())
+        server.faults.add(Fault(FaultKind.EXPIRED, "send"), Fault(FaultKind.RESET_AFTER, "login"))
+        assert isinstance(await failure(provider, dispatch(first=1)), NotSentError)
+        assert set(server.paid()) == {"key-0-0"}
+
+
 async def test_a_token_is_renewed_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute ahead, so that no call is refused for it."""
     async with connected(token_seconds=300.0) as (provider, server):
