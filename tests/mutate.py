@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib
@@ -50,6 +51,9 @@ TEST_SECONDS_MAX = 6.0
 
 TURNING_SECONDS, TURNING_TIMES = 1.0, 4.0
 """A test fails when it computes for longer than so many seconds, and so many times as long as without a fault."""
+
+WAITING_SECONDS, WAITING_TIMES = 10.0, 3.0
+"""The same for the clock, on a machine that is busier than it was without a fault."""
 
 for _costly in (
     "aiohttp",
@@ -279,8 +283,10 @@ class Session:
                 function.__code__ = code
             for name in tests:
                 killer.write_text(name)
-                # Some faults make a test turn for ever: the signal that comes then ends the process.
+                # Some faults make a test turn or wait for ever: the process ends then.
                 signal.setitimer(signal.ITIMER_PROF, TURNING_SECONDS + TURNING_TIMES * self.reached.computed[name])
+                waiting_seconds = WAITING_SECONDS + WAITING_TIMES * self.reached.seconds[name]
+                faulthandler.dump_traceback_later(waiting_seconds, exit=True, file=self._nowhere)
                 self._failed = False
                 self._run(name)
                 if self._failed:
@@ -296,7 +302,7 @@ class Session:
 
 def _patience_seconds(reached: Reached, tests: list[str]) -> float:
     """How long the tests of one mutant may take, on a machine that is busier than it was without it."""
-    return 15.0 + 3.0 * sum(reached.seconds[name] for name in tests)
+    return sum(WAITING_SECONDS + WAITING_TIMES * reached.seconds[name] for name in tests)
 
 
 def at_import(mutant: Mutant, reached: Reached) -> bool:
@@ -485,6 +491,11 @@ def key_of(mutant: Mutant) -> str:
     return f"{mutant.line}\n{mutant.before}\n{mutant.after}"
 
 
+def _is_open(module: str, key: str, fates: dict[str, str]) -> bool:
+    """Whether a mutant is to be tried: not again what was killed, or has survived with a reason."""
+    return fates[key] == UNTRIED or (fates[key] != KILLED and not _reason(module, key))
+
+
 def run(modules: list[str], *, survivors: bool, functions: bool, workers: int) -> bool:
     """Try the mutants of some modules; false when a test fails without any fault."""
     told = reviewed()
@@ -495,7 +506,7 @@ def run(modules: list[str], *, survivors: bool, functions: bool, workers: int) -
         made = mutants_of(PACKAGE, module)
         known = before if survivors else {}
         fates[module] = {key_of(mutant): known.get(key_of(mutant), UNTRIED) for mutant in made}
-        mutants += [mutant for mutant in made if fates[module][key_of(mutant)] != KILLED]
+        mutants += [mutant for mutant in made if _is_open(module, key_of(mutant), fates[module])]
     scratch = Path(tempfile.mkdtemp(prefix="mutants-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     done, kept_at = 0, 0.0
 
@@ -581,7 +592,7 @@ def main() -> int:
     known = reviewed().tests
     parser = argparse.ArgumentParser(description="Plant faults in the code that decides about money.")
     parser.add_argument("modules", nargs="*", help="such as journal/rules.py; all that mutants.toml names, if none")
-    parser.add_argument("--survivors", action="store_true", help="only what was not killed the last time")
+    parser.add_argument("--survivors", action="store_true", help="only what survived the last time without a reason")
     parser.add_argument("--functions", action="store_true", help="leave out faults outside of functions")
     parser.add_argument("--report", action="store_true", help="print the last result again")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that share the mutants")

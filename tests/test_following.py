@@ -30,7 +30,7 @@ from payout_engine.payment.first_look import PAUSES_SECONDS, look_first
 from payout_engine.payment.poll import Follower, FollowPolicy, Resend
 from payout_engine.ports import observer
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Provider
-from payout_engine.testing.journal_lines import IVORY, approved, chunk, every, inline, judged, sent, states
+from payout_engine.testing.journal_lines import IVORY, approved, chunk, every, inline, sent, states, validated
 
 POLICY = FollowPolicy(unknown_patience_seconds=60.0)
 DOWN = AmbiguousError("timeout", "No answer came in time.")
@@ -460,8 +460,9 @@ def test_what_a_look_up_did_not_show_is_asked_by_sending(scene: Scene) -> None:
     assert all(at - before == pytest.approx(0.5, abs=0.01) for at, before in asked)
 
 
-def test_what_sending_again_brings_counts_as_news(scene: Scene) -> None:
-    """The others are looked for anew; without any question there is no interval."""
+@pytest.mark.parametrize("shown", [True, False])
+def test_what_sending_again_brings_counts_as_news(scene: Scene, shown: bool) -> None:
+    """Also beside what a look-up brings: the others are looked for anew; without any question there is no interval."""
     rounds: list[float] = []
 
     async def resend(_before: float) -> tuple[int, int]:
@@ -471,8 +472,14 @@ def test_what_sending_again_brings_counts_as_news(scene: Scene) -> None:
     scene.resend = resend
 
     async def life() -> None:
-        await approved(scene.journal, "run", chunk([1]))
-        await sent(scene.journal, "run", Receipt(State.UNKNOWN))
+        await approved(scene.journal, "run", chunk([1, 2]))
+        dispatch = await sent(scene.journal, "run", Receipt(State.UNKNOWN))
+
+        async def settle() -> None:
+            if shown and len(rounds) == 2:
+                scene.provider.shows[dispatch.keys[0]] = Receipt(State.PAID)
+
+        scene.provider.meanwhile = settle
         took = await scene.follow()
         assert took == pytest.approx(rounds[2] + 60.0, abs=1.0)
         assert scene.provider.at[:3] == pytest.approx(rounds[:3], abs=0.01)
@@ -544,7 +551,7 @@ def test_a_first_look_asks_about_each_key_that_matters(scene: Scene) -> None:
         await approved(scene.journal, "earlier", *(chunk(range(at, at + 100)) for at in (1, 101, 201)))
         earlier = [await sent(scene.journal, "earlier", Receipt(State.FAILED)) for _ in range(3)]
         again = [chunk(range(at, at + 100)) for at in (1, 101, 201)]
-        await judged(scene.journal, "run", *again)
+        await validated(scene.journal, "run", *again)
         assert await every(scene.journal.duplicates("run")) == []
         assert not (await look_first(scene.context)).problem
         asked = [key for page in scene.provider.keys for key in page]

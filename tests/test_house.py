@@ -126,17 +126,23 @@ def test_every_provider_has_its_five_files() -> None:
 
 
 def test_money_leaves_in_one_place() -> None:
-    """One function of the package sends to a provider, and nothing is waited for between its durable intent and that.
+    """One function of the package sends to a provider, in one line, below its durable intent and nothing else.
 
-    Where providers are known, whatever is called `send` counts.
+    The calls that an intent covers are made by that line, each at its turn. Where providers are known, whatever is
+    called `send` counts.
     """
     callers = []
     for path in (path for path in MODULES if room_of(path) in ("app", "payment")):
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and "send" in called_methods(function):
                 callers.append((path.name, function.name))
-                assert awaited(function)[:2] == ["strategy.intend", "provider.send"]
-    assert callers == [("dispatch.py", "send_durably")]
+                if function.name == "send_durably":
+                    assert awaited(function) == ["strategy.intend", "provider.send", "make", "strategy.record"]
+    assert callers == [("dispatch.py", "send_durably"), ("dispatch.py", "speak")]
+    whole = (ROOT / "payment" / "dispatch.py").read_text("utf-8")
+    assert (
+        whole.count(".send(") == 1 and whole.count("speak(number, turn)") == 1 and whole.count("speak(0, first)") == 1
+    )
     sent = [path.name for path in MODULES if room_of(path) != "testing" and "provider.send(" in path.read_text("utf-8")]
     assert sent == ["dispatch.py"]
 

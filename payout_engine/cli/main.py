@@ -15,11 +15,13 @@ from payout_engine.app.decisions import DecisionInput
 from payout_engine.app.engine import FOLLOW_FOR_SECONDS, Engine
 from payout_engine.cli import control, decide, look
 from payout_engine.cli import sandbox as sandboxes
+from payout_engine.cli import serve as callbacks
 from payout_engine.cli.options import (
     Accepted,
     AccountName,
     AnyRunId,
     Asker,
+    AskPaid,
     CanaryCount,
     Collect,
     Config,
@@ -237,6 +239,28 @@ def cancel(
     _on_engine(lambda engine: control.cancel(engine, run, who, why, json=json), config, journal, None, sandbox)
 
 
+@app.command(epilog='Example: payout-engine recall 7k3m9q EMP-1056 --who Awa --why "left the company"')
+def recall(
+    run: RunId,
+    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="The paid line: its reference, or line:57.")],
+    who: Who = "",
+    why: Why = "",
+    config: Config = None,
+    journal: JournalPath = None,
+    sandbox: Sandbox = False,
+    json: Json = False,
+) -> None:
+    """Ask the provider to take back what is unspent of a paid line, where it can do that."""
+    given = as_given(config, journal, sandbox)
+    _on_engine(
+        lambda engine: control.recall(engine, run, reference, who, why, json=json, given=given),
+        config,
+        journal,
+        None,
+        sandbox,
+    )
+
+
 @app.command(epilog="Example: payout-engine retry 7k3m9q")
 def retry(
     run: RunId,
@@ -279,6 +303,7 @@ def follow(
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     format: Format = "csv",
     key_renewed: KeyRenewed = False,
+    paid: AskPaid = False,
 ) -> None:
     """Ask again for final answers; send nothing."""
     options = PayOptions(
@@ -288,6 +313,7 @@ def follow(
         follow_for_seconds=follow_for,
         given=as_given(config, journal, sandbox),
         key_renewed=key_renewed,
+        ask_paid=paid,
     )
     _on_engine(lambda engine: resume_runs(engine, run, options, send=False), config, journal, account, sandbox)
 
@@ -398,6 +424,20 @@ def balance(
 ) -> None:
     """Show what the accounts hold, per wallet."""
     _on_engine(lambda engine: look.balance(engine, json=json), config, None, account, sandbox)
+
+
+@app.command(epilog="Example: payout-engine serve --urls")
+def serve(
+    host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="Its port; 0 chooses a free one.")] = 8787,
+    urls: Annotated[bool, typer.Option("--urls", help="Print each account's secret address and leave.")] = False,
+    config: Config = None,
+    journal: JournalPath = None,
+    account: AccountName = None,
+) -> None:
+    """Take providers' calls until Ctrl-C: each is stored, and the provider asked about what it says."""
+    work = callbacks.urls if urls else callbacks.serve
+    _on_engine(lambda engine: work(engine, host, port), config, journal, account, False)
 
 
 @app.command(epilog="Example: payout-engine providers")

@@ -54,9 +54,9 @@ def state_words(state: State, direction: Direction) -> tuple[str, str, str]:
     return word, colour, meaning
 
 
-def money(amounts_minor: Mapping[str, int]) -> str:
+def money(amounts_minor: Mapping[str, int], between: str = " + ") -> str:
     """Return amounts by currency as text, such as `1,240,000 XOF + 300.00 KES`."""
-    return " + ".join(format_amount(amount, currency) for currency, amount in sorted(amounts_minor.items())) or "-"
+    return between.join(format_amount(amount, currency) for currency, amount in sorted(amounts_minor.items())) or "-"
 
 
 def moment(at: float | None) -> str:
@@ -182,9 +182,10 @@ def _money_and_time(forecast: Forecast, direction: Direction) -> Iterable[str]:
     if direction is Direction.COLLECT:
         yield f"\nTo request: [bold]{money(forecast.totals_minor)}[/] from {counted(forecast.count, 'payer')}."
     else:
+        fees = {currency: fee for currency, fee in forecast.fees_minor.items() if fee}
         yield (
             f"\nTo pay: [bold]{money(forecast.totals_minor)}[/] to {counted(forecast.count, 'recipient')}, "
-            f"fees {money(forecast.fees_minor)}, together [bold]{money(forecast.needs_minor)}[/]."
+            f"fees {money(fees)}, together [bold]{money(forecast.needs_minor)}[/]."
         )
     untold = [lane.title for lane in forecast.lanes if not lane.fee_known]
     if untold:
@@ -231,7 +232,7 @@ def summary(found: Summary, direction: Direction) -> Table:
     rows = table("", "lines", "amount", "meaning", numbers=["lines", "amount"])
     for total in sorted(found.totals, key=lambda total: list(STATE_WORDS).index(total.state)):
         word, colour, meaning = state_words(total.state, direction)
-        amount = "-" if total.state is State.REJECTED else money(total.amounts_minor)
+        amount = "-" if total.state is State.REJECTED else money(total.amounts_minor, between="\n")
         rows.add_row(f"[{colour}]{word}[/]", f"{total.count:,}", amount, meaning)
     rows.add_row("[bold]all lines[/]", f"[bold]{found.lines:,}[/]", "", "")
     return rows

@@ -54,6 +54,16 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     look_up: LookUpKind
     absence_final_seconds: float | None
 
+    @property
+    def intent_covers_calls(self) -> bool:
+        """Whether one durable intent may cover many calls of one payout each.
+
+        A crash leaves all of them in doubt, so only where sending again under the key asks about each. And not where
+        an absence proves something after a time, which would count from the intent and not from the later call.
+        """
+        pays_once = self.key_promise is KeyPromise.IDEMPOTENT
+        return self.batch_limit == 1 and pays_once and self.absence_final_seconds is None
+
 
 KEY_LIFETIME_SECONDS_DEFAULT = 3_600.0
 """How long a key is believed to pay once where the provider promises that and documents no time. An account's option
@@ -188,6 +198,23 @@ class ListsBack(Protocol):
 
         Raises:
             ProviderError: as for `look_up`.
+        """
+        ...
+
+
+@runtime_checkable
+class Recalls(Protocol):
+    """A provider that takes back, when asked, what is left of a payout that it paid."""
+
+    async def recall(self, query: Query) -> None:
+        """Ask to take back what is left of a paid payout: one call at most, never repeated.
+
+        It moves no payout: whether, when and how much came back is what a look-up tells.
+
+        Raises:
+            NotSentError: the bytes of the asking provably never left.
+            RefusedError: the provider does not show the payout as one that it can take back; nothing was asked of it.
+            AmbiguousError: anything else, also a refusal: a look-up tells.
         """
         ...
 

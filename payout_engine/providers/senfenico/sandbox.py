@@ -1,8 +1,9 @@
 """Senfenico's API from the other side, with a ledger that is the truth.
 
-Every transfer and balance call, as the document prints it: slashes, envelope, error codes and messages, a bulk answer
-without references, one balance per wallet with percentage fees on top, 100 transfers per call, 5 bulk calls in any
-sliding second. An ext_id is repeated back and never compared: sending it twice pays twice, and the ledger shows it.
+Every call as the document prints it: slashes, envelope, error codes and messages, a bulk answer without references, one
+balance per wallet with percentage fees on top, 100 transfers per call, 5 bulk calls in any sliding second; and what
+collects money or brings it home. An ext_id is repeated back and never compared: sending it twice pays twice, and the
+ledger shows it.
 
 Transfers settle after a delay, worked out when somebody looks. `FATES` are the endings of phone numbers that do
 something else than succeed; faults are scripted in `faults`. Where the document is silent, NOTES.md, section 8, says
@@ -22,7 +23,6 @@ import anyio
 import msgspec
 from aiohttp import web
 
-from payout_engine.domain import clock
 from payout_engine.providers._sandbox import (
     BODY_BYTES_MAX,
     Fault,
@@ -35,44 +35,24 @@ from payout_engine.providers._sandbox import (
     cut,
     serving,
 )
+from payout_engine.providers.senfenico.collection_ledger import CollectionLedger
 from payout_engine.providers.senfenico.figures import fee_basis_points
-from payout_engine.providers.senfenico.ledger import NEVER, Fate, Ledger, LedgerTransfer, NewTransfer
-from payout_engine.providers.senfenico.sandbox_answers import (
-    WALLET_TITLES,
-    Errors,
-    error,
-    field_errors,
-    json_answer,
-    json_object,
-    money,
-    percent,
-    repeated,
-    shown,
-    single_refusal,
-)
-from payout_engine.providers.senfenico.wire import BALANCE_KEYS, BATCH_LIMIT, CALLS_PER_SECOND
+from payout_engine.providers.senfenico.ledger import Ledger
+from payout_engine.providers.senfenico.sandbox_answers import error, json_answer, json_object, money, success
+from payout_engine.providers.senfenico.sandbox_collections import CollectionDesk
+from payout_engine.providers.senfenico.sandbox_transfers import FATES as FATES
+from payout_engine.providers.senfenico.sandbox_transfers import LATE_SETTLE_FACTOR as LATE_SETTLE_FACTOR
+from payout_engine.providers.senfenico.sandbox_transfers import TransferDesk
+from payout_engine.providers.senfenico.wire import BALANCE_KEYS, CALLS_PER_SECOND
 
 BALANCE_DEFAULT = 100_000
 """What each wallet of a test account holds. Source: section "Tester votre intégration"."""
 
 SETTLE_SECONDS_DEFAULT = 0.3
+OTP_SECONDS_DEFAULT = 300.0
 
-LATE_SETTLE_FACTOR = 10
-"""How much later than others the late ones settle."""
 
-STATUS_UNDOCUMENTED = "in_review"
-"""A status word that the document does not list, for the numbers that get one."""
-
-FATES: Mapping[str, Fate] = {
-    "000001": Fate.FAILS,
-    "000002": Fate.STAYS_PENDING,
-    "000003": Fate.REFUSED,
-    "000004": Fate.SETTLES_LATE,
-    "000005": Fate.UNDOCUMENTED_STATUS,
-    "000006": Fate.NOT_LISTED,
-}
-"""The last six digits of a phone number that decide what becomes of a transfer to it; all others succeed. The
-document's own test numbers end in 000000."""
+_Work = Callable[[web.Request, bytes, Fault | None], web.Response]
 
 
 class SenfenicoSandbox:
@@ -80,10 +60,11 @@ class SenfenicoSandbox:
 
     Attributes:
         base_url: where it listens.
-        ledger: the truth; see `Ledger`.
+        ledger: the truth about transfers; see `Ledger`.
+        collections: checkouts, charges and settlements, with their own truth in its `ledger`.
         faults: what is going to go wrong.
         limiter: the bulk calls of the last second; `refused` counts those over the limit.
-        calls: how many calls each endpoint (create, bulk, list, fetch, balances) has had.
+        calls: how many calls each endpoint has had; NOTES.md, section 8, has their names.
     """
 
     paying_endpoint = "bulk"
@@ -94,15 +75,13 @@ class SenfenicoSandbox:
     def __init__(
         self,
         ledger: Ledger,
+        transfers: TransferDesk,
+        collections: CollectionDesk,
         *,
-        settle_seconds: float,
-        fee_basis_points: int,
         keys: Sequence[str],
         limit: int,
         jitter_seconds: float,
         faults: Sequence[Fault],
-        extra_prefixes: Mapping[str, Sequence[str]],
-        live_mode: bool | None,
     ) -> None:
         self.base_url = ""
         self.ledger = ledger
@@ -110,12 +89,10 @@ class SenfenicoSandbox:
         self.limiter = SlidingWindow(limit)
         self._endpoints = FaultyEndpoints(self.faults)
         self.calls: Mapping[str, int] = self._endpoints.calls
-        self._settle_seconds = settle_seconds
-        self._fee_basis_points = fee_basis_points
         self._keys = frozenset(keys)
         self._jitter_seconds = jitter_seconds
-        self._extra_prefixes = extra_prefixes
-        self._live_mode = live_mode
+        self._transfers = transfers
+        self.collections = collections
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -124,7 +101,7 @@ class SenfenicoSandbox:
     def attach(self, served: Served) -> None:
         """Learn where it is served."""
         self._served = served
-        self.base_url = served.base_url
+        self.base_url = self.collections.base_url = served.base_url
 
     def paid(self) -> Mapping[str, tuple[int, int]]:
         """Return how often and how much money moves for each ext_id. See `registration.SandboxServer.paid`."""
@@ -140,22 +117,51 @@ class SenfenicoSandbox:
     def app(self) -> web.Application:
         """Return the API as an application, slashes as printed; the PHP client lists without one."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app.router.add_post("/v1/payment/transfers/", self._handler("create", self._create))
+        app.router.add_post("/v1/payment/transfers/", self._handler("create", self._transfers.create))
         app.router.add_post("/v1/payment/transfers/bulk/", self._bulk)
         app.router.add_get("/v1/payment/transfers/", self._list)
         app.router.add_get("/v1/payment/transfers", self._list)
-        app.router.add_get("/v1/payment/transfers/{reference}", self._handler("fetch", self._fetch))
+        app.router.add_get("/v1/payment/transfers/{reference}", self._handler("fetch", self._transfers.fetch))
         app.router.add_get("/v1/payment/balances", self._handler("balances", self._balances))
+        self._add_collecting(app, self.collections)
         add_control(app, self.faults, self.summary)
         return app
+
+    def _add_collecting(self, app: web.Application, desk: CollectionDesk) -> None:
+        """Add what collects money or brings it home, and the control by which a customer pays a checkout."""
+        base = "/v1/payment"
+        posts: Mapping[str, tuple[str, _Work]] = {
+            "/checkouts/initialize/": ("checkout_initialize", desk.initialize),
+            "/charges/": ("charge_create", desk.create_charge),
+            "/charges/submit": ("charge_submit", desk.submit),
+            "/settlements/": ("settlement_create", desk.settle),
+        }
+        gets: Mapping[str, tuple[str, _Work]] = {
+            "/checkouts": ("checkout_list", desk.list_checkouts),
+            "/checkouts/{reference}": ("checkout_fetch", desk.fetch_checkout),
+            "/charges": ("charge_list", desk.list_charges),
+            "/charges/{reference}": ("charge_fetch", desk.fetch_charge),
+            "/settlements": ("settlement_list", desk.list_settlements),
+            "/settlements/{reference}": ("settlement_fetch", desk.fetch_settlement),
+            "/settlements/{reference}/cancel/": ("settlement_cancel", desk.cancel),
+        }
+        for path, (endpoint, work) in posts.items():
+            app.router.add_post(base + path, self._handler(endpoint, work))
+        for path, (endpoint, work) in gets.items():
+            app.router.add_get(base + path, self._handler(endpoint, work))
+        app.router.add_post("/_sandbox/checkouts/{reference}/pay", self._pay_checkout)
+
+    async def _pay_checkout(self, request: web.Request) -> web.Response:
+        told = json_object(await request.read()) or {}
+        reference = request.match_info["reference"]
+        charge = self.collections.pay_checkout(reference, str(told.get("provider")), str(told.get("phone")))
+        return json_answer({"charge_reference": charge}, 200 if charge else 400)
 
     def summary(self) -> dict[str, object]:
         """Return the ledger's totals and the counts of calls."""
         return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
 
-    def _handler(
-        self, endpoint: str, work: Callable[[web.Request, bytes, Fault | None], web.Response]
-    ) -> Callable[[web.Request], Any]:
+    def _handler(self, endpoint: str, work: _Work) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
                 return self._refusal(request, fault) or work(request, body, fault)
@@ -177,7 +183,7 @@ class SenfenicoSandbox:
             if not self.limiter.admit(arrived):
                 self.ledger.count("bulk_over_limit")
                 return error("RATE_LIMIT_EXCEEDED")
-            return self._queue(request, body, fault)
+            return self._transfers.queue(request, body, fault)
 
         return await self._endpoints.answer("bulk", request, process)
 
@@ -199,7 +205,7 @@ class SenfenicoSandbox:
         await response.write(b'{"status":true,"message":"Transfer list retrieved","data":[')
         separator = b""
         for page in self.ledger.pages():
-            text = b",".join([msgspec.json.encode(self._shown(request, transfer)) for transfer in page])
+            text = b",".join([msgspec.json.encode(self._transfers.shown(request, transfer)) for transfer in page])
             if broken:
                 await response.write(separator + text[: len(text) // 2])
                 cut(request)
@@ -211,18 +217,6 @@ class SenfenicoSandbox:
         await response.write_eof()
         return response
 
-    def _fetch(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
-        transfer = self.ledger.fetch(request.match_info["reference"])
-        if transfer is None:
-            return error("TRANSACTION_NOT_FOUND")
-        return json_answer(
-            {"status": True, "message": "Transfer details retrieved", "data": self._shown(request, transfer)}
-        )
-
-    def _shown(self, request: web.Request, transfer: LedgerTransfer) -> dict[str, Any]:
-        by_key = request.headers.get("X-API-KEY", "").startswith("sk_live_")
-        return shown(transfer, live_mode=by_key if self._live_mode is None else self._live_mode)
-
     def _balances(self, _: web.Request, __: bytes, ___: Fault | None) -> web.Response:
         available, pending = self.ledger.available(), self.ledger.pending()
         held = {
@@ -233,92 +227,10 @@ class SenfenicoSandbox:
             "total_available": money(sum(available.values())),
             "total_pending": money(sum(pending.values())),
         }
-        collected = {"available": money(0), "pending": money(0), "currency": "XOF"}
+        ours, leaving = self.collections.ledger.balance()
+        collected = {"available": money(ours), "pending": money(leaving), "currency": "XOF"}
         data = {"collection_balances": collected, "transfer_balances": {**totals, **held}}
-        return json_answer({"status": True, "message": "Balance retrieved", "data": data})
-
-    # -- making transfers
-
-    def _create(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
-        item = json_object(body)
-        if item is None:
-            return error("INVALID_DATA")
-        made, errors = self._judge(request, [item], fault)
-        if errors[0]:
-            return single_refusal(errors[0])
-        self.ledger.add(made)
-        transfer = self.ledger.fetch(made[0].reference)
-        assert transfer is not None
-        document = {
-            **self._shown(request, transfer),
-            "fees": msgspec.Raw(percent(transfer.fee_basis_points, digits=1)),
-        }
-        return json_answer({"status": True, "message": "Transfer has been queued", "data": document})
-
-    def _queue(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
-        document = json_object(body)
-        items = document.get("transfers") if document else None
-        if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
-            return error("INVALID_DATA")
-        if len(items) > BATCH_LIMIT:
-            message = f"Maximum of {BATCH_LIMIT} transfers allowed per request"
-            return json_answer({"status": False, "message": message, "error_code": "BATCH_SIZE_LIMIT_EXCEEDED"}, 400)
-        made, errors = self._judge(request, items, fault)
-        if made:
-            self.ledger.add(made)
-        refused = [
-            {"data": repeated(item), "errors": found} for item, found in zip(items, errors, strict=True) if found
-        ]
-        message = f"{len(made)} transfers queued for processing"
-        return json_answer({"status": True, "message": message, "failed_transfers": refused})
-
-    def _judge(
-        self, request: web.Request, items: Sequence[dict[str, Any]], fault: Fault | None
-    ) -> tuple[list[NewTransfer], list[Errors]]:
-        """Return the transfers that can be made, and the errors of each item, empty for those."""
-        drained = fault is not None and fault.kind is FaultKind.LOW_BALANCE
-        late_seconds = fault.seconds if fault is not None and fault.kind is FaultKind.LATE else 0.0
-        available = dict.fromkeys(BALANCE_KEYS, 0) if drained else self.ledger.available()
-        made: list[NewTransfer] = []
-        errors: list[Errors] = []
-        for item in items:
-            found, wallet = field_errors(item, self._extra_prefixes)
-            if FATES.get(str(item.get("recipient_phone"))[-6:]) is Fate.REFUSED:
-                found.setdefault("recipient_phone", ["The phone number is not associated with an account."])
-            if not found:
-                cost = item["amount"] + self._fee(item["amount"])
-                if cost > available.get(wallet, 0):
-                    text = f"Insufficient balance for {WALLET_TITLES[wallet]} transfer including fees."
-                    found = {"non_field_errors": [text]}
-                else:
-                    available[wallet] -= cost
-                    made.append(self._new(request, item, wallet, late_seconds))
-            errors.append(found)
-        return made, errors
-
-    def _new(self, request: web.Request, item: dict[str, Any], wallet: str, late_seconds: float) -> NewTransfer:
-        now = clock.now()
-        fate = FATES.get(item["recipient_phone"][-6:], Fate.SUCCEEDS)
-        factor = LATE_SETTLE_FACTOR if fate is Fate.SETTLES_LATE else 1
-        verdicts = {Fate.FAILS: "failed", Fate.UNDOCUMENTED_STATUS: STATUS_UNDOCUMENTED}
-        return NewTransfer(
-            reference=f"tr_{secrets.token_hex(16)}",
-            amount=item["amount"],
-            fee=self._fee(item["amount"]),
-            fee_basis_points=self._fee_basis_points,
-            wallet=wallet,
-            phone=item["recipient_phone"],
-            ext_id=item.get("ext_id"),
-            ip_address=request.remote or "127.0.0.1",
-            verdict=verdicts.get(fate, "success"),
-            created_at=now,
-            settles_at=NEVER if fate is Fate.STAYS_PENDING else now + self._settle_seconds * factor,
-            visible_at=NEVER if fate is Fate.NOT_LISTED else now + late_seconds,
-        )
-
-    def _fee(self, amount: int) -> int:
-        """The fee in francs, rounded up; how the provider rounds is not documented."""
-        return -(-amount * self._fee_basis_points // 10_000)
+        return success("Balance retrieved", data)
 
     def _refusal(self, request: web.Request, fault: Fault | None) -> web.Response | None:
         """What is said of any call before it is processed."""
@@ -339,6 +251,9 @@ async def sandbox(
     balances: Mapping[str, int] | None = None,
     settle_seconds: float = SETTLE_SECONDS_DEFAULT,
     fee_percent: str = "1.5",
+    charge_fee_percent: str = "3.5",
+    otp_seconds: float = OTP_SECONDS_DEFAULT,
+    offline_providers: Sequence[str] = (),
     keys: Sequence[str] = (),
     calls_per_second: int = int(CALLS_PER_SECOND),
     jitter_seconds: float = 0.0,
@@ -353,8 +268,11 @@ async def sandbox(
         host: the address to listen at.
         port: 0 takes a free one.
         balances: francs by wallet code, for a new ledger; 100,000 each unless told.
-        settle_seconds: how long a transfer stays pending.
+        settle_seconds: how long a transfer stays pending, and a settlement `processing`.
         fee_percent: the fee on top of each transfer.
+        charge_fee_percent: what is kept of each charge.
+        otp_seconds: how long a customer's code is valid.
+        offline_providers: those whose customers confirm a charge on the phone, without a code.
         keys: the API keys that are accepted; none: every key that begins with `sk_test_`.
         calls_per_second: bulk calls in any sliding second.
         jitter_seconds: each bulk call arrives up to this much later than it came.
@@ -363,20 +281,35 @@ async def sandbox(
         live_mode: the mode that every transfer is shown in; None: that of the key that asks.
     """
     truth = Ledger(ledger, {**dict.fromkeys(BALANCE_KEYS, BALANCE_DEFAULT), **(balances or {})})
+    collected = CollectionLedger(ledger)
     try:
-        server = SenfenicoSandbox(
+        transfers = TransferDesk(
             truth,
             settle_seconds=settle_seconds,
             fee_basis_points=fee_basis_points(fee_percent),
+            extra_prefixes=extra_prefixes,
+            live_mode=live_mode,
+        )
+        collections = CollectionDesk(
+            collected,
+            settle_seconds=settle_seconds,
+            fee_basis_points=fee_basis_points(charge_fee_percent),
+            otp_seconds=otp_seconds,
+            offline_providers=offline_providers,
+            live_mode=live_mode,
+        )
+        server = SenfenicoSandbox(
+            truth,
+            transfers,
+            collections,
             keys=keys,
             limit=calls_per_second,
             jitter_seconds=jitter_seconds,
             faults=faults,
-            extra_prefixes=extra_prefixes,
-            live_mode=live_mode,
         )
         async with serving(server.app(), host, port) as served:
             server.attach(served)
             yield server
     finally:
         truth.close()
+        collected.close()
