@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +27,6 @@ from payout_engine.ports.provider import KEY_LIFETIME_SECONDS_DEFAULT, KeyPromis
 from payout_engine.ports.registration import Account
 from payout_engine.providers._sandbox import Fault, FaultKind, serving
 from payout_engine.providers.cinetpay import REGISTRATION, CinetPayClient, wire
-from payout_engine.providers.cinetpay import client as client_module
 from payout_engine.providers.cinetpay.adapter import CinetPayProvider
 from payout_engine.providers.cinetpay.options import options_of, traits, wallets
 from payout_engine.providers.cinetpay.sandbox import FATES, CinetPaySandbox, sandbox
@@ -606,21 +603,3 @@ async def answering(options: Mapping[str, Any] = {}) -> AsyncIterator[tuple[Cine
             yield provider, bank
         finally:
             await provider.aclose()
-
-
-# ------------------------------------------------------------------------------------------------------------ the page
-
-
-def test_the_page_of_providers_has_every_call_with_its_test() -> None:
-    """Each endpoint that the client has is a public method, in the page, and tested here under the name it says."""
-    page = (Path(__file__).parent.parent / "docs" / "providers.md").read_text(encoding="utf-8")
-    section = page.split("## CinetPay")[1].split("\n## ")[0]
-    rows = re.findall(
-        r"^\| (?:GET|POST) `(/\S+)` \| `CinetPayClient\.(\w+)` \| `\S+::(\w+)` \|$", section, re.MULTILINE
-    )
-    calls = {name for name, _ in inspect.getmembers(CinetPayClient, inspect.iscoroutinefunction) if name[0] != "_"}
-    paths = {text for name, text in vars(client_module).items() if name.isupper() and str(text).startswith("/")}
-
-    assert {method for _, method, _ in rows} == calls - {"aclose"}
-    assert {path for path, _, _ in rows} == paths
-    assert all(callable(globals().get(test)) for *_, test in rows)
