@@ -60,7 +60,7 @@ async def measure(path: Path, folder: Path) -> tuple[int, Mapping[str, float]]:
     with stages.stage("open: hash and check"):
         source = await open_source(path)
     run, validator = prepare(source, router)
-    packer = Packer({ACCOUNT: router.served[ACCOUNT].traits.batch_limit})
+    packer = Packer({ACCOUNT: router.served[ACCOUNT].traits})
     blocks = source.blocks()
     async with SqliteJournal.open(folder / "plan.db", scratch_of=folder / "none.db") as journal:
         await journal.begin(run)

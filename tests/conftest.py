@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from processes import ENVIRONMENT
 
 from payout_engine import Engine, Settings
 from payout_engine.app.settings import AccountSettings
+from payout_engine.cli import COLLECT_AFTER
 from payout_engine.providers.senfenico.sandbox import SenfenicoSandbox as Sandbox
 from payout_engine.providers.senfenico.sandbox import sandbox
 
@@ -19,6 +21,12 @@ RICH = {"orange_bf": 10**9, "moov_bf": 10**9, "sank_bf": 10**9}
 """Balances that no test exhausts by accident."""
 
 Bank = Callable[..., AbstractAsyncContextManager[Sandbox]]
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage as rarely as the command line does: thousands of tests, once collected, never become any."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib
@@ -47,6 +48,12 @@ KEPT_EVERY_SECONDS = 2.0
 
 TEST_SECONDS_MAX = 6.0
 """Of tests that compute longer than this together, when nothing is wrong, only the first are run for one mutant."""
+
+TURNING_SECONDS, TURNING_TIMES = 1.0, 4.0
+"""A test fails when it computes for longer than so many seconds, and so many times as long as without a fault."""
+
+WAITING_SECONDS, WAITING_TIMES = 10.0, 3.0
+"""The same for the clock, on a machine that is busier than it was without a fault."""
 
 for _costly in (
     "aiohttp",
@@ -275,15 +282,19 @@ class Session:
             for function in self._functions[mutant.module, mutant.function]:
                 function.__code__ = code
             for name in tests:
+                killer.write_text(name)
+                # Some faults make a test turn or wait for ever: the process ends then.
+                signal.setitimer(signal.ITIMER_PROF, TURNING_SECONDS + TURNING_TIMES * self.reached.computed[name])
+                waiting_seconds = WAITING_SECONDS + WAITING_TIMES * self.reached.seconds[name]
+                faulthandler.dump_traceback_later(waiting_seconds, exit=True, file=self._nowhere)
                 self._failed = False
                 self._run(name)
                 if self._failed:
-                    killer.write_text(name)
                     return 1
             return 0
 
         survived = forked(work, _patience_seconds(self.reached, tests)) == 0
-        if killer.exists():
+        if not survived and killer.exists():
             self._deadliest[killer.read_text()] += 1
         shutil.rmtree(own, ignore_errors=True)
         return SURVIVED if survived else KILLED
@@ -291,7 +302,7 @@ class Session:
 
 def _patience_seconds(reached: Reached, tests: list[str]) -> float:
     """How long the tests of one mutant may take, on a machine that is busier than it was without it."""
-    return 15.0 + 3.0 * sum(reached.seconds[name] for name in tests)
+    return sum(WAITING_SECONDS + WAITING_TIMES * reached.seconds[name] for name in tests)
 
 
 def at_import(mutant: Mutant, reached: Reached) -> bool:

@@ -396,9 +396,9 @@ def test_a_resend_reads_of_the_log_what_is_new(monkeypatch: pytest.MonkeyPatch) 
         return original(seen, latest)
 
     monkeypatch.setattr(resends, "latest_of", counting)
-    scene = Scene(Scripted(SAFE, LOST, LOST, LOST, State.PAID), lines=3)
-    scene.provider.traits = msgspec.structs.replace(SAFE, batch_limit=1, concurrency=1, key_lifetime_seconds=1e6)
-    assert live(scene, scene.pay) == [State.PAID] * 3
+    scene = Scene(Scripted(SAFE, LOST, LOST, LOST, State.PAID), lines=6)
+    scene.provider.traits = msgspec.structs.replace(SAFE, batch_limit=2, concurrency=1, key_lifetime_seconds=1e6)
+    assert live(scene, scene.pay) == [State.PAID] * 6
     assert len(read) == 3 and max(read[1:]) <= 2 < read[0]
 
 
@@ -424,6 +424,19 @@ def test_a_clock_that_was_set_back_makes_no_key_younger(
 
     assert live(scene, send_only, set_back) == [wanted]
     assert any("set back" in getattr(event, "message", "") for event in scene.told) is (wanted is State.UNKNOWN)
+
+
+def test_a_clock_that_was_set_back_before_the_run_makes_no_key_older() -> None:
+    """Only what was logged since the run was judged tells of its time."""
+    scene = Scene(Scripted(msgspec.structs.replace(SAFE, key_lifetime_seconds=1_000_000.0), LOST, State.PAID))
+
+    async def prepare() -> None:
+        with clock.replaced(lambda: STARTED_AT + 7_200.0):
+            await approved(scene.journal, "older", chunk([99]))
+        await approved(scene.journal, "run", chunk([1]))
+
+    scene.prepare = prepare  # type: ignore[method-assign]
+    assert live(scene, scene.pay) == [State.PAID]
 
 
 def test_nothing_is_sent_again_while_anything_is_being_sent() -> None:

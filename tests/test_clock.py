@@ -73,3 +73,10 @@ def test_times_are_told_in_one_way() -> None:
     """UTC, to the millisecond, with a Z, also where the milliseconds are none."""
     assert clock.text(1_795_215_180.125) == "2026-11-20T22:53:00.125Z"
     assert clock.text(0.0) == "1970-01-01T00:00:00.000Z"
+
+
+def test_a_time_is_written_for_programs_and_for_people() -> None:
+    """In the world's time, to the millisecond or to the minute."""
+    at = 1_795_215_180.125
+    assert clock.text(at) == "2026-11-20T22:53:00.125Z"
+    assert clock.minute(at) == "2026-11-20 22:53 UTC"

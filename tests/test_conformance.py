@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from payout_engine import providers
+from payout_engine.domain.model import Direction
 from payout_engine.ports.registration import Registration
 from payout_engine.sinks import FORMATS, open_sink
 from payout_engine.testing.providers import ProviderSuite
@@ -23,6 +24,16 @@ class TestProviders(ProviderSuite):
     """All that pay people, of what `providers.discover` finds."""
 
     @pytest.fixture(params=[name for name, found in providers.discover().items() if found.pays])
+    def registration(self, request: pytest.FixtureRequest) -> Registration:
+        return providers.get(request.param)
+
+
+class TestCollectors(ProviderSuite):
+    """All that collect."""
+
+    direction = Direction.COLLECT
+
+    @pytest.fixture(params=[name for name, found in providers.discover().items() if found.collects])
     def registration(self, request: pytest.FixtureRequest) -> Registration:
         return providers.get(request.param)
 

@@ -82,6 +82,10 @@ def test_separators_do_not_change_who_is_paid(mobile: tuple[str, str], separator
         found = read_phone(text, code)
         assert isinstance(found, Problem) or found.national == national
     assert accepted(f"+{COUNTRIES[code].dial_code} {national}", "").repaired
+    trunk = COUNTRIES[code].trunk_prefix
+    plain = read_phone(f"{trunk}{national}", code)
+    if trunk and isinstance(plain, Phone):
+        assert accepted(f"{trunk}{spaced}", code).digits == plain.digits
 
 
 @given(mobiles(), st.integers(0, 9), st.data())
@@ -138,6 +142,8 @@ def test_a_number_that_two_countries_claim_is_refused() -> None:
         ("2,2670123456e10", "BF", "22670123456"),
         ("\u202a+22670123456\u202c", "BF", "22670123456"),
         ("0712345678", "KE", "254712345678"),
+        ("0712 345 678", "KE", "254712345678"),
+        ("0772 345-678", "UG", "256772345678"),
         ("+254 (0)712 345 678", "KE", "254712345678"),
         ("712345678.0", "KE", "254712345678"),
         ("97123456", "BJ", "2290197123456"),

@@ -28,7 +28,7 @@ from typing import Any
 import apsw
 import orjson
 import pytest
-from processes import ENVIRONMENT, Bank, command, rows
+from processes import ENVIRONMENT, Bank, call, command, rows
 
 from payout_engine.providers.senfenico.ledger import Fate, Ledger, LedgerTransfer
 from payout_engine.providers.senfenico.sandbox import FATES
@@ -59,15 +59,15 @@ class Scene:
         bank.config.write_text(config + "timeout_seconds = 5\n")
 
     @property
-    def arguments(self) -> list[str]:
+    def words(self) -> list[str]:
         """The one command of a scene."""
         options = ("--config", str(self.bank.config), "--journal", str(self.journal), "--out", str(self.out))
-        return command("run", str(self.file), "--yes", *options)
+        return ["run", str(self.file), "--yes", *options]
 
     def start(self, **options: Any) -> subprocess.Popen[bytes]:
         """Begin to pay."""
         return subprocess.Popen(
-            options.pop("arguments", self.arguments),
+            options.pop("arguments", command(*self.words)),
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -77,9 +77,8 @@ class Scene:
 
     def run(self) -> tuple[int, str]:
         """Give the command and wait for its end; return its exit code and what it said."""
-        process = self.start()
-        _, said = process.communicate(timeout=60)
-        return process.returncode, said.decode()
+        done = call(self.folder, *self.words)
+        return done.returncode, done.stderr.decode()
 
     def run_until_done(self) -> int:
         """Give the same command again until it has nothing left to do."""
@@ -403,7 +402,7 @@ def test_a_clock_that_jumps_back_pays_nobody_twice(tmp_path: Path, bank: Bank, k
     began = datetime.now().astimezone()
     scene = Scene(tmp_path, bank)
     sign = tmp_path / "jump"
-    jumping = [sys.executable, "-c", JUMPING, str(sign), *scene.arguments[3:]]
+    jumping = [sys.executable, "-c", JUMPING, str(sign), *scene.words]
     process = scene.start(arguments=jumping)
     _wait_for_payments(scene, process, 150)
     sign.touch()

@@ -5,11 +5,11 @@ A real journal in simulated time, and a provider that answers as scripted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgspec
@@ -18,29 +18,59 @@ from simulation import virtual_time
 from test_asking_again import LOST, SAFE, Answer, Scripted
 
 from payout_engine.domain.errors import AmbiguousError, Brake, NotSentError, RefusedError
-from payout_engine.domain.model import Lane, Outcome, Receipt
+from payout_engine.domain.model import Dispatch, Lane, Outcome, Problem, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
+from payout_engine.journal.ids import position_of
 from payout_engine.payment.context import Context
 from payout_engine.payment.dispatch import REFUSALS_MAX, TROUBLES_MAX, Dispatcher
 from payout_engine.payment.first_send import FirstSend
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.ports import observer
+from payout_engine.ports.journal import ReadyChunk
 from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, inline, states
 
 ALONE = msgspec.structs.replace(SAFE, concurrency=1)
 FAST = RefusedError("too_fast", "Slowly.", too_fast=True, retry_after_seconds=3.0)
 SHORT = Receipt(State.READY, "insufficient_funds", "The balance is too low.")
+BUSY = Receipt(State.READY, "busy", "Later, please.")
+OTHER = Lane("bf", "other_bf", "XOF")
+
+
+class Meddled:
+    """A journal in which somebody holds the first payout between its being loaded and its being sent."""
+
+    def __init__(self, journal: SqliteJournal) -> None:
+        self._journal, self._meddled = journal, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    async def intend(self, chunk: ReadyChunk) -> Dispatch:
+        """Hold it, and go on."""
+        if not self._meddled:
+            self._meddled = True
+            await self._journal.hold("run", {position_of(chunk.chunk_id, 0): Problem("repeated", "Again.")})
+        return await self._journal.intend(chunk)
 
 
 class Told:
     """What a dispatcher did with a run of one payout in each chunk."""
 
-    def __init__(self, *answers: Answer, lanes: Sequence[Lane] = (ORANGE,), each: int = 3) -> None:
+    def __init__(
+        self,
+        *answers: Answer,
+        lanes: Sequence[Lane] = (ORANGE,),
+        each: int = 3,
+        balances: Mapping[str, str] | None = None,
+        quota: Mapping[Lane, int] | None = None,
+        meddling: bool = False,
+    ) -> None:
         self.provider = Scripted(ALONE, *answers)
+        self._balances = balances or {}
         self.events: list[Any] = []
         self.outcomes: list[Outcome] = []
-        self._lanes, self._each = list(lanes), each
+        self._lanes, self._each, self._quota, self._meddling = list(lanes), each, quota, meddling
         with TemporaryDirectory() as folder:
             virtual_time.run(self._pay(Path(folder)))
 
@@ -58,8 +88,9 @@ class Told:
         async def publish(outcomes: Sequence[Outcome]) -> None:
             self.outcomes += outcomes
 
-        context = Context(journal, self.provider, "run", "bf", publish, self.events.append)
-        return Dispatcher(context, FirstSend(context), self._lanes, Pace(None))
+        spoken_to = cast(SqliteJournal, Meddled(journal)) if self._meddling else journal
+        context = Context(spoken_to, self.provider, "run", "bf", publish, self.events.append, self._balances)
+        return Dispatcher(context, FirstSend(context, self._quota), self._lanes, Pace(None))
 
     @property
     def brakes(self) -> list[tuple[str, Lane | None, Brake]]:
@@ -165,6 +196,57 @@ def test_each_kind_of_no(answer: Answer, state: State, reason: str, brake: tuple
     others = State.READY if brake[0] is None else State.PAID
     assert told.states == [state, State.READY, others, others]
     assert told.dispatcher.lanes == ([ORANGE, MOOV] if brake[0] is None else [MOOV])
+
+
+def test_what_was_refused_for_another_reason_only_goes_back() -> None:
+    """It is sent again and its lane goes on; who never takes any of it is asked more and more rarely, then left."""
+    told = Told([BUSY], State.PAID, each=2)
+    assert (told.states, told.brakes) == ([State.PAID] * 2, [])
+    assert len(told.provider.calls) == 3
+    never = Told([BUSY], each=2)
+    assert never.states == [State.READY] * 2
+    assert never.gaps_seconds == [1.0, 2.0, 4.0, 8.0]
+    assert never.brakes == [("bf", None, Brake.PROVIDER_DOWN)]
+    assert "Later, please." in never.dispatcher.stops[0].message
+    four: list[Answer] = [[BUSY]] * 4
+    between = Told(*four, State.PAID, *four, State.PAID, each=3)
+    assert (between.states, between.brakes) == ([State.PAID] * 3, [])
+
+
+@pytest.mark.parametrize("empty", [[SHORT], RefusedError("funds", "Empty.", brake=Brake.FUNDS)], ids=str)
+def test_lanes_that_share_a_balance_stop_together(empty: Answer) -> None:
+    """What one cannot draw the other cannot either; a lane with a balance of its own goes on."""
+    balances = {ORANGE.name: "main", MOOV.name: "main"}
+    told = Told(empty, State.PAID, lanes=(ORANGE, OTHER, MOOV), each=2, balances=balances)
+    assert told.brakes == [("bf", ORANGE, Brake.FUNDS), ("bf", MOOV, Brake.FUNDS)]
+    assert told.states == [State.READY] * 2 + [State.PAID] * 2 + [State.READY] * 2
+    assert told.dispatcher.lanes == [OTHER]
+
+
+def test_other_brakes_stop_one_lane() -> None:
+    """How the payouts of a lane end says nothing of the balance that it shares."""
+    told = Told(State.PAID, lanes=(ORANGE, MOOV), balances={ORANGE.name: "main", MOOV.name: "main"})
+    told.dispatcher.stop(ORANGE, Brake.FAILURES, "Too many.")
+    assert told.brakes == [("bf", ORANGE, Brake.FAILURES)]
+
+
+def test_who_may_send_only_so_many_sends_as_many() -> None:
+    """What came back unsent, or was held by somebody meanwhile, does not count; and no more than that is sent."""
+    quota = {ORANGE: 1, MOOV: 2}
+    assert Told(State.PAID, lanes=(ORANGE, MOOV), quota=quota).states == [
+        *(State.PAID, State.READY, State.READY),
+        *(State.PAID, State.PAID, State.READY),
+    ]
+    for answer in (FAST, NotSentError("refused", "Nobody listens.")):
+        assert Told(answer, answer, State.PAID, quota={ORANGE: 2}).states.count(State.PAID) == 2
+    assert Told(State.PAID, quota={ORANGE: 1}, meddling=True).states == [State.HELD, State.PAID, State.READY]
+    assert Told(State.PAID, meddling=True).states == [State.HELD, State.PAID, State.PAID]
+
+
+def test_too_fast_is_never_final() -> None:
+    """Whatever else is said of the call: it was not carried out, and is sent again."""
+    told = Told(RefusedError("too_fast", "Slowly.", too_fast=True, final=True), State.PAID, each=1)
+    assert (told.states, told.brakes) == ([State.PAID], [])
 
 
 def test_a_brake_is_told_once() -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import operator
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+from processes import call
 from typer.main import get_command
 
+from payout_engine import providers
 from payout_engine.cli.main import app
 from payout_engine.domain.model import RunState
 from payout_engine.domain.states import EDGES, State
@@ -20,6 +24,7 @@ from payout_engine.results.summary import Exit
 
 PROJECT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*(PROJECT / "docs").glob("*.md"), PROJECT / "README.md"])
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
 OPERATING = (PROJECT / "docs" / "operating.md").read_text(encoding="utf-8")
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 
@@ -58,6 +63,26 @@ def test_every_exit_code_has_a_section(code: Exit) -> None:
 def test_every_state_has_a_section(state: State) -> None:
     """The runbook is found by the word in the results."""
     assert len(re.findall(rf"^### `{state}`$", OPERATING, re.MULTILINE)) == 1
+
+
+def test_every_provider_is_in_the_readme() -> None:
+    """With each currency that the page does not only count, and what it does."""
+    for name, found in providers.discover().items():
+        (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", README, re.MULTILINE)
+        assert ("pays" in row) == (found.pays is not None)
+        assert ("collects" in row) == (found.collects is not None)
+
+
+def test_the_west_african_file_is_paid_through_four_providers(tmp_path: Path) -> None:
+    """The example as it stands, with its configuration: every line arrives, in four currencies."""
+    for name in ("west-africa.csv", "west-africa.toml"):
+        shutil.copy(PROJECT / "examples" / name, tmp_path)
+    done = call(tmp_path, "run", "west-africa.csv", "--config", "west-africa.toml", "--sandbox", "--yes")
+    assert done.returncode == 0, done.stderr.decode()
+    summary = msgspec.json.decode((tmp_path / "west-africa.csv-results" / "summary.json").read_bytes())
+    assert summary["by_state"]["paid"]["count"] == summary["lines"] == 150
+    assert set(summary["by_account"]) == {"burkina", "cinetpay", "east", "vouchers"}
+    assert set(summary["by_currency"]) == {"KES", "NGN", "UGX", "XOF"}
 
 
 def test_every_command_is_in_the_runbook() -> None:

@@ -88,7 +88,7 @@ def answer_before_commit(writer: Any, connection: apsw.Connection, group: list[J
     """Let those who asked go on before their work is on the disk."""
     need = max(job.need for job in group)
     writer._begin(connection, need)
-    writer._answer([writer._attempt(connection, job) for job in group])
+    writer._answer([writer._attempt_apart(connection, job) for job in group])
     connection.execute("COMMIT")
     writer.commits += need is not Need.READ
 

@@ -99,3 +99,11 @@ def test_who_is_paid_how_much_is_told_apart() -> None:
         assert all(0 <= found < 2**63 for found in made_of)
     made = [awa, *(msgspec.structs.replace(awa, **change) for change in others)]
     assert len({hashes([one], [["x"]], None)[1] for one in made}) == len(made)
+
+
+@given(st.lists(st.lists(CELLS, min_size=1, max_size=4), min_size=1, max_size=4))
+def test_rows_of_unequal_length_do_not_lend_each_other_cells(rows: list[list[str]]) -> None:
+    """The hash of a short row is its own, whatever longer rows stand beside it."""
+    payouts = [a_payout("R")] * len(rows)
+    apart = [hashes([a_payout("R")], [row], None) for row in rows]
+    assert hashes(payouts, rows, None) == [found for each in apart for found in each]

@@ -13,7 +13,7 @@ from payout_engine.domain.errors import AmbiguousError, RefusedError
 from payout_engine.domain.model import Receipt
 from payout_engine.domain.states import State
 from payout_engine.providers._http import HttpAnswer
-from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico import balances, shown, wire
 from payout_engine.providers.senfenico.envelope import read_envelope
 from payout_engine.providers.senfenico.listing import TransferListReader
 
@@ -62,7 +62,7 @@ ENVELOPES = st.fixed_dictionaries(
 )
 BODIES = st.binary(max_size=200) | st.one_of(ANSWERS, ENVELOPES).map(msgspec.json.encode)
 STATUSES = st.sampled_from([200, 201, 202, 204, 301, 400, 401, 403, 404, 429, 500, 502, 503, 599])
-READERS = (read_envelope, wire.read_bulk, wire.read_created, wire.read_transfer, wire.read_balances)
+READERS = (read_envelope, wire.read_bulk, shown.read_created, shown.read_transfer, balances.read_balances)
 
 
 @MANY
@@ -107,7 +107,7 @@ def test_any_list_in_any_pieces(body: bytes, status: int, sizes: list[int]) -> N
     try:
         while place < len(body):
             size = sizes[turn % len(sizes)]
-            for seen in wire.results(reader.feed(body[place : place + size])):
+            for seen in shown.results(reader.feed(body[place : place + size])):
                 assert seen.receipt.state in (State.ACCEPTED, State.PAID, State.FAILED)
             place, turn = place + size, turn + 1
         reader.close()

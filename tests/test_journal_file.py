@@ -130,9 +130,15 @@ async def test_a_newer_journal_is_left_alone(path: Path) -> None:
     """A version that is not known yet is refused by name and not touched."""
     await opened(path)
     with apsw.Connection(str(path)) as db:
-        db.pragma("user_version", 7)
-    with pytest.raises(JournalNewerError, match=r"payouts\.db .* newer version .*format 7"):
+        db.pragma("user_version", 8)
+    with pytest.raises(JournalNewerError, match=r"payouts\.db .* newer version .*format 8"):
         await opened(path)
+
+
+BEFORE_DIRECTIONS = (
+    "DROP TRIGGER runs_stay_approved; ALTER TABLE runs DROP COLUMN direction;ALTER TABLE dispatches DROP COLUMN spoken"
+)
+"""Takes out of a journal what formats 6 and 7 brought."""
 
 
 async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
@@ -145,6 +151,7 @@ async def test_an_older_journal_is_brought_up_to_date(path: Path) -> None:
             "ALTER TABLE dispatches DROP COLUMN boot; ALTER TABLE dispatches DROP COLUMN up_seconds;"
             "ALTER TABLE dispatches DROP COLUMN on_wire; PRAGMA user_version = 1"
         )
+        db.execute(BEFORE_DIRECTIONS)
     with pytest.raises(JournalError, match="of an older version"):
         verify_file(path, "run")
     await opened(path)
@@ -173,7 +180,7 @@ async def test_what_older_remarks_say_is_carried_over_once(path: Path) -> None:
         note = AskedRemark("asked_cancel", "Awa: finance: wrong month", "Awa: finance", "wrong month")
         log.append(db, 1.0, 1, "note", msgspec.json.encode(note).decode())
         log.append(db, 2.0, 1, "answered", '{"kind":"cancel"}')
-        db.execute("DROP INDEX log_facts; PRAGMA user_version = 3")
+        db.execute(f"DROP INDEX log_facts; PRAGMA user_version = 3; {BEFORE_DIRECTIONS}")
     async with SqliteJournal.open(path) as journal:
         known = await journal.facts("run")
         assert known == RunFacts(
@@ -210,7 +217,7 @@ async def test_the_oldest_cancellations_are_carried_over(path: Path, text: str, 
             await journal.request("run", ControlRequest(ControlKind.CANCEL, who, "late"))
     with apsw.Connection(str(path)) as db:
         log.append(db, 1.0, 1, "note", msgspec.json.encode(log.Note("asked_cancel", text)).decode())
-        db.execute("DROP INDEX log_facts; PRAGMA user_version = 3")
+        db.execute(f"DROP INDEX log_facts; PRAGMA user_version = 3; {BEFORE_DIRECTIONS}")
     await opened(path)
     with apsw.Connection(str(path)) as db:
         asked = cancelled(db, 1)
@@ -233,6 +240,7 @@ async def test_an_older_journal_gets_the_keys_it_would_have_had(path: Path) -> N
     by_hand(path, "PRAGMA user_version = 2; DELETE FROM keys WHERE position % 2; INSERT INTO keys VALUES (1, 1)")
     by_hand(path, "DROP INDEX progress_held; DROP INDEX log_decisions; DROP INDEX log_facts")
     by_hand(path, "ALTER TABLE dispatches DROP COLUMN on_wire")
+    by_hand(path, BEFORE_DIRECTIONS)
     await opened(path)
     assert by_hand(path, "SELECT hash, position FROM keys ORDER BY hash, position") == keys
 
@@ -680,12 +688,16 @@ async def test_a_run_has_as_many_chunks_as_can_be_numbered(path: Path, monkeypat
 
 def test_the_digest_of_the_payouts_is_that_of_each_part() -> None:
     """No part of a chunk may be another, or move into its neighbour, unnoticed."""
-    parts = (b"before", 7, "bf", "orange", "payouts", "cells", "refusals")
-    others = [
-        (*parts[:at], b"after" if at == 0 else 8 if at == 1 else "x", *parts[at + 1 :]) for at in range(len(parts))
+    lane, texts = Lane("bf", "orange", "XOF"), ("payouts", "cells", "refusals")
+    parts = (b"before", 7, lane, *texts)
+    others: list[tuple[object, ...]] = [
+        *((b"after", 7, lane, *texts), (b"before", 8, lane, *texts)),
+        *((b"before", 7, Lane("x", "orange", "XOF"), *texts), (b"before", 7, Lane("bf", "x", "XOF"), *texts)),
+        *((b"before", 7, lane, *texts[:at], "x", *texts[at + 1 :]) for at in range(3)),
+        *((*parts[:3], "payoutz", "cells", "refusals"), (*parts[:4], "cellz", "refusals")),
     ]
-    shifted = [(*parts[:4], "payoutsc", "ells", "refusals"), (*parts[:4], "payouts", "cellsr", "efusals")]
-    assert len({chained_payouts(*each) for each in [parts, *others, *shifted]}) == 1 + len(parts) + 2  # type: ignore[arg-type]
+    shifted = [(*parts[:3], "payoutsc", "ells", "refusals"), (*parts[:3], "payouts", "cellsr", "efusals")]
+    assert len({chained_payouts(*each) for each in [parts, *others, *shifted]}) == 1 + len(others) + 2  # type: ignore[arg-type]
 
 
 async def test_lanes_are_told_apart_by_all_of_their_name(path: Path) -> None:

@@ -9,7 +9,7 @@ import apsw
 import msgspec
 import pytest
 
-from payout_engine.domain.model import ControlKind, ControlRequest, LookUpResult, Problem, Receipt
+from payout_engine.domain.model import ControlKind, ControlRequest, Lane, LookUpResult, Problem, Receipt
 from payout_engine.domain.states import LETTERS, State, move
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.ids import parse_key, run_no_of
@@ -135,7 +135,7 @@ async def test_the_seal_covers_every_payout(tmp_path: Path) -> None:
         "SELECT chunk_id, account, lane, payouts, rows, receipts FROM chunks JOIN progress USING (chunk_id)"
         " ORDER BY chunk_id",
     ):
-        digest = chained_payouts(digest, chunk_id, account, lane, payouts, cells, "" if account else receipts)
+        digest = chained_payouts(digest, chunk_id, Lane(account, lane, ""), payouts, cells, "" if account else receipts)
     assert seal["payouts_digest"] == digest.hex()
     assert seal["chunks"] == 3
     assert sum(total["count"] for total in seal["totals"]) == 7

@@ -9,11 +9,12 @@ from burkina import WALLETS, router, served, wallet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payout_engine.domain.countries import COUNTRIES
-from payout_engine.domain.model import Block, Payout
+from payout_engine.domain.countries import COUNTRIES, Phone, read_phone
+from payout_engine.domain.model import Block, Payout, Problem
+from payout_engine.domain.money import PLAIN_DIGITS_MAX
 from payout_engine.intake.columns import find_layout
 from payout_engine.intake.plain import BlockValidator
-from payout_engine.intake.route import Destination, Route, Router
+from payout_engine.intake.route import Destination, Recipient, Route, Router
 from payout_engine.intake.validate import Validated, Validator
 
 DIGEST = "abcdef0123456789" * 4
@@ -152,15 +153,21 @@ def test_by_column_and_line_by_line_give_the_same(
 
 @pytest.mark.parametrize("amount", HEADERS["amount"])
 @pytest.mark.parametrize(
-    ("served_by", "country", "phone", "wallet_word"),
-    [("BF", "BF", "70123456", ""), ("BF and KE", "KE", "0712345678", "mpesa"), ("BF and KE", "KE", "0733123456", "")],
+    ("served_by", "country", "phone", "wallet_word", "first"),
+    [
+        ("BF", "BF", "70123456", "", "reference"),
+        ("BF and KE", "KE", "0712345678", "mpesa", "reference"),
+        ("BF and KE", "KE", "0733123456", "", "amount"),
+        ("BF and KE", "KE", "0733123456", "", "country"),
+        ("e-mail first", "BF", "70123456", "", "reference"),
+    ],
 )
 def test_each_odd_cell_among_plain_ones(
-    served_by: str, country: str, phone: str, wallet_word: str, amount: str
+    served_by: str, country: str, phone: str, wallet_word: str, first: str, amount: str
 ) -> None:
     """Every kind of oddness that we know, alone in its line, between two lines that have none."""
-    plain = {"reference": "A-1", "phone": phone, "amount": "500", "wallet": wallet_word}
-    meanings = ("reference", "phone", "amount", "wallet", "name", "currency", "country", "email")
+    plain = {"reference": "A-1", "phone": phone, "amount": "500", "wallet": wallet_word, "email": "awa@example.com"}
+    meanings = sorted(PLAIN, key=lambda meaning: meaning != first)
     layout = find_layout([amount if meaning == "amount" else meaning for meaning in meanings])
     for limit in (None, 1_000):
         careful = Validator(layout, ROUTERS[served_by], default_country=country, digest=DIGEST, max_payout_amount=limit)
@@ -187,21 +194,128 @@ def test_every_countrys_numbers_are_read_alike(code: str, data: st.DataObject) -
     agree(careful, block)
 
 
-def test_one_odd_line_leaves_the_others_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the odd line is looked at closely: a block of two thousand must not become slow for it. As people write
+@pytest.mark.parametrize("ragged", [{}, {3: 1}])
+@pytest.mark.parametrize("unreadable", [{}, {3: "it is not JSON"}, {4: "it is not JSON"}])
+def test_what_the_source_could_not_read_is_refused(ragged: dict[int, int], unreadable: dict[int, str]) -> None:
+    """However plain the cells of such a line look: they may be those of another column, or of another line."""
+    careful = Validator(find_layout(("phone", "amount")), router(), default_country="BF", digest=DIGEST)
+    block = Block([2, 3, 4], [["70123456", "500"]] * 3, ragged=ragged, unreadable=unreadable)
+    agree(careful, block)
+    assert {payout.line for payout, _, _ in BlockValidator(careful).validate(block).refused} == {*ragged, *unreadable}
+
+
+def test_a_block_without_lines_has_no_payouts() -> None:
+    """A source may give one, such as of a workbook's sheet that ends in empty rows."""
+    columns = ("reference", "phone", "amount", "country")
+    agree(Validator(find_layout(columns), router(), default_country="BF", digest=DIGEST), Block([], []))
+
+
+@pytest.mark.parametrize("prefixes", [2, 5])
+@pytest.mark.parametrize("code", sorted(COUNTRIES))
+def test_numbers_that_begin_nearly_alike_go_each_where_they_belong(code: str, prefixes: int) -> None:
+    """What is remembered of a number is what decides: the operator's digits, or those of a wallet that looks further.
+
+    With fewer, the second of two would be paid through the wallet of the first.
+    """
+    country = COUNTRIES[code]
+    starts = sorted({*country.operators_by_prefix, country.example[:3]})
+    numbers = [start + other + country.example[len(start) + 1 :] for start in starts for other in "0123456789"]
+    by_operator = [
+        wallet(f"w{at}", name, country=code, currency=country.currency, operators=(name,))
+        for at, name in enumerate(country.operators)
+    ]
+    by_prefix = [
+        wallet(f"w{last}", f"W{last}", country=code, currency=country.currency, prefixes=tuple(found))
+        for last in "0123456789"
+        if (found := {number[:prefixes] for number in numbers if number[prefixes - 1] == last})
+    ]
+    for wallets in filter(None, (by_operator, by_prefix)):
+        careful = Validator(
+            find_layout(("phone", "amount")), Router([served(wallets=wallets)]), default_country=code, digest=DIGEST
+        )
+        agree(careful, Block(range(2, 2 + len(numbers)), [[number, "500"] for number in numbers]))
+
+
+def test_where_numbers_go_is_decided_once_for_all_that_begin_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each payee: a million of them must fit into memory. Beyond a bound it is asked anew."""
+    careful = Validator(find_layout(("phone", "amount")), router(), default_country="BF", digest=DIGEST)
+    by_column, asked, find = BlockValidator(careful), list[str](), careful.router.find
+
+    def finding(recipient: Recipient, amount: object = None) -> Destination | Problem:
+        asked.append(recipient.national)
+        return find(recipient)
+
+    monkeypatch.setattr(careful.router, "find", finding)
+    alike = Block(range(2, 1_002), [[f"70{number:06}", "500"] for number in range(1_000)])
+    others = [
+        Block([2, 3], [[f"7{one}123456", "500"], [f"7{other}123456", "500"]]) for one, other in ("12", "34", "13")
+    ]
+    by_column.validate(alike)
+    assert len(asked) == 1
+    monkeypatch.setattr("payout_engine.intake.plain._REMEMBERED_MAX", 4)
+    for block in (*others, alike, *others):
+        assert flat(by_column.validate(block)) == flat(careful.validate(block))
+
+
+PLAINLY = (
+    ("BF", "BF", ("reference", "phone", "amount"), [("x" * 128, "70123456", "500000"), ("A-2", "22654123456", "100")]),
+    ("BF", "BF", ("country", "amount", "phone"), [("Burkina Faso", "500", "70123456"), ("", "501", "+22670123456")]),
+    ("BF", "BF", ("name", "Montant (FCFA)", "phone"), [("Awa Traoré", "1000", "70123456"), ("", "500", "70123457")]),
+    ("BF", "BF", ("amount", "phone"), [("500".zfill(PLAIN_DIGITS_MAX), "70123456"), ("7500", "70123457")]),
+    ("BF and KE", "", ("phone", "amount"), [("22670123456", "500"), ("+254733123456", "500")]),
+    ("BF and KE", "KE", ("phone", "amount_minor"), [("0733123456", "50000"), ("254733123456", "100")]),
+)
+
+
+@pytest.mark.parametrize(("served_by", "country", "columns", "rows"), PLAINLY)
+def test_what_is_written_plainly_is_not_looked_at_closely(
+    served_by: str, country: str, columns: Sequence[str], rows: Sequence[Sequence[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that reads a single cell is asked about such lines, so that a file of them is read quickly."""
+    block = Block(range(2, 2 + len(rows)), rows)
+    limit = 1_000 if "Montant (FCFA)" in columns else None
+    careful = Validator(
+        find_layout(columns), ROUTERS[served_by], default_country=country, digest=DIGEST, max_payout_amount=limit
+    )
+    expected = flat(careful.validate(block))
+
+    def closely(*_: object) -> None:
+        pytest.fail("looked at closely")
+
+    monkeypatch.setattr(careful, "validate_line", closely)
+    for reader in ("read_phone", "parse_amount", "parse_minor", "tidy_name", "email_beside"):
+        monkeypatch.setattr(f"payout_engine.intake.plain.{reader}", closely)
+    judged = BlockValidator(careful).validate(block)
+    assert flat(judged) == expected
+    assert sum(len(batch.payouts) for batch in judged.accepted.values()) == len(rows)
+
+
+def test_odd_lines_leave_the_others_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the odd lines are looked at closely: a block of two thousand must not become slow for them. As people write
     numbers and amounts is not odd.
     """
-    rows = [["70123456", "500"] for _ in range(100)]
-    rows[40], rows[60] = ["70123456", "1000.50"], ["70 12 34 56", "1 000"]
-    careful = Validator(find_layout(("phone", "amount")), router(), default_country="BF", digest=DIGEST)
+    rows = [[f"P-{number}", "70123456", "500", "BF"] for number in range(100)]
+    rows[10], rows[20] = ["a\x07b", "70123456", "500", "BF"], ["P-20", "70123456", "500", "Kenya"]
+    rows[40], rows[60] = ["P-40", "70123456", "1000.50", "BF"], ["P-60", "70 12 34 56", "1 000", ""]
+    careful = Validator(
+        find_layout(("reference", "phone", "amount", "country")), router(), default_country="BF", digest=DIGEST
+    )
     seen: list[int] = []
+    typed: list[str] = []
     look = careful.validate_line
 
     def looking(block: Block, place: int, judged: Validated) -> tuple[Payout, Destination] | None:
         seen.append(place)
         return look(block, place, judged)
 
+    def reading(text: str, country: str) -> Phone | Problem:
+        typed.append(text)
+        return read_phone(text, country)
+
     monkeypatch.setattr(careful, "validate_line", looking)
-    judged = BlockValidator(careful).validate(Block(range(2, 102), rows))
-    assert seen == [40]
-    assert [payout.line for payout in judged.accepted["bf/moov_bf"].payouts] == [*range(2, 42), *range(43, 102)]
+    monkeypatch.setattr("payout_engine.intake.plain.read_phone", reading)
+    judged = BlockValidator(careful).validate(Block(range(2, 102), rows, ragged={32: 3}))
+    assert seen == [10, 20, 30, 40]
+    assert typed == ["70 12 34 56"]
+    paid = [place for place in range(100) if place not in seen]
+    assert [payout.line - 2 for payout in judged.accepted["bf/moov_bf"].payouts] == paid

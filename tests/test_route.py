@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from burkina import MOOV, ORANGE, SANK, WALLETS, router, served, traits, wallet
+from burkina import MOOV, ORANGE, SANK, WALLETS, router, served, wallet
 
 from payout_engine.domain.countries import Phone, read_phone
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Lane, Problem
-from payout_engine.intake.route import AccountWallets, Destination, Route, Router, same_operator
+from payout_engine.intake.route import Destination, Recipient, Route, Router, same_operator
 
 
 def routed(router: Router, text: str, word: str = "", currency: str = "") -> Destination:
@@ -28,7 +28,7 @@ def refused(router: Router, text: str, word: str = "", currency: str = "") -> Pr
 def find(router: Router, text: str, word: str, currency: str) -> Destination | Problem:
     phone = read_phone(text, "BF")
     assert isinstance(phone, Phone), phone
-    return router.find("phone", phone.country, phone.operator, phone.national, word, currency)
+    return router.find(Recipient("phone", phone.country, phone.operator, phone.national, word, currency))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_stated_currency_chooses_between_wallets_that_differ_by_it() -> None:
 
 def test_recipient_kinds_are_the_providers() -> None:
     """A provider of mobile money does not pay to an e-mail."""
-    found = router().find("email", "BF")
+    found = router().find(Recipient("email", "BF"))
     assert isinstance(found, Problem) and found.code == "recipient_kind_not_served"
 
 
@@ -160,24 +160,78 @@ def test_without_routes_the_first_account_that_can_pay_does() -> None:
     assert refused(both, "78123456").code == "operator_not_served"
 
 
+def test_a_route_looks_at_the_amount_in_its_currency() -> None:
+    """Both bounds belong to it; an amount that cannot be read is left for the payer to mend."""
+    small = Route("small", currency="XOF", max_amount=50_000)
+    both = Router([served("small"), served("large")], [small, Route("large", currency="XOF", min_amount=50_001)])
+    moov = Recipient("phone", "BF", "Moov Africa", "70123456")
+
+    def account(amount_minor: int | Problem) -> str:
+        found = both.find(moov, lambda currency: amount_minor)
+        assert isinstance(found, Destination)
+        return found.lane.account
+
+    assert [account(amount) for amount in (1, 50_000, 50_001, 10**9)] == ["small", "small", "large", "large"]
+    assert account(Problem("amount_not_a_number", "?")) == "small"
+
+
+def test_a_route_looks_at_a_column_of_the_file() -> None:
+    """However its cell is written; another cell goes on to the next rule."""
+    both = Router([served("abidjan"), served("rest")], [Route("abidjan", column="Site", equals="Côte"), Route("rest")])
+    assert both.columns == ["Site"]
+    for cell, account in (("cote", "abidjan"), ("", "rest"), ("cotes", "rest")):
+        found = both.find(Recipient("phone", "BF", "Moov Africa", "70123456", cells=[cell]))
+        assert isinstance(found, Destination) and found.lane.account == account
+
+
+def test_a_route_does_not_fit_what_its_account_cannot_pay() -> None:
+    """A rule for a country passes an e-mail address on to the rule of the account that pays to one."""
+    vouchers = served("vouchers", (wallet("voucher", "Voucher", recipient="email"),))
+    for routes in ([Route("bf"), Route("vouchers")], [Route("vouchers", recipient="email"), Route("bf")]):
+        both = Router([served(), vouchers], routes)
+        found = both.find(Recipient("email", ""))
+        assert isinstance(found, Destination) and found.lane.account == "vouchers"
+        assert routed(both, "70123456").lane.account == "bf"
+
+
+def test_an_address_that_two_accounts_would_serve_is_refused() -> None:
+    """Without a rule between them nothing says which one is meant; a number goes to the first, as ever."""
+    one = served("one", (wallet("voucher", "Voucher", recipient="email"),))
+    two = served("two", (wallet("gift", "Gift", recipient="email"),))
+    found = Router([one, two]).find(Recipient("email", ""))
+    assert isinstance(found, Problem) and found.code == "wallet_ambiguous"
+    assert "voucher of one" in found.message and "gift of two" in found.message
+    ruled = Router([one, two], [Route("two")]).find(Recipient("email", ""))
+    assert isinstance(ruled, Destination) and ruled.lane.account == "two"
+
+
+def test_a_line_that_nobody_serves_names_who_would() -> None:
+    """By the kind of recipient and the country."""
+
+    def who(kind: str, country: str) -> list[str]:
+        return ["CinetPay", "Unipesa"] if (kind, country) == ("phone", "CI") else []
+
+    one = Router([served()], who_serves=who)
+    assert "CinetPay and Unipesa would" in refused(one, "+2250701020304").message
+    assert "would" not in refused(one, "+254712345678").message
+
+
 @pytest.mark.parametrize(
     ("route", "word"),
-    [(Route("nobody"), "nobody"), (Route("bf", country="XX"), "XX"), (Route("bf", wallet="wave"), "wave")],
+    [
+        *[(Route("nobody"), "nobody"), (Route("bf", country="XX"), "XX"), (Route("bf", wallet="wave"), "wave")],
+        *[
+            (Route("bf", recipient="fax"), "fax"),
+            (Route("bf", column="Site"), "Site"),
+            (Route("bf", equals="x"), "Site"),
+        ],
+        *[(Route("bf", min_amount=1), "currency"), (Route("bf", max_amount=1, currency="ABC"), "currency")],
+    ],
 )
 def test_a_route_to_nowhere_is_a_configuration_error(route: Route, word: str) -> None:
     """It is found when the configuration is read, not when a line needs it."""
     with pytest.raises(ConfigError, match=word):
         Router([served()], [route])
-
-
-def test_an_account_that_only_collects_is_never_routed_to() -> None:
-    """Neither by itself nor by a route."""
-    collects = AccountWallets("ml", traits(pays_out=False), WALLETS)
-    with pytest.raises(ConfigError, match="pays out"):
-        Router([collects])
-    with pytest.raises(ConfigError, match="collects"):
-        Router([collects, served()], [Route("ml")])
-    assert routed(Router([collects, served()]), "70123456").lane.account == "bf"
 
 
 def test_amounts_are_held_to_the_wallets_own_bounds() -> None:
@@ -202,7 +256,7 @@ def test_decisions_are_remembered_in_bounded_memory() -> None:
     """A file of ever new wallet words does not fill the memory."""
     one = router()
     for number in range(45_000):
-        one.find("phone", "BF", "Orange", "76123456", f"word {number}")
+        one.find(Recipient("phone", "BF", "Orange", "76123456", f"word {number}"))
     assert len(one._remembered) <= 20_000
     assert routed(one, "76123456").wallet is ORANGE
 

@@ -11,7 +11,7 @@ import pytest
 from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.states import State
 from payout_engine.providers._http import HttpAnswer
-from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico import shown, wire
 
 ORDERS = [wire.Order(1000 + n, f"7000000{n}", "orange_bf", f"token-1-{n}") for n in range(3)]
 
@@ -52,6 +52,7 @@ def test_a_yes_with_a_code_is_no_yes() -> None:
     """Also where items are refused beside it; and a no with a code of the whole call frees none of the items."""
     for document in (
         {"status": True, "error_code": "X", "failed_transfers": [item(1)]},
+        {"status": True, "error_code": "INSUFFICIENT_FUNDS", "failed_transfers": [item(1)]},
         {"status": False, "error_code": "INTERNAL_ERROR", "failed_transfers": [item(1)]},
     ):
         with pytest.raises(AmbiguousError) as caught:
@@ -62,7 +63,7 @@ def test_a_yes_with_a_code_is_no_yes() -> None:
 @pytest.mark.parametrize("data", [b"null", b"[]", b'{"amount": 1}', b'"x"'])
 def test_what_is_no_transfer_is_a_doubt(data: bytes) -> None:
     """A yes without the transfer that the document shows says nothing of any transfer."""
-    for read in wire.read_created, wire.read_transfer:
+    for read in shown.read_created, shown.read_transfer:
         with pytest.raises(AmbiguousError) as caught:
             read(HttpAnswer(200, b'{"status": true, "data": ' + data + b"}"))
         assert caught.value.reason == "answer_unreadable"

@@ -14,7 +14,7 @@ from msgspec import Raw
 from payout_engine.domain.errors import AmbiguousError, RefusedError
 from payout_engine.providers.senfenico import listing
 from payout_engine.providers.senfenico.listing import OLDER_MIN, NewestFirst, TransferListReader
-from payout_engine.providers.senfenico.wire import Transfer
+from payout_engine.providers.senfenico.shown import Transfer
 
 AWKWARD = ["},", '"},{"', "]}", '"data":[', "}" * 120, "\\", "{[", 'a"},{"b', "é}€,"]
 texts = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=8))
@@ -68,6 +68,34 @@ def test_every_single_cut() -> None:
         found = [*reader.feed(body[:cut]), *reader.feed(body[cut:])]
         reader.close()
         assert [transfer.reference for transfer in found] == ["a},b", "c", "d]}"]
+
+
+ESCAPED = b"""{"status": true, "message": "list", "data": [
+  {"reference": "a", "amount": 100, "status": "pending", "recipient_phone": "76000000", "ext_id": "x\\\\",
+   "note": "\\" } ] { [ \\\\\\" , \\u007d"} , {"reference": "b", "note": [[{"deep": "\\\\"}], []], "amount": 100,
+   "status": "pending", "recipient_phone": "76000001", "ext_id": "y"} ]}"""
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 100, 10_000])
+def test_escapes_and_spaces_change_nothing(size: int) -> None:
+    """Quotes that end no string, brackets within one, spaces before a comma, wherever the bytes are cut."""
+    assert read(ESCAPED, size) == ["a", "b"]
+
+
+def test_a_transfer_with_more_strings_than_usual_comes_out() -> None:
+    """However many there are, and though the list ends right behind them."""
+    many = item("a", note=[f"text {number}" for number in range(5_000)])
+    lacking = {"reference": "lacks what we need", "note": ["x"] * 5_000}
+    assert read(envelope([many, lacking, item("b")]), 10**6) == ["a", "b"]
+
+
+@pytest.mark.parametrize("inside", [b"}", b"{}}", b" } ", b"[]", b"[1]", b"{]}", b"{} {}", b"{},,{}"])
+def test_brackets_that_do_not_balance_are_no_list(inside: bytes) -> None:
+    """Whatever stands behind: it is never taken for a list that came to its end."""
+    for end in (b"]}", b"}"):
+        for size in (1, 10_000):
+            with pytest.raises(AmbiguousError):
+                read(b'{"status": true, "message": "list", "data": [' + inside + end, size)
 
 
 def test_a_list_that_breaks_off_is_never_complete() -> None:
@@ -236,6 +264,8 @@ def test_the_rest_of_a_list_is_older_when_many_in_a_row_are() -> None:
         [NEW, "15/01/2027 07:59"],  # a date in other words
         [NEW, "2027-01-15T07:59:59+01:00"],  # a time of another zone
         ["", NEW],
+        ["2027-01-15 08:00:01Z", "2027-01-15 08:00:00Z"],  # written otherwise
+        ["2027-01-15T08:00:02+00Z", NEW],
     ],
 )
 def test_a_list_in_another_order_is_read_to_its_end(beginning: list[str | None]) -> None:
@@ -248,6 +278,15 @@ def test_a_list_in_another_order_is_read_to_its_end(beginning: list[str | None])
     order = NewestFirst(SINCE)
     assert not order.is_past(dated(*beginning, *[OLDER] * 3 * OLDER_MIN))
     assert not order.is_past(dated(OLDER))
+
+
+def test_what_is_of_the_moment_itself_is_not_older() -> None:
+    """Nor is it missing at the beginning: who lists only what is as old or older has shown what is as new."""
+    order = NewestFirst(SINCE)
+    same = "2027-01-15T08:00:00.999Z"
+    assert not order.is_past(dated(*[same] * 2 * OLDER_MIN))
+    assert not order.is_past(dated(*[same] * OLDER_MIN, OLD))
+    assert order.is_past(dated(*[OLD] * OLDER_MIN))
 
 
 def test_an_envelope_that_says_no_ends_no_list_early() -> None:

@@ -14,7 +14,7 @@ from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, Prov
 from payout_engine.domain.model import Receipt
 from payout_engine.domain.states import State
 from payout_engine.providers._http import TEXT_CHARS_MAX, HttpAnswer
-from payout_engine.providers.senfenico import envelope, figures, wire
+from payout_engine.providers.senfenico import balances, envelope, figures, shown, wire
 
 ORDERS = [wire.Order(1_000 + n, f"7600000{n}", "orange_bf", f"key-{n}") for n in range(3)]
 DOCUMENTED_CODES = {
@@ -127,15 +127,15 @@ def test_a_lack_of_funds_is_printed_for_a_single_creation_only() -> None:
     """The document's sample of the one call is no sample of the other, also when the other holds one transfer."""
     document = {"status": False, "message": "Insufficient balance for Sank BF.", "error_code": "INSUFFICIENT_FUNDS"}
     with pytest.raises(RefusedError) as single:
-        wire.read_created(answer(document))
+        shown.read_created(answer(document))
     assert single.value.brake is Brake.FUNDS
     for code in ("INVALID_DATA", "INVALID_ACCOUNT", "UNSUPPORTED_PROVIDER"):
         with pytest.raises(AmbiguousError):
-            wire.read_created(answer({**document, "error_code": code}))
+            shown.read_created(answer({**document, "error_code": code}))
     with pytest.raises(AmbiguousError):
         wire.read_bulk(answer(document))
     with pytest.raises(AmbiguousError):
-        wire.read_transfer(answer(document))
+        shown.read_transfer(answer(document))
 
 
 @pytest.mark.parametrize(
@@ -236,6 +236,14 @@ def test_refused_items_are_matched_by_ext_id() -> None:
     assert (receipts[0].reason, receipts[0].message) == ("refused_by_provider", "recipient_phone: Not valid.")
 
 
+def test_a_refused_item_may_repeat_the_wallet() -> None:
+    """Ours, or none; another one is another transfer."""
+    ours = bulk("2 transfers queued", refused_item(0, recipient_wallet=ORDERS[0].recipient_wallet))
+    assert states(ours) == ["failed", "accepted", "accepted"]
+    other = bulk("2 transfers queued", refused_item(0, recipient_wallet="another"))
+    assert states(other) == ["unknown"] * 3
+
+
 def test_an_item_without_funds_stays_ready() -> None:
     """The document's own words for it."""
     text = "Insufficient balance for Moov BF transfer including fees."
@@ -332,7 +340,7 @@ def test_what_is_not_clearly_refused_is_never_ready_or_failed(
 # --------------------------------------------------------------------------------------------------------- look-ups
 
 
-def transfer(**other: Any) -> wire.Transfer:
+def transfer(**other: Any) -> shown.Transfer:
     document = {
         "reference": "tr_1",
         "amount": 1000,
@@ -343,13 +351,13 @@ def transfer(**other: Any) -> wire.Transfer:
         "ext_id": "key-0",
         **other,
     }
-    return wire.read_transfer(answer({"status": True, "message": "m", "data": document}))
+    return shown.read_transfer(answer({"status": True, "message": "m", "data": document}))
 
 
 @pytest.mark.parametrize(("word", "state"), [("pending", "accepted"), ("success", "paid"), ("failed", "failed")])
 def test_the_documented_statuses(word: str, state: str) -> None:
     """Three words; for a failure there is none but ours."""
-    (result,) = wire.results([transfer(status=word)])
+    (result,) = shown.results([transfer(status=word)])
 
     reason = "failed_at_provider" if state == "failed" else ""
     assert (result.receipt.state, result.receipt.reason) == (State(state), reason)
@@ -358,10 +366,10 @@ def test_the_documented_statuses(word: str, state: str) -> None:
 
 
 @settings(deadline=None)
-@given(st.text().filter(lambda word: word not in wire.STATUSES))
+@given(st.text().filter(lambda word: word not in shown.STATUSES))
 def test_any_other_status_is_accepted_and_says_which(word: str) -> None:
     """Success, SUCCESS, reversed, paid: none of them is documented."""
-    (result,) = wire.results([transfer(status=word)])
+    (result,) = shown.results([transfer(status=word)])
 
     assert result.receipt.state is State.ACCEPTED
     assert result.receipt.reason == "status_not_documented"
@@ -382,16 +390,29 @@ def test_any_other_status_is_accepted_and_says_which(word: str) -> None:
 )
 def test_a_transfer_of_the_other_mode_is_a_contradiction(key: str, live_mode: bool | None, contradicts: bool) -> None:
     """A live key's payout is not paid by a transfer in test mode, and the other way round."""
-    (result,) = wire.results([transfer(status="success", live_mode=live_mode)], wire.live_key(key))
+    (result,) = shown.results([transfer(status="success", live_mode=live_mode)], shown.live_key(key))
 
     assert bool(result.conflict) is contradicts
     assert ("test mode" in result.conflict) is (contradicts and key == "sk_live_a")
 
 
+@pytest.mark.parametrize("live", [True, False, None])
+@pytest.mark.parametrize("live_mode", [True, False, None])
+def test_what_is_not_known_is_no_other_mode(live: bool | None, live_mode: bool | None) -> None:
+    """Two modes differ where both are known and are not the same."""
+    assert shown.other_mode(transfer(live_mode=live_mode), live) is ({live, live_mode} == {True, False})
+
+
+def test_an_ordinary_verdict_comes_without_words() -> None:
+    """With the provider's reference, and nothing that reads like a reason."""
+    (result,) = shown.results([transfer(status="success")])
+    assert result.receipt == Receipt(State.PAID, provider_reference="tr_1")
+
+
 @pytest.mark.parametrize("other", [{"ext_id": None}, {"ext_id": ""}, {"recipient_phone": ""}])
 def test_a_transfer_that_cannot_be_matched_is_passed_over(other: dict[str, Any]) -> None:
     """Without our key it is not ours; an empty phone would agree with any."""
-    assert wire.results([transfer(**other)]) == []
+    assert shown.results([transfer(**other)]) == []
 
 
 @pytest.mark.parametrize(
@@ -424,9 +445,17 @@ def test_amounts_are_exact_or_agree_with_nothing(written: bytes, amount: int) ->
     assert figures.exact_amount(msgspec.Raw(written)) == amount
 
 
+@pytest.mark.parametrize(
+    ("number", "amount"), [(1, 1), (500, 500), (0, -1), (-5, -1), (10**15 - 1, 10**15 - 1), (10**15, -1), (10**20, -1)]
+)
+def test_a_number_that_is_no_amount_agrees_with_nothing(number: int, amount: int) -> None:
+    """Also where a decoder found nothing but digits."""
+    assert figures.exact_amount(number) == amount
+
+
 def test_another_currency_agrees_with_nothing() -> None:
     """A thousand euros are not a thousand francs."""
-    assert wire.results([transfer(currency="EUR")])[0].amount_minor == figures.AMOUNT_CONTRADICTION
+    assert shown.results([transfer(currency="EUR")])[0].amount_minor == figures.AMOUNT_CONTRADICTION
 
 
 # --------------------------------------------------------------------------------------------------- odds and ends
@@ -437,9 +466,9 @@ def test_balances_are_read_exactly_and_rounded_down() -> None:
     held = {"orange_money_bf": {"available": 1234.99, "pending": 0.0}, "moov_money_bf": {"available": 7, "pending": 1}}
     data = {"collection_balances": {"available": 1.0}, "transfer_balances": {"total_available": 0.0, **held}}
 
-    shown = wire.read_balances(answer({"status": True, "message": "m", "data": data}))
+    shown = balances.read_balances(answer({"status": True, "message": "m", "data": data}))
 
-    assert shown == [wire.WalletBalance("orange_bf", 1234, 0), wire.WalletBalance("moov_bf", 7, 1)]
+    assert shown == [balances.WalletBalance("orange_bf", 1234, 0), balances.WalletBalance("moov_bf", 7, 1)]
 
 
 @pytest.mark.parametrize(
@@ -448,7 +477,7 @@ def test_balances_are_read_exactly_and_rounded_down() -> None:
 def test_unreadable_balances_are_an_error(data: object) -> None:
     """Nothing is guessed to be zero."""
     with pytest.raises(AmbiguousError):
-        wire.read_balances(answer({"status": True, "message": "m", "data": data}))
+        balances.read_balances(answer({"status": True, "message": "m", "data": data}))
 
 
 @pytest.mark.parametrize(
@@ -479,8 +508,11 @@ def test_a_masked_phone_says_nothing_and_a_wrong_one_contradicts() -> None:
     """The document's samples mask phones; a list that does so must not make every payout a contradiction."""
     raw = msgspec.Raw(b"100")
     masked, wrong, short = (
-        wire.Transfer("tr_1", raw, phone, "success", "k-1-0") for phone in ("65xxxxxx", "70123456", "6xxx")
+        shown.Transfer("tr_1", raw, phone, "success", "k-1-0") for phone in ("65xxxxxx", "70123456", "6xxx")
     )
 
-    assert [result.recipient for result in wire.results([masked, wrong])] == [None, "70123456"]
-    assert wire.results([short]) == []
+    assert [result.recipient for result in shown.results([masked, wrong])] == [None, "70123456"]
+    for other in ("+22670123456", "70 12 34 56", "65xxxx5x"):
+        (result,) = shown.results([shown.Transfer("tr_1", raw, other, "success", "k-1-0")])
+        assert result.recipient == other, "what is neither hidden nor ours contradicts"
+    assert shown.results([short]) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 from pathlib import Path
 
 import pytest
@@ -48,20 +49,20 @@ async def test_an_encoding_that_shows_only_in_the_last_line_holds_for_the_whole_
 
 async def test_a_character_cut_by_a_scanned_block_is_still_utf8(tmp_path: Path) -> None:
     """UTF-8 is not mistaken for CP1252 where a block ends inside a character."""
-    path = tmp_path / "cut.csv"
+    path, name = tmp_path / "cut.csv", "é€é€" * 100
     for shift in range(3):
-        path.write_bytes(b"phone,amount,name\n" + b"x" * shift + "1,2,é€é€\n".encode() * 120_000)
+        path.write_bytes(b"phone,amount,name\n" + b"x" * shift + f"1,2,{name}\n".encode() * 1_800)
         found = await read(path)
         assert found.dialect["encoding"] == "utf-8"
-        assert found.rows[-1] == ["1", "2", "é€é€"]
+        assert found.rows[-1] == ["1", "2", name]
 
 
 async def test_a_character_torn_apart_by_a_block_of_plain_letters_is_not_utf8(tmp_path: Path) -> None:
     """Blocks that need no decoding are not passed over where one is waited for."""
     path = tmp_path / "torn.csv"
-    head = b"phone,amount,name\n1,2,"
-    first = head + b"x\n" * ((SCAN_BYTES - len(head) - 1) // 2)
-    path.write_bytes(first.ljust(SCAN_BYTES - 1, b"x") + b"\xc3" + b"y\n" * (SCAN_BYTES // 2) + b"\xa9\n")
+    head, line = b"phone,amount,name\n1,2,", b"x" * 127 + b"\n"
+    first = head + line * ((SCAN_BYTES - len(head) - 1) // len(line))
+    path.write_bytes(first.ljust(SCAN_BYTES - 1, b"x") + b"\xc3" + line * (SCAN_BYTES // len(line)) + b"\xa9\n")
     assert (await read(path)).dialect["encoding"] == "cp1252"
 
 
@@ -200,13 +201,14 @@ async def test_two_stray_quotes_anywhere_never_pay_one_line_with_another(
 async def test_lines_are_counted_apart_from_what_the_table_reader_makes_of_them(tmp_path: Path) -> None:
     """By their ends, of every kind, also where a block of bytes ends between the two of one."""
     path = tmp_path / "ends.csv"
-    for end in ("\n", "\r\n", "\r"):
-        for shift in range(3):
-            text = f"phone,amount{end}" + f"{'1' * shift},2{end}" + f"70123456,1{end}" * 100_000 + end + "3,4"
-            for encoding in ("utf-8", "utf-16"):
-                path.write_bytes(text.encode(encoding))
-                found = await read(path)
-                assert (len(found.rows), found.blank_lines) == (100_002, 1)
+    for end, shift, encoding in itertools.product(("\n", "\r\n", "\r"), range(3), ("utf-8", "utf-16")):
+        head, line = f"phone,amount,note{end}", f"70123456,1,{'x' * 4_000}{end}"
+        block = SCAN_BYTES // (1 if encoding == "utf-8" else 2) - shift
+        before = (block - len(head)) // len(line) - 1
+        last = "70123456,1,".ljust(block - len(head) - before * len(line), "x")  # its end is about where the block's is
+        path.write_bytes((head + line * before + last + end + line * 3 + end + "3,4,").encode(encoding))
+        found = await read(path)
+        assert (len(found.rows), found.blank_lines) == (before + 5, 1)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
-from burkina import router, served, wallet
+from burkina import ORANGE, router, served, traits, wallet
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,8 +19,9 @@ from payout_engine.domain.model import REJECTED_LANE, Block, Chunk, Payout, Prob
 from payout_engine.domain.rejections import SENTENCES, problem
 from payout_engine.intake.chunk import Packer, chunk_size
 from payout_engine.intake.columns import Layout, find_layout
-from payout_engine.intake.route import Router
+from payout_engine.intake.route import Route, Router
 from payout_engine.intake.validate import Validated, Validator
+from payout_engine.ports.provider import KeyPromise
 
 DIGEST = "abcdef0123456789" * 4
 COLUMNS = ("Référence", "Nom", "Téléphone", "Opérateur", "Montant", "Devise", "Pays")
@@ -146,6 +148,9 @@ def test_a_header_that_names_a_currency_is_believed() -> None:
     assert payout(("a", "70123456", "500"), judge(("reference", "phone", "Montant (FCFA)"))).amount_minor == 500
 
 
+NEEDS = ("name", "email", "bank", "document_type", "document_number", "otp")
+
+
 def test_other_kinds_of_recipients() -> None:
     """The first that is filled in and served is paid; nothing else goes into the payout by mistake."""
     everywhere = Router(
@@ -182,7 +187,7 @@ def test_an_address_that_fits_two_wallets_is_refused() -> None:
     assert payout(("a", "500", "awa@example.com", "two"), judge(columns, two)).wallet == "two"
 
 
-@pytest.mark.parametrize("need", ["name", "email", "bank", "document_type", "document_number", "otp"])
+@pytest.mark.parametrize("need", NEEDS)
 def test_what_a_wallet_needs_is_asked_for(need: str) -> None:
     """Without it the line is refused, with the column and the remedy; with it, it rides along."""
     asking = Router([served(wallets=(wallet("w", "Any", needs=(need,)),))])
@@ -192,6 +197,23 @@ def test_what_a_wallet_needs_is_asked_for(need: str) -> None:
     filled = payout(("a", "500", "70123456", "a@example.com"), one)
     assert getattr(filled, need) == "a@example.com"
     assert need in reason(("a", "500", "70123456"), judge(("reference", "amount", "phone"), asking)).message
+
+
+def test_a_route_may_look_at_a_column_or_the_amount_of_a_line() -> None:
+    """As they stand in the file; a file without the column is refused with its columns named."""
+    routes = [Route("site", column="Site", equals="Koudougou"), Route("large", currency="XOF", min_amount=1_000)]
+    accounts = [served("site"), served("large"), served("rest")]
+    both = Router(accounts, [*routes, Route("rest")])
+    one = judge(("reference", "amount", "phone", "Site "), both)
+    for row, account in (
+        (("a", "500", "70123456", "KOUDOUGOU"), "site"),
+        (("b", "1 000", "70123456", ""), "large"),
+        (("c", "999", "70123456", "Bobo"), "rest"),
+    ):
+        found = one.validate(Block([2], [row]))
+        assert [batch.lane.account for batch in found.accepted.values()] == [account]
+    with pytest.raises(InputError, match=r"Site.*“reference”, “amount”, “phone”"):
+        judge(("reference", "amount", "phone"), both)
 
 
 def test_a_refused_line_is_counted_with_what_could_be_read() -> None:
@@ -226,7 +248,7 @@ def test_every_line_comes_out_once(rows: list[tuple[str, ...]]) -> None:
 @example([["bad"] * 250, ["70123456", "bad", "76123456"] * 110], 100)
 def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[str]], batch_limit: int) -> None:
     """Each line is in one chunk of its lane, in order, with its own row; chunks keep the provider's limit."""
-    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": batch_limit})
+    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": traits(batch_limit=batch_limit)})
     chunks: list[Chunk] = []
     expected: dict[int, Sequence[str]] = {}
     line = 2
@@ -242,22 +264,26 @@ def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[st
         mine = [chunk for chunk in chunks if chunk.lane == lane]
         lines = [payout.line for chunk in mine for payout in chunk.payouts]
         assert lines == sorted(lines)
-        size = CHUNK_SIZE if lane == REJECTED_LANE else chunk_size(batch_limit)
+        size = CHUNK_SIZE if lane == REJECTED_LANE else chunk_size(traits(batch_limit=batch_limit))
         assert all(len(chunk.payouts) == size for chunk in mine[:-1]) and 0 < len(mine[-1].payouts) <= size
         assert all(bool(chunk.problems) == (lane == REJECTED_LANE) for chunk in mine)
 
 
 def test_refused_lines_leave_as_soon_as_they_fill_a_chunk() -> None:
     """A file of nothing but refusals needs no more memory than another."""
-    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": 100})
+    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": traits()})
     bad = [(f"r{line}", "bad", "500") for line in range(250)]
     assert [len(chunk.payouts) for chunk in packer.add(one.validate(Block(range(2, 252), bad)))] == [100, 100]
     assert [len(chunk.payouts) for chunk in packer.rest()] == [50]
 
 
 def test_chunks_are_as_large_as_a_call_may_be() -> None:
-    """Where a provider takes payouts singly, the chunk is only the journal's unit."""
-    assert [chunk_size(limit) for limit in (1, 20, 100, 1_000)] == [CHUNK_SIZE_SINGLY, 20, 100, CHUNK_SIZE]
+    """Where a provider takes payouts singly, the chunk is what one intent covers, or only the journal's unit."""
+    sizes = [chunk_size(traits(batch_limit=limit)) for limit in (1, 20, 100, 1_000)]
+    assert sizes == [CHUNK_SIZE_SINGLY, 20, 100, CHUNK_SIZE]
+    once = traits(batch_limit=1, key_promise=KeyPromise.IDEMPOTENT)
+    assert chunk_size(once) == CHUNK_SIZE
+    assert chunk_size(msgspec.structs.replace(once, absence_final_seconds=60.0)) == CHUNK_SIZE_SINGLY
 
 
 # ------------------------------------------------------------------------------------------------------------ columns
@@ -333,7 +359,7 @@ def test_every_code_that_is_used_has_a_sentence_and_every_sentence_is_used() -> 
     domain = Path(rejections.__file__).parent
     sources = [*(domain.parent / "intake").glob("*.py"), domain / "countries.py", domain / "money.py"]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
-    used = set(re.findall(r'"([a-z]+_[a-z_]+)"', text))
+    used = set(re.findall(r'"([a-z]+_[a-z_]+)"', text)) | {f"{need}_needed" for need in NEEDS}
     assert set(SENTENCES) <= used, sorted(set(SENTENCES) - used)
     called = set(re.findall(r'problem\(\s*"([a-z_]+)"', text))
     assert called <= set(SENTENCES), sorted(called - set(SENTENCES))

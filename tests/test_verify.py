@@ -59,6 +59,7 @@ def test_an_honest_journal_is_proven(honest: tuple[Path, str]) -> None:
 
 
 RUN_NO = 2
+ANOTHER = "INSERT INTO dispatches VALUES (99, {chunk_id}, NULL, 1.0, 2.0, '', 0, 1, NULL)"
 EDITS = {
     "a state": "UPDATE progress SET states = replace(states, 'f', 'p')",
     "states": "UPDATE progress SET states = states || 'p'",
@@ -83,8 +84,8 @@ EDITS = {
     f" amount_minor, payouts, rows FROM chunks WHERE run_no = {RUN_NO} AND first_line = 1",
     "progress of nothing": f"INSERT INTO progress VALUES (({RUN_NO} << 24) + 99, 'r', NULL, 1.0)",
     "a dispatch": "DELETE FROM dispatches WHERE dispatch_id = 2",
-    "another dispatch": f"INSERT INTO dispatches VALUES (99, ({RUN_NO} << 24) + 1, NULL, 1.0, 2.0, '', 0, 1)",
-    "a dispatch of nothing": f"INSERT INTO dispatches VALUES (99, ({RUN_NO} << 24) + 50, NULL, 1.0, 2.0, '', 0, 1)",
+    "another dispatch": ANOTHER.format(chunk_id=f"({RUN_NO} << 24) + 1"),
+    "a dispatch of nothing": ANOTHER.format(chunk_id=f"({RUN_NO} << 24) + 50"),
     "whom it sent": "UPDATE dispatches SET indexes = '[2]' WHERE dispatch_id = 2",
     "when it was sent": "UPDATE dispatches SET begun_at = begun_at - 1 WHERE dispatch_id = 1",
     "an open dispatch": "UPDATE dispatches SET ended_at = NULL WHERE dispatch_id = 1",
@@ -361,6 +362,19 @@ def test_a_second_dispatch_is_found_even_in_a_consistent_log(honest: tuple[Path,
 
     found = verify_file(rewritten(honest[0], tmp_path, change), "run").findings
     assert any("sent while unknown" in finding.what and finding.first_line == 2 for finding in found)
+
+
+@pytest.mark.parametrize("left", ["false", "[0,1,2]", "[]"])
+def test_what_never_left_cannot_have_been_answered(honest: tuple[Path, str], tmp_path: Path, left: str) -> None:
+    """A log whose hashes all fit says that calls never left whose payouts were paid, or are in doubt."""
+
+    def change(row: list[Any]) -> None:
+        if row[4] == "receipts" and '"paid","ready"' in row[5]:
+            row[5] = f'{row[5][:-1]},"on_wire":{left}}}'
+
+    found = verify_file(rewritten(honest[0], tmp_path, change), "run").findings
+    lines = {finding.last_line for finding in found if "an answer to a call that never left" in finding.what}
+    assert lines == {4}
 
 
 REPETITIONS: dict[str, tuple[Callable[[list[Any]], None], str]] = {}

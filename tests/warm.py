@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from signal import SIGKILL
@@ -117,8 +118,16 @@ def _serve(asking: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    from payout_engine.app.engine import Engine  # noqa: F401 - what most commands need
-    from payout_engine.cli import main
+    # What most commands need, and what the library of the command line loads with the first of them.
+    import uvloop  # noqa: F401
 
+    from payout_engine.app.engine import Engine  # noqa: F401
+    from payout_engine.cli import main
+    from payout_engine.cli.main import app
+    from payout_engine.providers.senfenico.adapter import SenfenicoProvider  # noqa: F401
+    from payout_engine.providers.senfenico.sandbox import sandbox  # noqa: F401
+
+    with suppress(Exception):
+        app(["show"], standalone_mode=False)  # which lacks an argument
     _serve(socket.socket(fileno=int(sys.argv[1])))
     main()

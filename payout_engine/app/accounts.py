@@ -6,8 +6,9 @@ and keys, and its connection refuses any host but this machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from payout_engine.domain.model import Balance, Direction, Lane
 from payout_engine.intake.route import AccountWallets, Router
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer
-from payout_engine.ports.provider import HasBalances, Provider, Traits, Wallet
+from payout_engine.ports.provider import ClosedWallet, HasBalances, Provider, Traits, Wallet
 from payout_engine.ports.registration import Account, Registration, SandboxServer, is_loopback
 
 SANDBOX_BALANCE_MINOR = 1_000_000_000
@@ -78,20 +79,20 @@ class Accounts:
         if direction not in self._routers:
             if not self._settings:
                 raise ConfigError("No account is configured. Write a payouts.toml (see the README), or try --sandbox.")
-            faces = {name: self._registration(name).faces for name in self._settings}
             routes = [route for route in self._routes if route.direction is direction]
             for route in routes:
-                if direction not in faces[route.account]:
-                    self._registration(route.account).face(direction)
+                self.traits(route.account, direction)  # Refuses a route to an account that goes the other way.
             served = [
-                AccountWallets(name, self.traits(name, direction), self.wallets(name, direction))
+                AccountWallets(
+                    name, self.traits(name, direction), self.wallets(name, direction), self._closed(name, direction)
+                )
                 for name in self._settings
-                if direction in faces[name]
+                if direction in self.directions(name)
             ]
             if not served:
                 does = "pays out" if direction is Direction.PAY else "collects"
                 raise ConfigError(f"None of the configured accounts {does}.")
-            self._routers[direction] = Router(served, routes)
+            self._routers[direction] = Router(served, routes, partial(who_serves, direction))
         return self._routers[direction]
 
     @property
@@ -109,7 +110,7 @@ class Accounts:
 
     def lanes(self, name: str) -> Sequence[Lane]:
         """Return every lane that an account pays from."""
-        if Direction.PAY not in self._registration(name).faces:
+        if Direction.PAY not in self.directions(name):
             return []
         return [Lane(name, wallet.code, wallet.currency) for wallet in self.wallets(name)]
 
@@ -127,7 +128,12 @@ class Accounts:
             rate = provider.traits.calls_per_second
             rates.setdefault(self.keys[name], []).extend([] if rate is None else [rate])
         paces = {key: Pace(min(found, default=None), used_before=used_before) for key, found in rates.items()}
-        return {name: Payer(name, provider, paces[self.keys[name]]) for name, provider in providers.items()}
+        balances = {
+            name: {wallet.code: wallet.balance_name for wallet in self.wallets(name, direction)} for name in providers
+        }
+        return {
+            name: Payer(name, provider, paces[self.keys[name]], balances[name]) for name, provider in providers.items()
+        }
 
     async def locks(self, names: Iterable[str], direction: Direction = Direction.PAY) -> Mapping[Path, str]:
         """Return the files whose locks go with the keys of accounts, over all journals of this user.
@@ -183,8 +189,7 @@ class Accounts:
         settings = self._settings[name]
         if not self.sandbox:
             return resolve_account(name, settings, registration.secrets)
-        written = {key: value for key, value in settings.options.items() if key not in registration.secrets}
-        options = {**registration.sandbox_options, **written}
+        options = {key: value for key, value in self._options(name).items() if key not in registration.secrets}
         server = await self._sandbox(registration)
         account = resolve_account(name, AccountSettings(settings.provider, options), ())
         return msgspec.structs.replace(
@@ -195,13 +200,21 @@ class Accounts:
         """Start the provider's sandbox once, with its ledger beside the journal so that it outlives this process."""
         if registration.name not in self._sandboxes:
             ledger = self._journal.with_name(f"{self._journal.stem}-{registration.name}-ledger.db")
-            options: dict[str, Any] = {"balances": dict.fromkeys(wallet_codes(registration), SANDBOX_BALANCE_MINOR)}
+            codes = {*wallet_codes(registration), *self._codes_of(registration)}
+            options: dict[str, Any] = {"balances": dict.fromkeys(sorted(codes), SANDBOX_BALANCE_MINOR)}
             extra = self._extra_prefixes(registration)
             if extra:
                 options["extra_prefixes"] = extra
             server = registration.sandbox(ledger, **options)
             self._sandboxes[registration.name] = await self._stack.enter_async_context(server)
         return self._sandboxes[registration.name]
+
+    def _codes_of(self, registration: Registration) -> Iterator[str]:
+        """Yield the codes of the wallets that a provider's accounts have as they are configured."""
+        for name, settings in self._settings.items():
+            if settings.provider == registration.name:
+                for direction in self.directions(name):
+                    yield from (wallet.code for wallet in self.wallets(name, direction))
 
     def _extra_prefixes(self, registration: Registration) -> Mapping[str, Sequence[str]]:
         """Return, by wallet, which numbers the provider has said it pays beyond its document, by any account's word."""
@@ -213,6 +226,11 @@ class Accounts:
                 found |= settings.options.get("extra_prefixes", {})
         return found
 
+    def directions(self, name: str) -> Collection[Direction]:
+        """Return the directions in which an account moves money."""
+        with _about(name):
+            return self._registration(name).faces
+
     def traits(self, name: str, direction: Direction = Direction.PAY) -> Traits:
         """Return what the engine does differently for an account."""
         with _about(name):
@@ -223,13 +241,37 @@ class Accounts:
         with _about(name):
             return self._registration(name).face(direction).wallets(self._options(name))
 
+    def _closed(self, name: str, direction: Direction) -> Sequence[ClosedWallet]:
+        """Return what an account could pay to as well, if it were configured otherwise."""
+        with _about(name):
+            return self._registration(name).face(direction).closed(self._options(name))
+
     def _options(self, name: str) -> Mapping[str, Any]:
-        """Return an account's options as written; in a sandbox, with what it cannot do without."""
-        given = self._registration(name).sandbox_options if self.sandbox else {}
-        return {**given, **self._settings[name].options}
+        """Return an account's options as written; in a sandbox, as an account that the sandbox knows."""
+        written = self._settings[name].options
+        if not self.sandbox:
+            return written
+        registration = self._registration(name)
+        own = {
+            option: value for option, value in registration.sandbox_options.items() if option in registration.identity
+        }
+        return {**registration.sandbox_options, **written, **own}
 
     def _registration(self, name: str) -> Registration:
         return providers.get(self._settings[name].provider)
+
+
+def who_serves(direction: Direction, kind: str, country: str) -> Sequence[str]:
+    """Return the names of the providers that serve a kind of recipient in a country, with an account or without."""
+    return [
+        entry.title
+        for entry in providers.discover().values()
+        if direction in entry.faces
+        and any(
+            wallet.recipient == kind and country in ("", wallet.country)
+            for wallet in entry.face(direction).wallets(entry.sandbox_options)
+        )
+    ]
 
 
 def wallet_codes(registration: Registration) -> Sequence[str]:

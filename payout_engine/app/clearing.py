@@ -164,4 +164,4 @@ class Clearing:
 async def accounts_to_send(journal: Journal, run: Run) -> Sequence[str]:
     """Return the accounts of a run for which something waits to be sent."""
     tallies = await journal.tally(run.run_id)
-    return sorted({tally.lane.account for tally in tallies if tally.state is State.READY and tally.count})
+    return sorted({tally.lane.account for tally in tallies if tally.state is State.READY})

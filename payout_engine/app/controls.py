@@ -97,7 +97,7 @@ async def _withdraw(journal: Journal, run: Run, request: ControlRequest) -> None
             break
     await journal.note(run.run_id, "cancelled", f"{count} payouts withdrawn by {request}")
     await journal.acknowledge(run.run_id, ControlKind.CANCEL, True)
-    states = {tally.state for tally in await journal.tally(run.run_id) if tally.count}
+    states = {tally.state for tally in await journal.tally(run.run_id)}
     if not states & {State.READY, State.SENDING, State.ACCEPTED, State.UNKNOWN}:
         await journal.finish(run.run_id)
 

@@ -33,7 +33,7 @@ from payout_engine.app.remembered import Remembered
 from payout_engine.app.settings import SANDBOX_JOURNAL, Settings, load_settings
 from payout_engine.app.submit import Payouts, Submission
 from payout_engine.app.workspace import Workspace
-from payout_engine.domain.model import Decision, Entry, Outcome, Run, Step, Tally
+from payout_engine.domain.model import Decision, Direction, Entry, Outcome, Run, Step, Tally
 from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import ATTENTION, State
 from payout_engine.intake.forecast import Forecast
@@ -127,6 +127,7 @@ class Engine:
         sheet: str | None = None,
         out: Path | None = None,
         watch: Observer | None = None,
+        direction: Direction | str = Direction.PAY,
     ) -> Submission:
         """Validate a file exactly as `submit` does, and record nothing.
 
@@ -136,13 +137,15 @@ class Engine:
             sheet: as for `submit`.
             out: a folder for `rejected.csv` and `attention.csv`, or None to write nothing.
             watch: told of progress.
+            direction: as for `submit`.
 
         Raises:
             InputError: it cannot be used as a payout file.
             SinkError: the folder cannot be written.
         """
-        source = await submitting.open_payouts(self._workspace, payouts, name, sheet)
-        return await submitting.plan(self._workspace, source, out, safe(watch))
+        way = Direction(direction)
+        source = await submitting.open_payouts(self._workspace, payouts, name, sheet, way)
+        return await submitting.plan(self._workspace, source, out, safe(watch), way)
 
     async def submit(
         self,
@@ -152,6 +155,7 @@ class Engine:
         sheet: str | None = None,
         watch: Observer | None = None,
         wait: bool = False,
+        direction: Direction | str = Direction.PAY,
     ) -> Submission:
         """Validate a whole file (or iterable) and record it as a run; send nothing.
 
@@ -161,6 +165,8 @@ class Engine:
             sheet: which sheet of a workbook; None means the only one with data.
             watch: told of progress.
             wait: while another process is validating the same content, wait until it has begun to pay, or given up.
+            direction: `pay` people, or `collect` from them: then each line is a request that the person has to agree
+                to, `accepted` means requested, and `paid` means collected. It stays with the run.
 
         Returns:
             The run, ready for `pay`. The same content gives the run that it began, whatever the file is called now.
@@ -170,8 +176,9 @@ class Engine:
             LimitError: the money limits forbid it; nothing was recorded.
             JournalBusyError: another process is validating the same content, and `wait` is false.
         """
-        source = await submitting.open_payouts(self._workspace, payouts, name, sheet)
-        return await submitting.submit(self._workspace, source, safe(watch), wait=wait)
+        way = Direction(direction)
+        source = await submitting.open_payouts(self._workspace, payouts, name, sheet, way)
+        return await submitting.submit(self._workspace, source, safe(watch), way, wait=wait)
 
     async def retry(
         self,

@@ -107,7 +107,7 @@ async def payment_locks(
 
 async def _sending(journal: Journal, run: Run) -> Sequence[str]:
     """Return the accounts whose keys a run may use: all when it begins, because what is held may be released."""
-    tallies = [tally for tally in await journal.tally(run.run_id) if tally.count]
+    tallies = await journal.tally(run.run_id)
     moving = {tally.lane.account for tally in tallies if tally.state in _MOVING or run.approved_at is None}
     return sorted(moving - {""})
 
@@ -189,7 +189,7 @@ async def require_same_keys(
 
 async def _told(journal: Journal, run: Run) -> set[str]:
     """Return the accounts that were sent something of a run, and did not refuse it all."""
-    told = {tally.lane.account for tally in await journal.tally(run.run_id) if tally.state in _TOLD and tally.count}
+    told = {tally.lane.account for tally in await journal.tally(run.run_id) if tally.state in _TOLD}
     # What a person released to be sent again is ready like what was never sent; only the log remembers.
     async for _, outcomes in journal.outcomes(run.run_id):
         told |= {outcome.account for outcome in outcomes if outcome.status in _TOLD}

@@ -176,7 +176,7 @@ async def _missing(begun: BegunContent, digest: str, ours: Path) -> str:
     if found is None:
         return "in whose place is another journal, or an older copy"
     for other, tallies in found:
-        if {tally.state for tally in tallies if tally.count} - UNPAID:
+        if {tally.state for tally in tallies} - UNPAID:
             raise ConfigError(
                 f"Nothing was sent: this file was begun as run {other.run_id} on {text(other.approved_at or 0)[:10]} "
                 f"with the journal {path}, from the same account. Go on with it there: --journal {path}. If these "

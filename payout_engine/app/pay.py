@@ -20,10 +20,11 @@ from payout_engine.app.locks import PaymentLocks, payment_locks, require_same_ke
 from payout_engine.app.money_limits import over_limits, refuse
 from payout_engine.app.other_journals import may_begin, remember_begun
 from payout_engine.app.payment_stream import PaymentStream
+from payout_engine.app.settings import Settings
 from payout_engine.app.workspace import Workspace, right_to_begin, right_to_retry
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.facts import CanarySize
-from payout_engine.domain.model import Run, RunState
+from payout_engine.domain.model import Direction, Run, RunState
 from payout_engine.domain.states import State
 from payout_engine.intake.duplicates import hold_duplicates
 from payout_engine.payment.context import Publish
@@ -36,6 +37,10 @@ from payout_engine.results.event_log import writing_events
 
 SANDBOX_POLICY = FollowPolicy(first_seconds=0.4, longest_seconds=5.0, unknown_patience_seconds=10.0)
 """The sandbox settles within a second or two, so it is asked more often."""
+
+
+FAILURE_SHARE_PAYING = 0.2
+"""The share of failures that stops a lane of a run that pays, unless the settings say another one."""
 
 
 class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +106,7 @@ async def _begin(
         follow_for_seconds=terms.follow_for_seconds,
         send=terms.send,
         uncleared=clearing.uncleared(granted.accounts),
-        max_failure_share=workspace.settings.max_failure_share,
+        max_failure_share=_failure_share(workspace.settings, run),
         canary=await _canary(journal, run.run_id),
         ask_paid=terms.ask_paid,
     )
@@ -194,10 +199,18 @@ async def approved(workspace: Workspace, run_id: str) -> tuple[Journal, Run]:
     return journal, await workspace.run(run_id)
 
 
+def _failure_share(settings: Settings, run: Run) -> float:
+    """Return which share of failures stops a lane."""
+    if settings.max_failure_share is not None:
+        return settings.max_failure_share
+    return FAILURE_SHARE_PAYING if run.direction is Direction.PAY else 1.0
+
+
 async def _begin_canary(workspace: Workspace, run: Run, canary: int | None) -> None:
     """Record the size of a run's canary once, before it is approved."""
     journal = await workspace.journal()
-    size = canary if canary is not None else workspace.settings.canary
+    by_itself = workspace.settings.canary if run.direction is Direction.PAY else None
+    size = canary if canary is not None else by_itself
     if size and not await _canary(journal, run.run_id):
         await journal.add_fact(run.run_id, CanarySize(size))
 

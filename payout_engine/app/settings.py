@@ -122,8 +122,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_payout_amount: the largest amount of one payout, in major units of its currency; None for no limit of ours.
         max_run_amount: the most that one run may pay, in major units, for each currency; None for no limit.
         max_day_amount: the most that may be approved within 24 hours, likewise, over all runs of the journal.
-        max_failure_share: a lane stops when more than this share of its settled payouts failed; 1 never stops it.
-        canary: how many payouts of each lane are paid first and waited for before the rest; None for none.
+        max_failure_share: a lane stops when more than this share of its settled payouts failed; 1 never stops it. None
+            for 0.2 in a run that pays, and 1 in one that collects, where many do not agree.
+        canary: how many payouts of each lane are paid first and waited for before the rest; None for none. A run that
+            collects has none but by its command.
         unknown_patience_seconds: how long a payout without an answer is looked for before a person is asked.
     """
 
@@ -135,7 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_payout_amount: Positive | None = None
     max_run_amount: Positive | None = None
     max_day_amount: Positive | None = None
-    max_failure_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+    max_failure_share: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     canary: Positive | None = None
     unknown_patience_seconds: Annotated[float, msgspec.Meta(ge=0)] = 300.0
 

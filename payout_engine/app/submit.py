@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -77,20 +78,33 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 async def open_payouts(
-    workspace: Workspace, payouts: Path | str | Source | Payouts, name: str, sheet: str | None
+    workspace: Workspace,
+    payouts: Path | str | Source | Payouts,
+    name: str,
+    sheet: str | None,
+    direction: Direction = Direction.PAY,
 ) -> Source:
-    """Return the source of what a caller wants to have paid; see `Engine.submit`."""
+    """Return the source of what a caller wants to have paid, or collected; see `Engine.submit`.
+
+    What is collected has another digest than its content, so that the same file may be paid as well.
+    """
     if isinstance(payouts, str | Path):
-        return await open_source(payouts, sheet=sheet, stack=workspace.stack)
-    if isinstance(payouts, Iterable | AsyncIterable):
-        return payouts_source(cast(Payouts, payouts), name)
-    return payouts
+        source: Source = await open_source(payouts, sheet=sheet, stack=workspace.stack)
+    elif isinstance(payouts, Iterable | AsyncIterable):
+        source = payouts_source(cast(Payouts, payouts), name)
+    else:
+        source = payouts
+    if direction is Direction.COLLECT and source.digest:
+        source.digest = sha256(f"{direction} {source.digest}".encode()).hexdigest()
+    return source
 
 
 # --------------------------------------------------------------------------------------------------------------- verbs
 
 
-async def plan(workspace: Workspace, source: Source, out: Path | None, notify: Observer) -> Submission:
+async def plan(
+    workspace: Workspace, source: Source, out: Path | None, notify: Observer, direction: Direction
+) -> Submission:
     """Validate a file and record nothing; see `Engine.plan`."""
     settings = workspace.settings
     known = await _known(workspace, source) if settings.journal.exists() else None
@@ -101,7 +115,7 @@ async def plan(workspace: Workspace, source: Source, out: Path | None, notify: O
             Path(folder) / "plan.db", scratch_of=settings.journal, sandbox=workspace.accounts.sandbox
         )
         async with scratch as journal:
-            submission = await _validate(workspace, source, journal, notify)
+            submission = await _validate(workspace, source, journal, notify, direction=direction)
             approved = await workspace.journal() if settings.journal.exists() else None
             over = await over_limits(journal, submission.run, settings, approved)
             submission = msgspec.structs.replace(submission, over_limits=over)
@@ -110,7 +124,9 @@ async def plan(workspace: Workspace, source: Source, out: Path | None, notify: O
             return submission
 
 
-async def submit(workspace: Workspace, source: Source, notify: Observer, *, wait: bool) -> Submission:
+async def submit(
+    workspace: Workspace, source: Source, notify: Observer, direction: Direction, *, wait: bool
+) -> Submission:
     """Validate a file and record it as a run; see `Engine.submit`."""
     known = await _known(workspace, source)
     if known is not None:
@@ -124,7 +140,8 @@ async def submit(workspace: Workspace, source: Source, notify: Observer, *, wait
                 return Submission(known)
         journal = await workspace.journal()
         await _clear(journal, lambda left: bool(source.digest) and left.digest == source.digest)
-        submission = await _within_limits(workspace, await _validate(workspace, source, journal, notify))
+        submission = await _validate(workspace, source, journal, notify, direction=direction)
+        submission = await _within_limits(workspace, submission)
         if source.digest:
             workspace.beginnings[right] = beginning.pop_all()
     return submission
@@ -144,7 +161,15 @@ async def retry(
         await _look_first(workspace, run, notify, wait=wait, key_renewed=key_renewed)
         source = await retry_source(journal, run)
         try:
-            submission = await _validate(workspace, source, journal, notify, mapping=source.mapping, retry_of=run_id)
+            submission = await _validate(
+                workspace,
+                source,
+                journal,
+                notify,
+                mapping=source.mapping,
+                retry_of=run_id,
+                direction=run.direction,
+            )
         except InputError:
             if source.lines:
                 raise
@@ -197,7 +222,7 @@ async def _known(workspace: Workspace, source: Source) -> Run | None:
     run = await journal.find_digest(source.digest) if source.digest else None
     if run is None or run.approved_at is None:
         return None
-    states = {tally.state for tally in await journal.tally(run.run_id) if tally.count}
+    states = {tally.state for tally in await journal.tally(run.run_id)}
     came_to_nothing = run.state is RunState.FINISHED and states <= UNPAID and bool(states - {State.REJECTED})
     retried = any(later.retry_of == run.run_id and later.approved_at for later in await journal.runs())
     return None if came_to_nothing and not retried else run

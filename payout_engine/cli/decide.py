@@ -135,7 +135,7 @@ def _advice(engine: Engine, run: Run, accounts: Sequence[str], given: str, count
 
 
 def _of_provider(traits: Traits) -> str:
-    asked = "" if traits.look_up is not LookUpKind.NONE else " It cannot be asked what became of a payout."
+    asked = _ASKED.get(traits.look_up, "")
     if traits.key_promise is KeyPromise.IDEMPOTENT:
         within = ""
         if traits.key_lifetime_seconds is not None:
@@ -147,6 +147,13 @@ def _of_provider(traits: Traits) -> str:
         "payout that was sent is sent again: it goes out under the same key, so a late first transfer will show as a "
         f"contradiction, but whoever decides answers for the money.{asked}"
     )
+
+
+_ASKED = {
+    LookUpKind.NONE: " It cannot be asked what became of a payout.",
+    LookUpKind.REFERENCE: " It can only be asked by the number of its transfer: of a payout that shows none it can say "
+    "nothing, and the account's own pages with the provider may.",
+}
 
 
 # -------------------------------------------------------------------------------------------------------- decisions

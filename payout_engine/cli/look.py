@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
+from rich.padding import Padding
 
 from payout_engine.app.accounts import known_providers
 from payout_engine.app.engine import Engine
@@ -16,12 +17,16 @@ from payout_engine.domain.countries import COUNTRIES, Country
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Direction, masked
 from payout_engine.domain.money import format_amount
+from payout_engine.ports.provider import Traits, Wallet
 from payout_engine.results.summary import Exit, summarize
 
 
-async def plan(engine: Engine, file: str, out: Path | None, sheet: str | None, *, json: bool) -> int:
+async def plan(
+    engine: Engine, file: str, out: Path | None, sheet: str | None, direction: Direction, *, json: bool
+) -> int:
     """Validate a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
-    submission = await engine.plan(file, out=out, sheet=sheet, watch=LineCounter(json=json).watch)
+    watch = LineCounter(json=json).watch
+    submission = await engine.plan(file, out=out, sheet=sheet, watch=watch, direction=direction)
     if submission.known:
         run = submission.run
         if json:
@@ -54,7 +59,7 @@ async def runs(engine: Engine, *, json: bool) -> int:
             continue
         rows.add_row(
             run.run_id,
-            plain(run.name),
+            plain(run.name) + (" (collects)" if run.direction is Direction.COLLECT else ""),
             render.moment(run.created_at),
             run.state,
             f"{summary.lines:,}",
@@ -75,9 +80,10 @@ async def show(engine: Engine, run_id: str, *, json: bool) -> int:
         notes = [(at, kind, _shown(kind, text)) for at, kind, text in notes]
         emit("run", **msgspec.to_builtins(run), summary=msgspec.to_builtins(summary), notes=notes)
         return Exit.ALL_PAID
-    data.print(f"Run [bold]{run.run_id}[/]  {plain(run.name)}  [dim]{run.state}[/]")
+    collects = "  collects" if run.direction is Direction.COLLECT else ""
+    data.print(f"Run [bold]{run.run_id}[/]  {plain(run.name)}  [dim]{run.state}{collects}[/]")
     data.print(f"begun {render.moment(run.created_at)}, approved {render.moment(run.approved_at)}")
-    data.print(render.summary(summary))
+    data.print(render.summary(summary, run.direction))
     for at, kind, text in notes:
         data.print(f"[dim]{render.moment(at)}  {kind}[/]  {plain(_shown(kind, text))}", soft_wrap=True)
     return Exit.ALL_PAID
@@ -122,11 +128,9 @@ async def balance(engine: Engine, *, json: bool) -> int:
 
 def providers_known(*, json: bool) -> int:
     """List the providers with their limits and wallets."""
-    rows = render.table(
-        *("provider", "does", "to", "in", "currencies", "per call", "calls/s", "summary"),
-        numbers=["per call", "calls/s"],
-    )
     for name, entry in known_providers().items():
+        if not json:
+            data.print(f"[bold]{name}[/]  {entry.title}. {entry.summary}")
         for direction, face in entry.faces.items():
             traits, wallets = face.traits(entry.sandbox_options), face.wallets(entry.sandbox_options)
             if json:
@@ -139,14 +143,25 @@ def providers_known(*, json: bool) -> int:
                     wallets=msgspec.to_builtins(wallets),
                 )
                 continue
-            rate = "-" if traits.calls_per_second is None else f"{traits.calls_per_second:g}"
-            does = "pays" if direction is Direction.PAY else "collects"
-            facts = (_each(wallet.recipient for wallet in wallets), _each(wallet.country for wallet in wallets))
-            currencies = _each(wallet.currency for wallet in wallets)
-            rows.add_row(name, does, *facts, currencies, str(traits.batch_limit), rate, entry.summary)
-    if not json:
-        data.print(rows)
+            closed = [one.wallet for one in face.closed(entry.sandbox_options)]
+            data.print(_one_face(direction, traits, wallets, closed))
     return Exit.ALL_PAID
+
+
+def _one_face(direction: Direction, traits: Traits, wallets: Sequence[Wallet], closed: Sequence[Wallet]) -> Padding:
+    """Return what a provider does in one direction, where and how much at a time."""
+    does = "pays to" if direction is Direction.PAY else "collects by"
+    rate = "" if traits.calls_per_second is None else f", {traits.calls_per_second:g} calls per second"
+    rows = render.table("", "")
+    rows.show_header = False
+    rows.add_row(does, _each(wallet.recipient for wallet in wallets))
+    rows.add_row("in", _each(wallet.country for wallet in wallets))
+    more = _each(one.country for one in closed if one.country not in {wallet.country for wallet in wallets})
+    if more:
+        rows.add_row("", f"when configured also {more}")
+    rows.add_row("currencies", _each(wallet.currency for wallet in [*wallets, *closed]))
+    rows.add_row("per call", f"{traits.batch_limit}{rate}")
+    return Padding(rows, (0, 0, 1, 2))
 
 
 def _each(words: Iterable[str]) -> str:

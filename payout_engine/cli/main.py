@@ -22,6 +22,7 @@ from payout_engine.cli.options import (
     Asker,
     AskPaid,
     CanaryCount,
+    Collect,
     Config,
     Decisions,
     Digest,
@@ -46,7 +47,7 @@ from payout_engine.cli.options import (
     as_given,
 )
 from payout_engine.cli.pay import PayOptions, resume_runs, run_file
-from payout_engine.domain.model import Choice
+from payout_engine.domain.model import Choice, Direction
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -104,9 +105,13 @@ def plan(
     sheet: Sheet = None,
     sandbox: Sandbox = False,
     json: Json = False,
+    collect: Collect = False,
 ) -> None:
     """Validate a file and move nothing: totals, refused lines, fees, balances, the time it will take."""
-    _on_engine(lambda engine: look.plan(engine, file, out, sheet, json=json), config, journal, account, sandbox)
+    direction = Direction.COLLECT if collect else Direction.PAY
+    _on_engine(
+        lambda engine: look.plan(engine, file, out, sheet, direction, json=json), config, journal, account, sandbox
+    )
 
 
 @app.command(epilog="Example: payout-engine run salaries.xlsx --out results")
@@ -134,6 +139,38 @@ def run(
         follow_for_seconds=0.0 if no_follow else follow_for,
         given=as_given(config, journal, sandbox),
         sheet=sheet,
+        canary=canary,
+        journal_lost=journal_lost,
+    )
+    _on_engine(lambda engine: run_file(engine, file, options, yes=yes), config, journal, account, sandbox)
+
+
+@app.command(epilog="Example: payout-engine collect contributions.xlsx --out results")
+def collect(
+    file: File,
+    config: Config = None,
+    journal: JournalPath = None,
+    account: AccountName = None,
+    out: Out = None,
+    sheet: Sheet = None,
+    sandbox: Sandbox = False,
+    yes: Yes = False,
+    json: Json = False,
+    follow_for: FollowFor = FOLLOW_FOR_SECONDS,
+    no_follow: NoFollow = False,
+    format: Format = "csv",
+    canary: CanaryCount = None,
+    journal_lost: JournalLost = False,
+) -> None:
+    """Ask the people of a file to pay you: each has to agree on their phone. Otherwise as `run`."""
+    options = PayOptions(
+        out=out,
+        format=format,
+        json=json,
+        follow_for_seconds=0.0 if no_follow else follow_for,
+        given=as_given(config, journal, sandbox),
+        sheet=sheet,
+        direction=Direction.COLLECT,
         canary=canary,
         journal_lost=journal_lost,
     )

@@ -60,6 +60,9 @@ Sandbox = Annotated[
 Sheet = Annotated[
     str | None, typer.Option("--sheet", metavar="NAME", help="Which sheet of a workbook, where several hold data.")
 ]
+Collect = Annotated[
+    bool, typer.Option("--collect", help="Plan collecting from the people of the file instead of paying them.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Pay without asking; for scripts.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, for machines.")]
 FollowFor = Annotated[

@@ -22,7 +22,7 @@ from payout_engine.cli.progress import LineCounter, metered
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import JournalBusyError, JournalError, PayoutEngineError, SinkError, UserError
 from payout_engine.domain.facts import ResultsFolder
-from payout_engine.domain.model import Run, RunState, masked
+from payout_engine.domain.model import Direction, Run, RunState, masked
 from payout_engine.domain.states import State
 from payout_engine.results.summary import Exit, summarize
 from payout_engine.sinks import check_format
@@ -41,6 +41,7 @@ class PayOptions(msgspec.Struct, frozen=True, kw_only=True):
     follow_for_seconds: float
     given: str = ""
     sheet: str | None = None
+    direction: Direction = Direction.PAY
     canary: int | None = None
     key_renewed: bool = False
     journal_lost: bool = False
@@ -50,11 +51,14 @@ class PayOptions(msgspec.Struct, frozen=True, kw_only=True):
 async def run_file(engine: Engine, file: str, options: PayOptions, *, yes: bool) -> int:
     """Plan, confirm, pay, follow, write results; return the exit code."""
     if not yes and (file == "-" or not sys.stdin.isatty()):
-        raise UserError("Nothing was sent: there is nobody to ask. Look with `plan`, then pay with `run --yes`.")
+        verb, command = ("pay", "run") if options.direction is Direction.PAY else ("ask", "collect")
+        raise UserError(
+            f"Nothing was sent: there is nobody to ask. Look with `plan`, then {verb} with `{command} --yes`."
+        )
     out = options.out or default_folder(file)
     check_format(options.format)
     watch = LineCounter(json=options.json).watch
-    submission = await engine.submit(file, sheet=options.sheet, watch=watch, wait=True)
+    submission = await engine.submit(file, sheet=options.sheet, watch=watch, wait=True, direction=options.direction)
     return await pay_submission(engine, submission, out, options, yes=yes)
 
 
@@ -158,7 +162,8 @@ async def _confirmed(engine: Engine, submission: Submission, options: PayOptions
     # The event loop would keep Ctrl-C for later, and the question would go on waiting for an answer.
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return typer.confirm(f"Pay {submission.findings.accepted:,} payouts, {total}, now?", default=False, err=True)
+        verb = "Pay" if submission.run.direction is Direction.PAY else "Request"
+        return typer.confirm(f"{verb} {submission.findings.accepted:,} payouts, {total}, now?", default=False, err=True)
     finally:
         signal.signal(signal.SIGINT, kept)
 
@@ -325,7 +330,7 @@ async def _report(engine: Engine, run: Run, ending: Ending, out: Path, options: 
         )
     else:
         coming = await engine.forecast(run.run_id) if summary.count(State.READY) else None
-        data.print(render.summary(summary))
+        data.print(render.summary(summary, run.direction))
         report = render.Report(
             run=run,
             summary=summary,

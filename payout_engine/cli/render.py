@@ -15,7 +15,7 @@ from payout_engine.cli.console import data, emit, messages, plain
 from payout_engine.domain.clock import minute
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import Brake
-from payout_engine.domain.model import DATA_LINES, Run, masked
+from payout_engine.domain.model import DATA_LINES, Direction, Run, masked
 from payout_engine.domain.money import format_amount
 from payout_engine.domain.states import State
 from payout_engine.results.summary import Summary
@@ -36,10 +36,27 @@ STATE_WORDS: Mapping[State, tuple[str, str]] = {
     State.REVERSED: ("magenta", "was paid, then taken back"),
 }
 
+COLLECTED_WORDS: Mapping[State, tuple[str, str]] = {
+    State.PAID: ("collected", "the money came in"),
+    State.ACCEPTED: ("requested", "the person was asked; no final answer yet"),
+    State.FAILED: ("failed", "the person did not pay, as the provider states"),
+    State.REVERSED: ("reversed", "came in, then was given back"),
+}
+"""What is said otherwise of a run that collects: the word for the state, and what it means."""
 
-def money(amounts_minor: Mapping[str, int]) -> str:
+
+def state_words(state: State, direction: Direction) -> tuple[str, str, str]:
+    """Return the word for a state, its colour, and what it means."""
+    colour, meaning = STATE_WORDS[state]
+    word: str = state
+    if direction is Direction.COLLECT:
+        word, meaning = COLLECTED_WORDS.get(state, (word, meaning))
+    return word, colour, meaning
+
+
+def money(amounts_minor: Mapping[str, int], between: str = " + ") -> str:
     """Return amounts by currency as text, such as `1,240,000 XOF + 300.00 KES`."""
-    return " + ".join(format_amount(amount, currency) for currency, amount in sorted(amounts_minor.items())) or "-"
+    return between.join(format_amount(amount, currency) for currency, amount in sorted(amounts_minor.items())) or "-"
 
 
 def moment(at: float | None) -> str:
@@ -81,7 +98,7 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
     out = messages if to_messages else data
     sandbox = "  [black on yellow] sandbox: no real money [/]" if engine.accounts.sandbox else ""
     out.print(f"\n[bold]{plain(submission.run.name)}[/]{sandbox}")
-    out.print(_counts(findings))
+    out.print(_counts(findings, submission.run.direction))
     if findings.data_lines != findings.lines:
         out.print(_lines(findings), soft_wrap=not out.is_terminal)
     for title, kinds in (
@@ -94,8 +111,8 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
             out.print(_problems(kinds.values()))
     if forecast.lanes:
         out.print()
-        out.print(_lanes(forecast))
-        for line in _money_and_time(forecast):
+        out.print(_lanes(forecast, submission.run.direction))
+        for line in _money_and_time(forecast, submission.run.direction):
             out.print(line, soft_wrap=not out.is_terminal)
     for sentence in submission.over_limits:
         out.print(f"[red]Not allowed:[/] {plain(sentence)} `run` would refuse it.", soft_wrap=not out.is_terminal)
@@ -104,8 +121,9 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
     out.print()
 
 
-def _counts(findings: IntakeFindings) -> str:
-    parts = [counted(findings.lines, "line"), f"[green]{findings.accepted:,} to pay[/]"]
+def _counts(findings: IntakeFindings, direction: Direction) -> str:
+    to_do = "to pay" if direction is Direction.PAY else "to request"
+    parts = [counted(findings.lines, "line"), f"[green]{findings.accepted:,} {to_do}[/]"]
     if findings.rejected:
         parts.append(f"[red]{findings.rejected:,} refused[/]")
     if findings.held:
@@ -134,22 +152,24 @@ def _problems(kinds: Iterable[Kind]) -> Table:
     return rows
 
 
-def _lanes(forecast: Forecast) -> Table:
-    numbers = ["payouts", "amount", "fees", "needed", "balance"]
+def _lanes(forecast: Forecast, direction: Direction) -> Table:
+    if direction is Direction.COLLECT:
+        numbers = ["requests", "amount"]  # What comes in needs no balance.
+    else:
+        numbers = ["payouts", "amount", "fees", "needed", "balance"]
     several = len({lane.lane.account for lane in forecast.lanes}) > 1
     rows = table("wallet", *numbers, "", numbers=numbers)
     for lane in forecast.lanes:
         title = f"{lane.title} ({lane.lane.account})" if several else lane.title
         balance = "not read" if lane.balance_minor is None else _number(lane.balance_minor, lane)
-        rows.add_row(
-            plain(title),
+        cells = [
             f"{lane.count:,}",
             _number(lane.amount_minor, lane),
             _number(lane.fee_minor, lane) if lane.fee_known else "not known",
             _number(lane.need_minor, lane),
             f"[red]{balance}[/]" if lane.shortfall_minor else balance,
-            lane.lane.currency,
-        )
+        ]
+        rows.add_row(plain(title), *cells[: len(numbers)], lane.lane.currency)
     return rows
 
 
@@ -158,14 +178,18 @@ def _number(amount_minor: int, lane: LaneForecast) -> str:
     return format_amount(amount_minor, lane.lane.currency).removesuffix(lane.lane.currency).strip()
 
 
-def _money_and_time(forecast: Forecast) -> Iterable[str]:
-    yield (
-        f"\nTo pay: [bold]{money(forecast.totals_minor)}[/] to {counted(forecast.count, 'recipient')}, "
-        f"fees {money(forecast.fees_minor)}, together [bold]{money(forecast.needs_minor)}[/]."
-    )
+def _money_and_time(forecast: Forecast, direction: Direction) -> Iterable[str]:
+    if direction is Direction.COLLECT:
+        yield f"\nTo request: [bold]{money(forecast.totals_minor)}[/] from {counted(forecast.count, 'payer')}."
+    else:
+        fees = {currency: fee for currency, fee in forecast.fees_minor.items() if fee}
+        yield (
+            f"\nTo pay: [bold]{money(forecast.totals_minor)}[/] to {counted(forecast.count, 'recipient')}, "
+            f"fees {money(fees)}, together [bold]{money(forecast.needs_minor)}[/]."
+        )
     untold = [lane.title for lane in forecast.lanes if not lane.fee_known]
     if untold:
-        yield f"The provider documents no fees for {plain(', '.join(dict.fromkeys(untold)))}; they come on top."
+        yield f"No fees are documented for {plain(', '.join(dict.fromkeys(untold)))}; the provider may take some."
     for lane in forecast.lanes:
         if lane.shortfall_minor:
             yield f"[red]Not enough money:[/] {_short(lane)} The money would run out at line {lane.runs_out_at_line}."
@@ -203,13 +227,13 @@ def plan_json(submission: Submission) -> None:
 # ----------------------------------------------------------------------------------------------------------- summary
 
 
-def summary(found: Summary) -> Table:
+def summary(found: Summary, direction: Direction) -> Table:
     """Return a table of what became of a run's lines."""
     rows = table("", "lines", "amount", "meaning", numbers=["lines", "amount"])
     for total in sorted(found.totals, key=lambda total: list(STATE_WORDS).index(total.state)):
-        colour, meaning = STATE_WORDS[total.state]
-        amount = "-" if total.state is State.REJECTED else money(total.amounts_minor)
-        rows.add_row(f"[{colour}]{total.state}[/]", f"{total.count:,}", amount, meaning)
+        word, colour, meaning = state_words(total.state, direction)
+        amount = "-" if total.state is State.REJECTED else money(total.amounts_minor, between="\n")
+        rows.add_row(f"[{colour}]{word}[/]", f"{total.count:,}", amount, meaning)
     rows.add_row("[bold]all lines[/]", f"[bold]{found.lines:,}[/]", "", "")
     return rows
 
@@ -249,6 +273,8 @@ def next_steps(report: Report) -> Sequence[str]:
     run, found, ending, forecast = report.run, report.summary, report.ending, report.forecast
     conflicts, out, given = report.conflicts, report.out, report.given
     again = f"[bold]payout-engine resume {run.run_id}{plain(given)}[/]"
+    pays = run.direction is Direction.PAY
+    again_words = ("pays it again", "Pay them") if pays else ("is asked again", "Ask for them")
     steps = _lines_of_file(run, found)
     steps += [f"[red]Stopped:[/] {plain(stop.message)}" for stop in ending.stops]
     if forecast is not None and any(stop.brake is Brake.FUNDS for stop in ending.stops):
@@ -267,8 +293,8 @@ def next_steps(report: Report) -> Sequence[str]:
     if unknown:
         steps.append(
             f"[bold red]Unknown money: {money(found.amounts_minor(State.UNKNOWN))}[/] in {counted(unknown, 'payout')}. "
-            "Ask the provider about each before anyone pays it again; they are in attention.csv, and what is known of "
-            f"them is shown by: [bold]payout-engine resolve {run.run_id}{plain(given)}[/]"
+            f"Ask the provider about each before anyone {again_words[0]}; they are in attention.csv, and what is known "
+            f"of them is shown by: [bold]payout-engine resolve {run.run_id}{plain(given)}[/]"
         )
     if found.count(State.HELD):
         decide = f"[bold]payout-engine resolve {run.run_id}{plain(given)}[/]"
@@ -280,7 +306,7 @@ def next_steps(report: Report) -> Sequence[str]:
         steps.append("Refused lines are in rejected.csv with what to mend; mend a copy of that file and run it.")
     if found.count(State.FAILED):
         retry = f"[bold]payout-engine retry {run.run_id}{plain(given)}[/]"
-        steps.append(f"Lines that were provably not paid are in failed.csv. Pay them again with: {retry}")
+        steps.append(f"Lines that were provably not paid are in failed.csv. {again_words[1]} again with: {retry}")
     if out is not None:
         steps.append(f"Results: [bold]{plain(str(out))}[/]")
     return steps

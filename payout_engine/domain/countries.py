@@ -271,7 +271,8 @@ def _read_digits(text: str, digits: str, default: Country | None) -> Phone | Pro
     if abroad is not None:
         _collect(found, abroad, digits.removeprefix(abroad.dial_code))
     names = [country.name for country in found.values()]
-    if names and abroad is not default and not international and _one_digit_too_many(default, digits):
+    told_abroad = abroad is not default and abroad in found.values()
+    if told_abroad and not international and _one_digit_too_many(default, digits):
         # 220 200 0000 is a Gambian number, and what a slip of the finger makes of 220 200 000 in Malawi.
         names.append(f"{default.name if default is not None else ''} with a digit too many")
     if len(names) > 1:
@@ -315,7 +316,9 @@ def _explain(text: str, digits: str, default: Country | None, abroad: Country | 
     if abroad is not None and (international or default is None or _nearly(abroad, digits)):
         return _explain_in(abroad, shown, digits.removeprefix(abroad.dial_code), bare=False)
     if international and len(digits) >= _E164_DIGITS_MIN:
-        return problem("country_not_served", country=_region(digits), served="those of `payout-engine countries`")
+        return problem(
+            "country_not_served", country=_region(digits), served="those of `payout-engine countries`", hint=""
+        )
     if international:
         return problem("phone_unreadable", text=shown, hint="")
     if default is None:

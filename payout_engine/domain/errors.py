@@ -107,7 +107,7 @@ class UnansweredError(UserError):
 class Brake(StrEnum):
     """Why paying stopped before everything was sent."""
 
-    FUNDS = "funds"  # this lane's balance is too low; other lanes go on
+    FUNDS = "funds"  # this lane's balance is too low; lanes that draw on another go on
     CREDENTIALS = "credentials"  # the account's key is not accepted, or not the one that was meant; the account stops
     PROVIDER_DOWN = "provider_down"  # the provider cannot be reached, or answers nothing usable; the account stops
     LIMIT = "limit"  # the provider refuses our calls as too large or malformed; the account stops
@@ -121,8 +121,8 @@ class ProviderError(PayoutEngineError):
 
     Attributes:
         reason: a stable code, such as `timeout` or the provider's own error code in lower case.
-        brake: why nothing more may be sent until a person has looked, or None: `FUNDS` stops the lane, any other the
-            account. Of a look-up only `CREDENTIALS` counts: others of its failures say nothing of paying.
+        brake: why nothing more may be sent until a person has looked, or None: `FUNDS` stops the lanes of the balance,
+            any other the account. Of a look-up only `CREDENTIALS` counts: others of its failures say nothing of paying.
     """
 
     def __init__(self, reason: str, message: str, *, brake: Brake | None = None) -> None:

@@ -7,7 +7,7 @@ CHUNK_SIZE = 100
 speed, and a smaller one loses it."""
 
 CHUNK_SIZE_SINGLY = 10
-"""Payouts in one chunk where the provider takes them singly: each intent and each answer writes the chunk's row anew.
+"""Payouts in one chunk where each has an intent of its own: each intent and each answer writes the chunk's row anew.
 Measured, for both together: 160 us at 100 payouts, 70 at 10, and below that the rows cost as much as they save."""
 
 CHUNK_INDEX_BITS = 10

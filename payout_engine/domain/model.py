@@ -169,8 +169,9 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=T
 
     Attributes:
         state: where that puts the payout. From `Provider.send`: accepted, paid, failed, unknown, or ready (the
-            provider documents that it refused this payout before processing); reversed only when it is sent again to
-            ask. From `look_up`: accepted, paid, failed or reversed; `ready` only as final evidence of absence.
+            provider documents that it refused this payout before processing; with the reason `insufficient_funds` the
+            lanes of that balance stop); reversed only when it is sent again to ask. From `look_up`: accepted, paid,
+            failed or reversed; `ready` only as final evidence of absence.
         reason: a stable code, such as `insufficient_funds`; empty when there is nothing to explain.
         message: the provider's own words, or ours; no secret, no full phone.
         provider_reference: the provider's id of the transfer, or empty when it gave none.
@@ -317,7 +318,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         run_id: short and unique, for people to type.
         name: the file's name, or what the caller called the iterable.
-        digest: SHA-256 of the content, in hex; empty for an iterable.
+        digest: SHA-256 of the content, in hex; empty for an iterable. Of a run that collects, another one: see
+            `app.submit.open_payouts`.
         columns: the input's header, for results.
         has_references: False when references were derived because the file had none.
         dialect: how the input was written (`delimiter`, `bom`, which column is which, `data_lines`), for results in the

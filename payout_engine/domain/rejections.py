@@ -40,7 +40,7 @@ SENTENCES: Mapping[str, str] = {
     "account_number_unreadable": "The account number holds characters that no account number has, or is too long; "
     "write letters and digits only.",
     "recipient_missing": "There is no recipient; fill one of: {columns}.",
-    "recipient_kind_not_served": "Account {account!r} does not pay to {kind}; it pays to {served}.",
+    "recipient_kind_not_served": "No account of yours pays to {kind} here; {account!r} pays to {served}.{hint}",
     "name_needed": "{wallet} wants the name of each recipient; fill in the column “name”.",
     "email_needed": "{wallet} wants the e-mail address of each recipient; fill in the column “email”.",
     "bank_needed": "{wallet} wants the code or BIC of the recipient's bank; fill in the column “bank”.",
@@ -52,13 +52,17 @@ SENTENCES: Mapping[str, str] = {
     # -- where the money goes
     "country_unknown": "{text!r} is not a country we know; write its two-letter code, such as BF.",
     "country_mismatch": "The number belongs to {country} but the line says {stated}; correct one of them.",
-    "country_not_served": "The recipient is in {country}, where no account of yours pays; served: {served}.",
+    "country_not_served": "The recipient is in {country}, where no account of yours pays; served: {served}.{hint}",
     "operator_not_served": "{operator} numbers cannot be paid from account {account!r}, which serves {served}.{hint}",
     "prefix_not_served": "{wallet} is not documented to pay numbers that begin with {prefix}. If the provider says "
     'that it does, add extra_prefixes.{wallet_code} = ["{prefix}"] to [accounts.{account}] in the configuration.{hint}',
     "wallet_unknown": "{text!r} is not a wallet of account {account!r}; write one of {codes}, or leave it empty.",
-    "wallet_ambiguous": "Account {account!r} can send this to more than one wallet; write one of {codes}.",
+    "wallet_ambiguous": "Nothing in it says which wallet is meant; write one in the column “wallet”: {codes}.",
     "wallet_needed": "Account {account!r} cannot tell from the number which wallet is meant; write one of {codes}.",
+    "wallet_closed": "Account {account!r} cannot use {wallet} here as it is configured. Add to [accounts.{account}]: "
+    "{remedy}.",
+    "daily_limit": "{wallet} takes at most {limit}; its document does not say whose limit it is, so payouts beyond it "
+    "are sent all the same and may fail.",
     "wallet_mismatch": "The number belongs to {operator} but the wallet is {wallet}; correct the number or the wallet.",
     "wallet_mismatch_possible": "The number was first given out by {operator} but the wallet is {wallet}; it may have "
     "been ported since, so it will be paid as written.",

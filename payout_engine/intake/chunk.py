@@ -11,18 +11,19 @@ from collections.abc import Mapping, Sequence
 from payout_engine.domain.limits import CHUNK_SIZE, CHUNK_SIZE_SINGLY
 from payout_engine.domain.model import REJECTED_LANE, Chunk, Payout, Problem
 from payout_engine.intake.validate import Batch, Validated
+from payout_engine.ports.provider import Traits
 
 
 class Packer:
     """Holds at most one unfinished chunk per lane."""
 
-    def __init__(self, batch_limits: Mapping[str, int]) -> None:
+    def __init__(self, traits: Mapping[str, Traits]) -> None:
         """Prepare to pack.
 
         Args:
-            batch_limits: by account, how many payouts its provider takes in one call.
+            traits: by account, what its provider takes in one call.
         """
-        self._sizes = {account: chunk_size(limit) for account, limit in batch_limits.items()}
+        self._sizes = {account: chunk_size(promised) for account, promised in traits.items()}
         self._waiting: dict[str, Batch] = {}
         self._refused: list[tuple[Payout, Sequence[str], Problem]] = []
 
@@ -64,9 +65,12 @@ class Packer:
             del self._refused[:CHUNK_SIZE]
 
 
-def chunk_size(batch_limit: int) -> int:
-    """Return how many payouts a chunk holds where one call takes `batch_limit`.
+def chunk_size(traits: Traits) -> int:
+    """Return how many payouts a chunk holds: as many as one call takes.
 
-    Where a provider takes payouts singly the chunk is only the journal's unit.
+    Where a provider takes payouts singly the chunk is only the journal's unit: small if each has an intent of its own,
+    which writes the chunk's row anew, and as large as any if one intent covers the chunk.
     """
-    return CHUNK_SIZE_SINGLY if batch_limit == 1 else min(batch_limit, CHUNK_SIZE)
+    if traits.batch_limit == 1 and not traits.intent_covers_calls:
+        return CHUNK_SIZE_SINGLY
+    return CHUNK_SIZE if traits.intent_covers_calls else min(traits.batch_limit, CHUNK_SIZE)

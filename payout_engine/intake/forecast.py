@@ -87,7 +87,7 @@ async def forecast(
         balance_problems: why balances could not be read, by account.
     """
     tallies = await journal.tally(run_id)
-    ready = sorted({tally.lane for tally in tallies if tally.state is State.READY and tally.count})
+    ready = sorted({tally.lane for tally in tallies if tally.state is State.READY})
     lanes: list[LaneForecast] = []
     left: dict[tuple[str, str], int] = {}
     for lane in ready:

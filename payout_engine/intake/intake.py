@@ -227,8 +227,7 @@ async def _record(
     on_progress: Observer | None,
 ) -> None:
     """Validate block by block while the journal writes what came before."""
-    limits = {one.account: one.traits.batch_limit for one in validator.careful.router.served.values()}
-    packer = Packer(limits)
+    packer = Packer({one.account: one.traits for one in validator.careful.router.served.values()})
     send, receive = anyio.create_memory_object_stream[Sequence[Chunk]](_WRITES_AHEAD)
     try:
         async with anyio.create_task_group() as tasks, send:

@@ -25,6 +25,7 @@ from payout_engine.domain.countries import (
 from payout_engine.domain.limits import REFERENCE_CHARS_MAX
 from payout_engine.domain.model import Block, Payout, Problem
 from payout_engine.domain.money import PLAIN_DIGITS_MAX, SCALES, parse_amount, parse_minor
+from payout_engine.intake.route import Recipient
 from payout_engine.intake.validate import Batch, Validated, Validator, email_beside, tidy_name
 
 _REMEMBERED_MAX = 20_000
@@ -86,9 +87,8 @@ class BlockValidator:
                 payouts[place], keys[place] = (found[0], found[1].key) if found is not None else (None, "")
         for key in filter(None, dict.fromkeys(keys)):
             chosen = list(map(key.__eq__, keys))
-            batch = Batch(self.careful.router.lanes[key], list(filter(None, compress(payouts, chosen))), [])
-            batch.rows += compress(block.rows, chosen)
-            validated.accepted[key] = batch
+            accepted, rows = list(filter(None, compress(payouts, chosen))), list(compress(block.rows, chosen))
+            validated.accepted[key] = Batch(self.careful.router.lanes[key], accepted, rows)
         return validated
 
     # -- by column; "", `_ODD` or `_NOWHERE` stand where a line has to be looked at closely
@@ -196,7 +196,8 @@ class BlockValidator:
             return _NOWHERE
         national = phone.removeprefix(country.dial_code)
         operator = country.operator_of(national)
-        found = self.careful.router.find("phone", country.code, operator, national, wallet_word, currency_word)
+        recipient = Recipient("phone", country.code, operator, national, wallet_word, currency_word)
+        found = self.careful.router.find(recipient)
         if isinstance(found, Problem) or found.warning is not None or not {"name"}.issuperset(found.wallet.needs):
             return _NOWHERE
         currency, stated = found.lane.currency, self.careful.layout.amount_currencies

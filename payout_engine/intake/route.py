@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -18,20 +19,21 @@ from payout_engine.domain.countries import COUNTRIES, fold
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.limits import AMOUNT_MINOR_MAX
 from payout_engine.domain.model import Direction, Lane, Problem
-from payout_engine.domain.money import DECIMALS, currencies_named, format_amount
+from payout_engine.domain.money import DECIMALS, SCALES, currencies_named, format_amount
 from payout_engine.domain.rejections import problem
-from payout_engine.ports.provider import Traits, Wallet
+from payout_engine.ports.provider import ClosedWallet, Traits, Wallet
 
 _REMEMBERED_MAX = 20_000
 """Decisions kept: more than any real file has operators and spellings, and a bound for one that is made to hurt."""
 
 
 class AccountWallets(msgspec.Struct, frozen=True):
-    """One account with what its provider can do."""
+    """One account with what its provider can do, and what it could do if more were configured."""
 
     account: str
     traits: Traits
     wallets: Sequence[Wallet]
+    closed: Sequence[ClosedWallet] = ()
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +41,11 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         direction: the runs that it is for.
+        recipient: what names who is paid: `phone`, `email` or `account_number`.
+        column: a header of the file. Together with `equals`.
+        equals: what the cell of that column says; case, accents and punctuation do not matter.
+        min_amount: the smallest amount, in major units of `currency`, which must be given with it.
+        max_amount: the largest, likewise.
     """
 
     account: str
@@ -47,6 +54,27 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operator: str = ""
     wallet: str = ""
     currency: str = ""
+    recipient: str = ""
+    column: str = ""
+    equals: str = ""
+    min_amount: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    max_amount: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+    @property
+    def by_amount(self) -> bool:
+        """True when it looks at the amount."""
+        return self.min_amount is not None or self.max_amount is not None
+
+
+Amount = Callable[[str], int | Problem]
+"""Reads the amount of a line as one in a currency, in minor units."""
+
+WhoServes = Callable[[str, str], Sequence[str]]
+"""Returns the names of providers, with an account or without, that pay to a kind of recipient in a country."""
+
+
+def _nobody(kind: str, country: str) -> Sequence[str]:
+    return ()
 
 
 class Recipient(msgspec.Struct, frozen=True):
@@ -59,6 +87,7 @@ class Recipient(msgspec.Struct, frozen=True):
         national: the national number; empty for other kinds.
         wallet_word: what the payer wrote for the wallet or operator, or empty.
         currency_word: what the payer wrote for the currency, or empty.
+        cells: what the columns say that routes look at, in the order of `Router.columns`, folded.
     """
 
     kind: str
@@ -67,6 +96,7 @@ class Recipient(msgspec.Struct, frozen=True):
     national: str = ""
     wallet_word: str = ""
     currency_word: str = ""
+    cells: Sequence[str] = ()
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -102,19 +132,25 @@ class Destination(msgspec.Struct, frozen=True):
 class Router:
     """The accounts and the rules between them."""
 
-    def __init__(self, served: Sequence[AccountWallets], routes: Sequence[Route] = ()) -> None:
+    def __init__(
+        self, served: Sequence[AccountWallets], routes: Sequence[Route] = (), who_serves: WhoServes = _nobody
+    ) -> None:
         """Prepare the routing.
 
         Args:
             served: the accounts, in the configuration's order.
             routes: the rules; without any, the first account that serves a line pays it.
+            who_serves: tells who would serve what none of the accounts does.
 
         Raises:
-            ConfigError: a route names an unknown account, country or wallet, or there is no account.
+            ConfigError: a route names an unknown account, country or wallet, or is not complete.
         """
+        self._who_serves = who_serves
         self.served: Mapping[str, AccountWallets] = {one.account: one for one in served}
         self.routes = tuple(routes) or tuple(Route(account) for account in self.served)
         self._given = bool(routes)
+        self.columns = list(dict.fromkeys(route.column for route in self.routes if route.column))
+        self.by_amount = any(route.by_amount for route in self.routes)
         self._check()
         self.prefix_length = max(
             (len(prefix) for one in served for wallet in one.wallets for prefix in wallet.prefixes), default=0
@@ -134,6 +170,19 @@ class Router:
             codes = [wallet.code for wallet in self.served[route.account].wallets]
             if route.wallet and route.wallet not in codes:
                 raise ConfigError(f"A route names the wallet “{route.wallet}”; {route.account} has {', '.join(codes)}.")
+            if route.recipient not in ("", "phone", "email", "account_number"):
+                raise ConfigError(
+                    f"A route names the recipient “{route.recipient}”; write phone, email or account_number."
+                )
+            if bool(route.column) != bool(route.equals):
+                raise ConfigError(
+                    "A route looks at a column and does not say what is in it, or the other way round. Write both, "
+                    'such as: column = "Site", equals = "Abidjan".'
+                )
+            if route.by_amount and route.currency not in DECIMALS:
+                raise ConfigError(
+                    'A route with min_amount or max_amount needs their currency, such as: currency = "XOF".'
+                )
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -155,56 +204,71 @@ class Router:
         """Return the wallet behind a lane, or None when the configuration no longer has it."""
         return self._wallets.get(lane)
 
-    def find(
-        self,
-        kind: str,
-        country: str,
-        operator: str = "",
-        national: str = "",
-        wallet_word: str = "",
-        currency_word: str = "",
-    ) -> Destination | Problem:
-        """Return where the line's money goes, or why no account pays it. The arguments are those of `Recipient`."""
-        key = (kind, country, operator, national[: self.prefix_length], wallet_word, currency_word)
-        known = self._remembered.get(key)
+    def find(self, recipient: Recipient, amount: Amount | None = None) -> Destination | Problem:
+        """Return where a line's money goes, or why no account pays it.
+
+        Args:
+            recipient: what the line says of who is paid.
+            amount: reads the line's amount; only asked where a route looks at it.
+        """
+        kind, country, operator, national, wallet_word, currency_word, cells = msgspec.structs.astuple(recipient)
+        key = (kind, country, operator, national[: self.prefix_length], wallet_word, currency_word, *cells)
+        known = None if self.by_amount else self._remembered.get(key)
         if known is None:
             if len(self._remembered) >= _REMEMBERED_MAX:
                 self._remembered.clear()
-            known = self._decide(Recipient(kind, country, operator, national, wallet_word, currency_word))
-            self._remembered[key] = known
+            known = self._remembered[key] = self._decide(recipient, amount)
         return known
 
-    def _decide(self, recipient: Recipient) -> Destination | Problem:
+    def _decide(self, recipient: Recipient, amount: Amount | None) -> Destination | Problem:
         """Try the rules in order. A rule that fits decides; without rules, the first account that can pay does."""
         refusal: Problem | None = None
+        found: list[Destination] = []
         for route in self.routes:
-            if route.country not in ("", recipient.country):
+            if not self._speaks_of(route, recipient):
                 continue
-            if route.operator and not same_operator(route.operator, recipient.operator):
+            one = self.served[route.account]
+            decided = self._within(one, recipient)
+            if isinstance(decided, Problem) and decided.code in _MAY_BE_CLOSED:
+                decided = _closed(one, recipient) or decided
+            if isinstance(decided, Destination):
+                if _agrees(route, decided, amount):
+                    found.append(decided)
+                    if self._given or recipient.kind == "phone":
+                        break  # Nothing in an address says whose it is: without a rule, the others are asked as well.
+            elif route.wallet or route.currency:
                 continue
-            decided = self._within(self.served[route.account], recipient)
-            if route.wallet and not (isinstance(decided, Destination) and decided.wallet.code == route.wallet):
-                continue
-            if route.currency and not (isinstance(decided, Destination) and decided.lane.currency == route.currency):
-                continue
-            if isinstance(decided, Destination) or self._given:
+            elif self._given and decided.code != "recipient_kind_not_served":
                 return decided
-            if refusal is None or refusal.code in ("country_not_served", "recipient_kind_not_served"):
+            elif refusal is None or refusal.code in ("country_not_served", "recipient_kind_not_served"):
                 # Of several refusals the one of an account that at least serves the country says most.
                 refusal = decided
-        return refusal or problem("route_missing", facts=_facts(recipient))
+        if len(found) > 1:
+            codes = ", ".join(f"{one.wallet.code} of {one.lane.account}" for one in found)
+            return problem("wallet_ambiguous", codes=codes)
+        return found[0] if found else refusal or problem("route_missing", facts=_facts(recipient))
+
+    def _speaks_of(self, route: Route, recipient: Recipient) -> bool:
+        """Tell whether a rule is about such a line, as far as that is known before a wallet is."""
+        return (
+            route.country in ("", recipient.country)
+            and route.recipient in ("", recipient.kind)
+            and (not route.operator or same_operator(route.operator, recipient.operator))
+            and (not route.column or recipient.cells[self.columns.index(route.column)] == fold(route.equals))
+        )
 
     def _within(self, one: AccountWallets, recipient: Recipient) -> Destination | Problem:
         """Choose the wallet of an account."""
         wallets = [wallet for wallet in one.wallets if wallet.recipient == recipient.kind]
         if not wallets:
-            kinds = ", ".join(sorted({wallet.recipient for wallet in one.wallets}))
-            return problem("recipient_kind_not_served", account=one.account, kind=recipient.kind, served=kinds)
+            kinds = ", ".join(sorted({wallet.recipient.replace("_", " ") for wallet in one.wallets}))
+            kind, hint = recipient.kind.replace("_", " "), self._elsewhere(recipient)
+            return problem("recipient_kind_not_served", account=one.account, kind=kind, served=kinds, hint=hint)
         wallets = [wallet for wallet in wallets if recipient.country in ("", wallet.country)]
         if not wallets:
             served = ", ".join(COUNTRIES[code].name for code in self.countries if code in COUNTRIES)
             name = COUNTRIES[recipient.country].name if recipient.country in COUNTRIES else recipient.country
-            return problem("country_not_served", country=name, served=served)
+            return problem("country_not_served", country=name, served=served, hint=self._elsewhere(recipient))
         stated = currencies_named(recipient.currency_word)
         if recipient.currency_word and not stated:
             return problem("currency_unknown", text=recipient.currency_word[:40])
@@ -217,14 +281,33 @@ class Router:
             return problem("wrong_currency", stated=said, wallet=wallet.title, currency=wallet.currency)
         if _unlisted(wallet, recipient):
             return _prefix_refused(one, wallet, wallets, recipient)
-        warning = _mismatch(wallet, recipient)
+        warning = _mismatch(wallet, recipient) or _daily_limit(wallet)
         if warning is not None and warning.code == "wallet_mismatch":
             return warning
         lane = Lane(one.account, wallet.code, wallet.currency)
         return Destination(lane, wallet, _key(lane), amounts_of(wallet), warning)
 
+    def _elsewhere(self, recipient: Recipient) -> str:
+        """Say which providers would serve a line that no account does, in a sentence with the space before it."""
+        who = self._who_serves(recipient.kind, recipient.country)
+        return f" {' and '.join(who)} would; add an account there to the configuration." if who else ""
+
 
 # ----------------------------------------------------------------------------------------------------------- decisions
+
+
+def _agrees(route: Route, destination: Destination, amount: Amount | None) -> bool:
+    """Tell whether a rule is about a line whose wallet is known."""
+    if route.wallet not in ("", destination.wallet.code) or route.currency not in ("", destination.lane.currency):
+        return False
+    if not route.by_amount:
+        return True
+    found = amount(route.currency) if amount is not None else 0
+    if isinstance(found, Problem):
+        return True  # Whichever account it is, the amount is what the payer has to mend.
+    scale = SCALES[route.currency]
+    most = math.inf if route.max_amount is None else route.max_amount * scale
+    return (route.min_amount or 0) * scale <= found <= most
 
 
 def same_operator(one: str, other: str) -> bool:
@@ -272,12 +355,38 @@ def _choose(one: AccountWallets, wallets: Sequence[Wallet], recipient: Recipient
         if len(automatic) == 1:
             return automatic[0]
         codes = ", ".join(wallet.code for wallet in wallets)
-        return problem("wallet_ambiguous", account=one.account, codes=codes)
+        return problem("wallet_ambiguous", codes=codes)
     for serves in (_lists, _serves_operator, _serves_anyone):
         found = next((wallet for wallet in automatic if serves(wallet, recipient)), None)
         if found is not None:
             return found  # It may be one whose list lacks the number, which the caller then says.
     return _unserved(one, wallets, recipient)
+
+
+_MAY_BE_CLOSED = frozenset(
+    {
+        *("country_not_served", "recipient_kind_not_served", "operator_not_served"),
+        *("wallet_unknown", "wallet_ambiguous", "wallet_needed"),
+    }
+)
+"""What is said of a line that an account might pay if more were configured."""
+
+
+def _closed(one: AccountWallets, recipient: Recipient) -> Problem | None:
+    """Say what to configure if the line is meant for a place that the account's provider serves and it does not."""
+    for closed in one.closed:
+        wallet, word = closed.wallet, recipient.wallet_word
+        if wallet.recipient != recipient.kind or recipient.country not in ("", wallet.country):
+            continue
+        by_number = _serves_operator(wallet, recipient) or (recipient.kind != "phone" and wallet.automatic)
+        if fold(word) in _spellings(wallet) if word else by_number:
+            return problem("wallet_closed", wallet=wallet.title, account=one.account, remedy=closed.remedy)
+    return None
+
+
+def _daily_limit(wallet: Wallet) -> Problem | None:
+    """Tell of a limit of a day, which cannot be kept here: it may be the recipient's, over all who pay them."""
+    return problem("daily_limit", wallet=wallet.title, limit=wallet.daily_limit) if wallet.daily_limit else None
 
 
 def _lists(wallet: Wallet, recipient: Recipient) -> bool:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from payout_engine.domain.countries import COUNTRIES, Country, Phone, find_country, read_phone
+from payout_engine.domain.countries import COUNTRIES, Country, Phone, find_country, fold, read_phone
 from payout_engine.domain.errors import InputError
 from payout_engine.domain.limits import AMOUNT_MINOR_MAX, REFERENCE_CHARS_MAX
-from payout_engine.domain.model import Block, Lane, Payout, Problem
+from payout_engine.domain.model import Block, Lane, Payout, Problem, masked
 from payout_engine.domain.money import (
     DECIMALS,
     currencies_named,
@@ -28,7 +29,7 @@ from payout_engine.domain.money import (
 from payout_engine.domain.references import derived_start
 from payout_engine.domain.rejections import problem
 from payout_engine.intake.columns import RECIPIENTS, Layout
-from payout_engine.intake.route import Destination, Router
+from payout_engine.intake.route import Destination, Recipient, Router
 
 _EMAIL = re.compile(r"[^@\s,;<>\"']+@[^@\s,;<>\"'.]+(?:\.[^@\s,;<>\"'.]+)+")
 _EMAIL_CHARS_MAX = 254  # Source: RFC 5321, section 4.5.3.1.3.
@@ -92,7 +93,8 @@ class Validator:
             max_payout_amount: the payer's own limit for one payout, in major units of its currency.
 
         Raises:
-            InputError: the lines have no references and there is no content to derive them from.
+            InputError: the lines have no references and there is no content to derive them from, or they lack a column
+                that a route looks at.
         """
         if not layout.has_references and not digest:
             raise InputError("The payouts have no references. Give each its own, so that none can be paid twice.")
@@ -107,6 +109,7 @@ class Validator:
         served = router.kinds
         self._kinds = [(kind, getattr(layout, kind)) for kind in RECIPIENTS if getattr(layout, kind) >= 0]
         self._kinds.sort(key=lambda kind: kind[0] not in served)
+        self._routed_by = [_place_of(column, layout) for column in router.columns]
         self._riding = [getattr(layout, meaning) for meaning in ("bank", "document_type", "document_number", "otp")]
         self._amount_at = max(layout.amount, layout.amount_minor)
         self._countries: dict[str, Country | None] = {}
@@ -115,7 +118,8 @@ class Validator:
     def by_phone_alone(self) -> bool:
         """True where every line that names a phone is paid to it, and no cell but the usual ones rides along."""
         kinds = {kind for kind, _ in self._kinds}
-        return self._kinds[0][0] == "phone" and kinds & self.router.kinds <= {"phone"} and max(self._riding) < 0
+        alone = kinds & self.router.kinds <= {"phone"} and max(self._riding) < 0
+        return self._kinds[0][0] == "phone" and alone and not self._routed_by and not self.router.by_amount
 
     def validate(self, block: Block) -> Validated:
         """Validate every line of a block, one by one."""
@@ -160,7 +164,9 @@ class Validator:
         kind, recipient, country, operator, national = payee
         wallet_word = row[layout.wallet].strip() if layout.wallet >= 0 else ""
         currency_word = row[layout.currency].strip() if layout.currency >= 0 else ""
-        destination = self.router.find(kind, country, operator, national, wallet_word, currency_word)
+        cells = [fold(row[index]) for index in self._routed_by]
+        known = Recipient(kind, country, operator, national, wallet_word, currency_word, cells)
+        destination = self.router.find(known, partial(self._read_amount, row))
         if isinstance(destination, Problem):
             return self._unrouted(destination)
         amount_minor = self._amount(row, destination, currency_word)
@@ -257,16 +263,18 @@ class Validator:
         if layout.amount_currencies and not currency_word and currency not in layout.amount_currencies:
             stated = " or ".join(sorted(layout.amount_currencies))
             return problem("wrong_currency", stated=stated, wallet=destination.wallet.title, currency=currency)
-        if layout.amount >= 0:
-            amount_minor = parse_amount(row[layout.amount], currency)
-        else:
-            amount_minor = parse_minor(row[layout.amount_minor].strip())
+        amount_minor = self._read_amount(row, currency)
         if isinstance(amount_minor, Problem):
             return amount_minor
         if amount_minor > self.ceilings[currency]:
             limit = format_amount(self.ceilings[currency], currency)
             return problem("amount_above_limit", limit=limit, of="max_payout_amount in the configuration")
         return amount_minor if amount_minor in destination.amounts else destination.refuse_amount(amount_minor)
+
+    def _read_amount(self, row: Sequence[str], currency: str) -> int | Problem:
+        if self.layout.amount >= 0:
+            return parse_amount(row[self.layout.amount], currency)
+        return parse_minor(row[self.layout.amount_minor].strip())
 
     # -- what was refused
 
@@ -313,6 +321,18 @@ class Validator:
         if not word and not named:
             return own
         return own if own in named else next(iter(sorted(named)), "")
+
+
+def _place_of(column: str, layout: Layout) -> int:
+    """Return where the column stands that a route looks at."""
+    for index, header in enumerate(layout.columns):
+        if fold(header) == fold(column):
+            return index
+    named = ", ".join(f"“{masked(header)}”" for header in layout.columns)
+    raise InputError(
+        f"A route of the configuration looks at the column “{column}”, which the file does not have. Its columns are: "
+        f"{named}. Rename one of them, or change the route."
+    )
 
 
 def _reference_problem(reference: str) -> Problem:

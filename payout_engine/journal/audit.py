@@ -29,6 +29,7 @@ from payout_engine.domain.states import MOVES, STATES_BY_LETTER, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.facts import read_fact
 from payout_engine.journal.resends import CLOCK_SLACK_SECONDS, refusal
+from payout_engine.ports.journal import OnWire
 
 Arrows = frozenset[tuple[State, State]]
 
@@ -165,11 +166,11 @@ class RunReplay:
         elif entry.kind == log.APPROVE:
             if self.approved:
                 self.problems.append((entry.seq, "the run is approved a second time"))
-            self.approved = msgspec.json.decode(entry.body, type=log.Approval).approved_no, entry.at, entry.seq
+            self.approved = log.read_approval(entry.body).approved_no, entry.at, entry.seq
         elif entry.kind == log.DISCARD:
             self.problems.append((entry.seq, "the log says that the run was discarded"))
         elif entry.kind == log.ASKED_AGAIN:
-            if self._set_back and _asked_again.decode(entry.body).lifetime_seconds is not None:
+            if self._set_back and log.read_asked_again(entry.body).lifetime_seconds is not None:
                 self.problems.append((entry.seq, "sent again to ask although the clock had been set back"))
         elif entry.kind == log.FINISH:
             self.finished_at = entry.at
@@ -296,7 +297,7 @@ class Attempt(NamedTuple):
     ended_at: float | None
     boot: str | None
     up_seconds: float | None
-    on_wire: bool | None = True
+    on_wire: OnWire | None = True
 
 
 class ChunkReplay:
@@ -320,9 +321,9 @@ class ChunkReplay:
         """Take in the next entry of the chunk; yield what does not follow."""
         try:
             if entry.kind == log.INTENT:
-                yield from self._intent(entry, msgspec.json.decode(entry.body, type=log.Intent))
+                yield from self._intent(entry, log.read_intent(entry.body))
             elif entry.kind == log.ASKED_AGAIN:
-                yield from self._sent_again(entry, _asked_again.decode(entry.body))
+                yield from self._sent_again(entry, log.read_asked_again(entry.body))
             elif entry.kind in log.MOVED_KINDS:
                 yield from self._moved(entry, log.read_moved(entry.body))
             elif entry.kind not in log.ASIDE_KINDS:
@@ -379,9 +380,13 @@ class ChunkReplay:
         if (moved.dispatch is not None) is not (entry.kind in (log.RECEIPTS, log.RECOVER)):
             yield self._finding(entry, "an answer without a dispatch, or the other way round", indexes)
         elif moved.dispatch is not None:
-            yield from self._end(entry, moved.dispatch, indexes, on_wire=moved.on_wire)
+            on_wire = moved.on_wire if isinstance(moved.on_wire, bool) else tuple(moved.on_wire)
+            unspoken = log.unspoken(indexes, on_wire)
+            if any(self.states[index] is not State.READY for index in unspoken):
+                yield self._finding(entry, "an answer to a call that never left", unspoken)
+            yield from self._end(entry, moved.dispatch, indexes, on_wire=on_wire)
 
-    def _end(self, entry: LogRow, dispatch: int, indexes: tuple[int, ...], *, on_wire: bool) -> Iterator[Finding]:
+    def _end(self, entry: LogRow, dispatch: int, indexes: tuple[int, ...], *, on_wire: OnWire) -> Iterator[Finding]:
         attempt = self._attempts.get(dispatch)
         if attempt is None or attempt.ended_at is not None or attempt.indexes != indexes:
             yield self._finding(entry, f"an answer that does not belong to dispatch {dispatch}", indexes)
@@ -433,7 +438,6 @@ _ASKED = "asked_"  # So began the kinds of the remarks by which older journals t
 _KIND = ControlKind.PAUSE  # Of what was asked, the kind is told apart.
 _noted = msgspec.json.Decoder(log.AskedRemark)
 _answered = msgspec.json.Decoder(log.Answered)
-_asked_again = msgspec.json.Decoder(log.AskedAgain)
 
 
 class Totals:

@@ -172,9 +172,8 @@ class _ChunkDecisions:
             return 0
         told = [self._chosen[index] for index in receipts]
         persons = [log.Person(decision.who, decision.choice, decision.why) for decision in told]
-        whole = len(receipts) == len(self._payouts)
-        indexes = None if whole else list(receipts)
-        return move(self._db, self._chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
+        moved = log.Moved(list(receipts.values()), codec.part(list(receipts), len(self._payouts)), persons=persons)
+        return move(self._db, self._chunk_id, moved, at, log.DECISION)
 
 
 def absent(decision: Decision) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import apsw
-import msgspec
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
@@ -19,8 +18,9 @@ from payout_engine.domain.states import move as checked_move
 from payout_engine.journal import codec, log, resends
 from payout_engine.journal.db import every, only, value
 from payout_engine.journal.ids import chunk_range, position_of, provider_keys, run_no_of, split_position
-from payout_engine.journal.transitions import move, run_no
-from payout_engine.ports.journal import ReadyChunk
+from payout_engine.journal.last_sent import last_sent
+from payout_engine.journal.transitions import move, once_sent, run_no
+from payout_engine.ports.journal import OnWire, Ready, ReadyChunk
 
 _READY, _SENDING = LETTERS[State.READY], LETTERS[State.SENDING]
 _ASKABLE = (LETTERS[State.ACCEPTED], LETTERS[State.UNKNOWN])
@@ -43,7 +43,7 @@ def recover(db: apsw.Connection, run_id: str) -> Sequence[Outcome]:
         paid_to = codec.read_payouts(payouts)
         indexes = None if stored is None else codec.read_indexes(stored, len(paid_to))
         db.execute("UPDATE dispatches SET ended_at = ? WHERE dispatch_id = ?", (at, dispatch_id))
-        seq = move(db, chunk_id, receipts, indexes, at, log.RECOVER, dispatch_id)
+        seq = move(db, chunk_id, log.Moved(receipts, indexes, dispatch_id), at, log.RECOVER)
         outcomes += [
             codec.outcome_of(run_id, Lane(account, lane, currency), paid_to[index], receipts[0], seq)
             for index in codec.read_indexes(stored, len(paid_to))
@@ -62,13 +62,12 @@ def ready_amounts(
     db: apsw.Connection, run_id: str, lane: Lane, after: int, limit: int
 ) -> Sequence[tuple[int, Sequence[int]]]:
     """Return the amounts of chunks with ready payouts; see `Journal.ready_amounts`."""
-    return [
-        (chunk_id, _ready_only(codec.read_amounts(payouts), states))
-        for chunk_id, states, payouts in _ready_rows(db, run_id, lane, after, limit)
-    ]
+    found = _ready_rows(db, run_id, lane, after, limit)
+    return [(chunk_id, _ready_only(payouts, states)) for chunk_id, states, payouts in found]
 
 
-def _ready_only(amounts: list[int], states: str) -> list[int]:
+def _ready_only(payouts: str, states: str) -> list[int]:
+    (amounts,) = codec.read_fields(payouts, "amount_minor")
     if states == _READY * len(states):
         return amounts
     return [amount for amount, letter in zip(amounts, states, strict=True) if letter == _READY]
@@ -96,20 +95,19 @@ def _ready(chunk_id: int, lane: Lane, token: str, states: str, stored: str) -> R
 
 def intend(db: apsw.Connection, chunk: ReadyChunk) -> Dispatch:
     """Record that payouts are about to be sent; see `Journal.intend`."""
-    chunk_id, at, count = chunk.chunk_id, clock.now(), len(chunk.indexes)
+    chunk_id, at = chunk.chunk_id, clock.now()
     number = run_no_of(chunk_id)
     state = value(db, "SELECT state FROM runs WHERE run_no = ?", (number,))
     if state not in (RunState.PAYING, RunState.FINISHED):
         raise IllegalMoveError("nobody approved this run, so nothing of it may be sent")
     states = value(db, "SELECT states FROM progress WHERE chunk_id = ?", (chunk_id,)) or ""
-    whole = count == len(states)
-    if not count or any(states[index : index + 1] != _READY for index in chunk.indexes):
+    if not chunk.indexes or any(states[index : index + 1] != _READY for index in chunk.indexes):
         raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
-    indexes = None if whole else list(chunk.indexes)
+    indexes = codec.part(chunk.indexes, len(states))
     _, boot, up_seconds = clock.moment()
     db.execute(
         "INSERT INTO dispatches (chunk_id, indexes, begun_at, boot, up_seconds) VALUES (?, ?, ?, ?, ?)",
-        (chunk_id, None if whole else codec.text(indexes), at, boot, up_seconds),
+        (chunk_id, None if indexes is None else codec.text(indexes), at, boot, up_seconds),
     )
     dispatch_id = db.last_insert_rowid()
     _set_sending(db, chunk_id, states, indexes, at)
@@ -137,21 +135,24 @@ def _set_sending(db: apsw.Connection, chunk_id: int, states: str, indexes: Seque
     )
 
 
-def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool) -> Sequence[Outcome]:
+def record(
+    db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: OnWire
+) -> Sequence[Outcome]:
     """Record what became of a dispatch; see `Journal.record`."""
-    at, chunk_id, count = clock.now(), dispatch.chunk_id, len(dispatch.payouts)
+    at, chunk_id = clock.now(), dispatch.chunk_id
     receipts = codec.stamped(receipts, at)
-    everyone = codec.each(receipts, count)
+    everyone = codec.each(receipts, len(dispatch.payouts))
     for state in {receipt.state for receipt in receipts}:
         if state is State.SENDING:
             raise IllegalMoveError("a receipt cannot leave a payout sending")
-        if not on_wire and state is not State.READY:
-            raise IllegalMoveError("what never left this machine can only be ready again")
         checked_move(State.SENDING, state)
+    said = dict(zip(dispatch.indexes, everyone, strict=True))
+    if any(said[index].state is not State.READY for index in log.unspoken(dispatch.indexes, on_wire)):
+        raise IllegalMoveError("what never left this machine can only be ready again")
     _end(db, dispatch, at, on_wire=on_wire)
-    whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
-    indexes = None if whole else list(dispatch.indexes)
-    seq = move(db, chunk_id, receipts, indexes, at, log.RECEIPTS, dispatch.dispatch_id, on_wire=on_wire)
+    of = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,))
+    moved = log.Moved(receipts, codec.part(dispatch.indexes, of), dispatch.dispatch_id, on_wire=on_wire)
+    seq = move(db, chunk_id, moved, at, log.RECEIPTS)
     run_id = value(db, "SELECT run_id FROM runs WHERE run_no = ?", (run_no_of(chunk_id),))
     return [
         codec.outcome_of(run_id, dispatch.lane, payout, receipt, seq)
@@ -159,27 +160,29 @@ def record(db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt],
     ]
 
 
-def _end(db: apsw.Connection, dispatch: Dispatch, at: float, *, on_wire: bool) -> None:
+def _end(db: apsw.Connection, dispatch: Dispatch, at: float, *, on_wire: OnWire) -> None:
+    spoken = None if isinstance(on_wire, bool) else codec.text(on_wire)
     db.execute(
-        "UPDATE dispatches SET ended_at = ?, on_wire = ? WHERE dispatch_id = ? AND chunk_id = ? AND ended_at IS NULL",
-        (at, on_wire, dispatch.dispatch_id, dispatch.chunk_id),
+        "UPDATE dispatches SET ended_at = ?, on_wire = ?, spoken = ? WHERE dispatch_id = ? AND chunk_id = ?"
+        " AND ended_at IS NULL",
+        (at, bool(on_wire), spoken, dispatch.dispatch_id, dispatch.chunk_id),
     )
     if db.changes() != 1:
         raise IllegalMoveError("what became of this dispatch is already recorded")
 
 
 def open_queries(
-    db: apsw.Connection, run_id: str, account: str, limit: int, after: int, *, ready: bool = False
+    db: apsw.Connection, run_id: str, account: str, limit: int, after: int, *, ready: Ready | None = None
 ) -> tuple[Sequence[Query], int]:
     """Return open payouts to ask about; see `Journal.open_queries`."""
-    letters = (*_ASKABLE, _READY) if ready else _ASKABLE
+    letters = (*_ASKABLE, _READY) if ready is not None else _ASKABLE
     number = run_no(db, run_id)
     token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
     first, last = chunk_range(number)
     queries: list[Query] = []
     # In these words, SQLite answers the usual question from an index of what is open.
     having = "(instr(states, 'a') > 0 OR instr(states, 'u') > 0)"
-    having = f"({having} OR instr(states, 'r') > 0)" if ready else having
+    having = f"({having} OR {_WAITING[ready]})" if ready is not None else having
     for chunk_id, states, receipts, payouts in every(
         db,
         "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"  # noqa: S608
@@ -188,11 +191,20 @@ def open_queries(
     ):
         start = after - position_of(chunk_id, 0) + 1
         indexes = [index for index, letter in enumerate(states) if letter in letters and index >= start]
+        if ready is Ready.ONCE_SENT:
+            sent = once_sent(db, chunk_id, len(states))
+            indexes = [index for index in indexes if states[index] != _READY or index in sent]
         indexes = indexes[: limit - len(queries)]
         queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
         if len(queries) == limit:
             return queries, position_of(chunk_id, indexes[-1])
     return queries, 0
+
+
+_WAITING = {
+    Ready.ALL: "instr(states, 'r') > 0",
+    Ready.ONCE_SENT: "instr(states, 'r') > 0 AND chunk_id IN (SELECT chunk_id FROM dispatches)",
+}
 
 
 def open_since(db: apsw.Connection, run_id: str, account: str) -> float | None:
@@ -214,7 +226,7 @@ def may_be_sent_since(db: apsw.Connection, run_id: str) -> float | None:
     source, earliest = only(db, "SELECT max(source), min(position) FROM formerly WHERE run_no = ?", (number,))
     earliest = number if earliest is None else run_no_of(split_position(earliest)[0])
     approved = value(db, "SELECT body FROM log WHERE run_no = ? AND kind = 'approve' ORDER BY seq LIMIT 1", (number,))
-    if approved is not None and _approval.decode(approved).former_accounts:
+    if approved is not None and log.read_approval(approved).former_accounts:
         return None  # Approved by another process, which alone knew what it was compared with.
     if source or clock.now() < resends.latest_logged(db, earliest) - resends.CLOCK_SLACK_SECONDS:
         return None
@@ -238,12 +250,7 @@ def queries_of(
         return []
     never = clock.moment()
     asked, receipts = codec.read_payouts(payouts), codec.read_receipts(stored, len(states))
-    sent: dict[int, clock.Moment] = {}
-    query = "SELECT indexes, begun_at, boot, up_seconds FROM dispatches WHERE chunk_id = ? ORDER BY dispatch_id"
-    for dispatched, *moment in every(db, query, (chunk_id,)):
-        sent |= dict.fromkeys(codec.read_indexes(dispatched, len(states)), clock.Moment(*moment))
-    for again_at, again in resends.asked(db, chunk_id, len(states)):
-        sent |= {index: clock.later(again_at, sent.get(index, again_at)) for index in again}
+    sent = last_sent(db, chunk_id, len(states))
     return [
         Query(
             key=key,
@@ -264,6 +271,3 @@ def finish(db: apsw.Connection, run_id: str) -> None:
         raise IllegalMoveError(f"run {run_id} is {state}, so it cannot be finished")
     db.execute("UPDATE runs SET state = 'finished', finished_at = ? WHERE run_no = ?", (at, number))
     log.append(db, at, number, log.FINISH, "{}")
-
-
-_approval = msgspec.json.Decoder(log.Approval)

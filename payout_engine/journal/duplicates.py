@@ -17,7 +17,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 import apsw
-import msgspec
 
 from payout_engine.domain.limits import CHUNK_INDEX_BITS, RUN_CHUNK_BITS
 from payout_engine.domain.model import Duplicate, DuplicateKind, Payout, Query
@@ -67,9 +66,11 @@ class Search(NamedTuple):
         compared: the last approval when the search began.
         sources: where earlier runs are: this journal, and perhaps the attached one.
         decided: positions of the run on which a person has spoken.
+        direction: only runs of the same direction count: who is paid by us may well owe us the same.
     """
 
     number: int
+    direction: str
     references: bool
     before: int
     own: bool
@@ -109,7 +110,9 @@ _CHUNK = _both(
 _ORIGIN = _both(
     "SELECT payouts, states FROM {schema}.chunks JOIN {schema}.progress USING (chunk_id) WHERE chunk_id = ?"
 )
-_RUN = _both("SELECT run_id, approved_no, approved_at, has_references, columns FROM {schema}.runs WHERE run_no = ?")
+_RUN = _both(
+    "SELECT run_id, direction, approved_no, approved_at, has_references, columns FROM {schema}.runs WHERE run_no = ?"
+)
 # Grouping sorts the run's hashes, so that the keys are looked up in the order in which they are stored. A hash of payee
 # and amount only says something of what was, or may still be, sent lately.
 _DOUBTFUL = _both(
@@ -138,10 +141,12 @@ assert CHUNK_INDEX_BITS + RUN_CHUNK_BITS == 34
 def begin(db: apsw.Connection, run_id: str) -> Search | None:
     """Find the suspects of a run: all payouts, of it or earlier, whose hash occurs twice; None if there can be none."""
     number = run_no(db, run_id)
-    approved_no, references = only(db, "SELECT approved_no, has_references FROM runs WHERE run_no = ?", (number,))
+    query = "SELECT direction, approved_no, has_references FROM runs WHERE run_no = ?"
+    direction, approved_no, references = only(db, query, (number,))
     attached = value(db, "SELECT 1 FROM pragma_database_list WHERE name = 'earlier'")
     search = Search(
         number=number,
+        direction=direction,
         references=bool(references),
         before=approved_no or (1 << 62),
         own=approved_no is None,
@@ -200,7 +205,7 @@ def _may_have_come_up(db: apsw.Connection, number: int, approved_no: int) -> boo
     seq, body = only(db, query, (number,))
     query = "SELECT 1 FROM log JOIN runs USING (run_no) WHERE seq > ? AND approved_no < ? AND kind IN (?, ?) LIMIT 1"
     moved = value(db, query, (seq, approved_no, log.SIGHTING, log.DECISION)) is not None
-    return moved or msgspec.json.decode(body, type=log.Approval).former_accounts
+    return moved or log.read_approval(body).former_accounts
 
 
 def _remember_waiting(db: apsw.Connection, number: int) -> None:
@@ -260,8 +265,8 @@ def _candidates(
     by_run = groupby(_read(db, source, suspects), lambda stored: run_no_of(split_position(stored.position)[0]))
     for number, found in by_run:
         mine = source == MAIN and number == search.number
-        _, approved_no, _, references, columns = only(db, _RUN[source], (number,))
-        if not mine and approved_no >= search.before:
+        _, direction, approved_no, _, references, columns = only(db, _RUN[source], (number,))
+        if not mine and (approved_no >= search.before or direction != search.direction):
             continue
         kept = own_cells(codec.read_columns(columns))
         for stored in found:
@@ -399,9 +404,10 @@ class _FirstMatch(NamedTuple):
 
 
 def _first_match(db: apsw.Connection, source: int, chunk_id: int) -> _FirstMatch:
-    run_id, _, approved_at, has_references, _ = only(db, _RUN[source], (run_no_of(chunk_id),))
+    run_id, _, _, approved_at, has_references, _ = only(db, _RUN[source], (run_no_of(chunk_id),))
     payouts, states = only(db, _ORIGIN[source], (chunk_id,))
-    return _FirstMatch(run_id, approved_at or 0.0, bool(has_references), codec.read_references(payouts), states)
+    (references,) = codec.read_fields(payouts, "reference")
+    return _FirstMatch(run_id, approved_at or 0.0, bool(has_references), references, states)
 
 
 def _duplicate(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import apsw
@@ -49,10 +49,15 @@ def _objects(db: apsw.Connection) -> dict[tuple[str, str], tuple[str, str]]:
     """Return what each table, index, trigger and view is made on, and by which words."""
     found = every(db, "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema")
     return {
-        (kind, name): (on, _BETWEEN.sub(lambda part: part[1] or " ", sql).strip())
+        (kind, name): (on, _words(sql))
         for kind, name, on, sql in found
         if (kind, name) not in {("table", statistics) for statistics in STATISTICS}
     }
+
+
+@lru_cache(maxsize=200)
+def _words(sql: str) -> str:
+    return _BETWEEN.sub(lambda part: part[1] or " ", sql).strip()
 
 
 def damages(db: apsw.Connection) -> Iterator[str]:

@@ -15,7 +15,7 @@ import msgspec
 from payout_engine.domain.model import Receipt
 from payout_engine.journal import codec
 from payout_engine.journal.db import row, value
-from payout_engine.ports.journal import Mark
+from payout_engine.ports.journal import Mark, OnWire
 
 SEAL = "seal"
 """A run is validated: its name, its control totals and the digest of its payouts."""
@@ -62,7 +62,7 @@ class Person(msgspec.Struct, frozen=True):
     why: str
 
 
-class Moved(msgspec.Struct, frozen=True, omit_defaults=True):
+class Moved(msgspec.Struct, frozen=True):
     """Payouts of one chunk went to the states of these receipts.
 
     Attributes:
@@ -70,14 +70,14 @@ class Moved(msgspec.Struct, frozen=True, omit_defaults=True):
         indexes: which payouts; None for the whole chunk.
         dispatch: the dispatch that ended with this, or None.
         persons: of a decision, who decided each payout; otherwise empty.
-        on_wire: False when the dispatch provably never left this machine.
+        on_wire: what of the dispatch may have left this machine, as in `ports.journal.OnWire`.
     """
 
     receipts: Sequence[Receipt]
     indexes: Sequence[int] | None = None
     dispatch: int | None = None
     persons: Sequence[Person] = ()
-    on_wire: bool = True
+    on_wire: bool | Sequence[int] = True
 
 
 class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -147,17 +147,21 @@ class Answered(msgspec.Struct, frozen=True):
     kind: str
 
 
-class _StoredMoved(msgspec.Struct, frozen=True):
+class _StoredMoved(msgspec.Struct, frozen=True, omit_defaults=True):
     """`Moved` as it is stored. Entries of format 4 and older have an array for each receipt."""
 
     receipts: codec.ReceiptColumns | list[Receipt]
     indexes: Sequence[int] | None = None
     dispatch: int | None = None
     persons: Sequence[Person] = ()
-    on_wire: bool = True
+    on_wire: bool | Sequence[int] = True
 
 
 _moved = msgspec.json.Decoder(_StoredMoved)
+
+read_approval = msgspec.json.Decoder(Approval).decode
+read_intent = msgspec.json.Decoder(Intent).decode
+read_asked_again = msgspec.json.Decoder(AskedAgain).decode
 
 
 def read_moved(body: str) -> Moved:
@@ -167,25 +171,16 @@ def read_moved(body: str) -> Moved:
     return Moved(receipts, stored.indexes, stored.dispatch, stored.persons, stored.on_wire)
 
 
-def moved_text(
-    receipts: bytes,
-    indexes: Sequence[int] | None,
-    dispatch: int | None = None,
-    persons: Sequence[Person] = (),
-    *,
-    on_wire: bool = True,
-) -> str:
-    """Return the body of a `Moved` entry around receipts that are already encoded, since they are stored twice."""
-    body: dict[str, object] = {"receipts": msgspec.Raw(receipts)}
-    if indexes is not None:
-        body["indexes"] = indexes
-    if dispatch is not None:
-        body["dispatch"] = dispatch
-    if persons:
-        body["persons"] = persons
-    if not on_wire:
-        body["on_wire"] = False
-    return msgspec.json.encode(body).decode()
+def moved_text(moved: Moved, receipts: codec.ReceiptColumns) -> str:
+    """Return the body of an entry of `MOVED_KINDS`, given its receipts by column."""
+    return codec.text(_StoredMoved(receipts, moved.indexes, moved.dispatch, moved.persons, moved.on_wire))
+
+
+def unspoken(indexes: Sequence[int], on_wire: OnWire) -> Sequence[int]:
+    """Return which payouts of a dispatch provably never left this machine."""
+    if isinstance(on_wire, bool):
+        return () if on_wire else indexes
+    return [index for index in indexes if index not in on_wire]
 
 
 def chained(before: bytes, at: float, run_no: int, chunk_id: int | None, kind: str, body: str) -> bytes:

@@ -114,7 +114,7 @@ class _ChunkLookUps:
         """
         if len({index for index, _ in sighted}) < len(sighted):
             return sighted  # What is shown twice is judged one after the other.
-        amounts_minor, phones = codec.read_paid_to(self._payouts_text)
+        amounts_minor, phones = codec.read_fields(self._payouts_text, "amount_minor", "phone")
         known, at = self._known, self._at
         odd: list[Reported] = []
         for reported in sighted:
@@ -179,10 +179,8 @@ class _ChunkLookUps:
         receipt = withdrawal(Receipt(State.READY), request, self._at, sent=True)
         assert receipt is not None
         persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(indexes)
-        whole = len(indexes) == self.count
-        receipts = [receipt] * len(indexes)
-        place = None if whole else indexes
-        seq = move(self._db, self._chunk_id, receipts, place, self._at, log.DECISION, persons=persons)
+        moved = log.Moved([receipt] * len(indexes), codec.part(indexes, self.count), persons=persons)
+        seq = move(self._db, self._chunk_id, moved, self._at, log.DECISION)
         self._tell([(index, receipt) for index in indexes], seq)
 
     def _flush(self) -> None:
@@ -190,8 +188,8 @@ class _ChunkLookUps:
             return
         indexes = sorted(self._pending)
         receipts = [self._pending[index] for index in indexes]
-        whole = len(indexes) == self.count
-        seq = move(self._db, self._chunk_id, receipts, None if whole else indexes, self._at, log.SIGHTING)
+        moved = log.Moved(receipts, codec.part(indexes, self.count))
+        seq = move(self._db, self._chunk_id, moved, self._at, log.SIGHTING)
         self._tell(self._news, seq)
         self._news.clear()
         self._pending.clear()

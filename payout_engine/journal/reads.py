@@ -41,8 +41,6 @@ _PAID = LETTERS[State.PAID]
 _columns = msgspec.json.Decoder(list[str])
 _dialect = msgspec.json.Decoder(dict[str, str])
 _notes = msgspec.json.Decoder(log.Note)
-_intent = msgspec.json.Decoder(log.Intent)
-_asked_again = msgspec.json.Decoder(log.AskedAgain)
 
 Place = tuple[int, int]
 """A chunk and an index."""
@@ -307,7 +305,7 @@ def trace(db: apsw.Connection, run_id: str, wanted: Mapping[int, Collection[int]
 def _told(kind: str, body: str, wanted: Collection[int]) -> Iterator[tuple[int, Receipt | None]]:
     """Yield what an entry says of the payouts of its chunk that are wanted."""
     if kind in (log.INTENT, log.ASKED_AGAIN):
-        chosen = (_intent if kind == log.INTENT else _asked_again).decode(body).indexes
+        chosen = (log.read_intent if kind == log.INTENT else log.read_asked_again)(body).indexes
         yield from ((index, None) for index in wanted if chosen is None or index in chosen)
     elif kind in log.MOVED_KINDS:
         moved = log.read_moved(body)

@@ -89,8 +89,9 @@ def cancel(
         }
         if receipts:
             persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(receipts)
-            indexes = None if len(receipts) == len(letters) else list(receipts)
-            seq = move(db, chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
+            indexes = codec.part(list(receipts), len(letters))
+            moved = log.Moved(list(receipts.values()), indexes, persons=persons)
+            seq = move(db, chunk_id, moved, at, log.DECISION)
             lane_of = Lane(account, lane, currency)
             outcomes += [codec.outcome_of(run_id, lane_of, payouts[index], one, seq) for index, one in receipts.items()]
     return outcomes, found[-1][0] if len(found) == limit else 0

@@ -8,10 +8,9 @@ transaction. What comes back is a look-up result: see `lookups.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import apsw
-import msgspec
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
@@ -127,20 +126,12 @@ def intend_resend(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dis
         raise IllegalMoveError(f"a payout may not be sent again to ask: {reasons[0]}")
     if lifetime_seconds is not None and at < latest_logged(db, number) - CLOCK_SLACK_SECONDS:
         raise IllegalMoveError(SET_BACK)
-    indexes = None if len(chunk.indexes) == len(states) else list(chunk.indexes)
+    indexes = codec.part(chunk.indexes, len(states))
     moment = clock.moment()
     entry = log.AskedAgain(promise, lifetime_seconds, indexes, moment.boot, moment.up_seconds)
     log.append(db, at, number, log.ASKED_AGAIN, codec.text(entry), chunk_id)
     last = value(db, "SELECT max(dispatch_id) FROM dispatches WHERE chunk_id = ?", (chunk_id,))
     return Dispatch(last, chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
-
-
-def asked(db: apsw.Connection, chunk_id: int, count: int) -> Iterator[tuple[clock.Moment, Sequence[int]]]:
-    """Yield when payouts of a chunk were resent to ask, and which."""
-    query = "SELECT at, body FROM log WHERE chunk_id = ? AND kind = 'asked_again' ORDER BY seq"
-    for at, body in every(db, query, (chunk_id,)):
-        entry = _entry.decode(body)
-        yield clock.Moment(at, entry.boot, entry.up_seconds), range(count) if entry.indexes is None else entry.indexes
 
 
 def _first_sent(db: apsw.Connection, chunk_id: int, count: int) -> Mapping[int, float]:
@@ -172,6 +163,3 @@ def _controlled(db: apsw.Connection, number: int) -> bool:
     """Tell whether a person paused a run, or ever asked to cancel it."""
     standing = value(db, "SELECT 1 FROM requests WHERE run_no = ?", (number,))
     return standing is not None or cancelled(db, number) is not None
-
-
-_entry = msgspec.json.Decoder(log.AskedAgain)

@@ -13,7 +13,7 @@ import apsw
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError, JournalError
-from payout_engine.domain.model import Chunk, Payout, Problem, Run, RunState
+from payout_engine.domain.model import Chunk, Lane, Payout, Problem, Run, RunState
 from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, only, value
@@ -96,24 +96,21 @@ def _add(db: apsw.Connection, number: int, chunk_id: int, chunk: Chunk, digest: 
         "INSERT INTO progress (chunk_id, states, receipts, updated_at) VALUES (?, ?, ?, ?)",
         (chunk_id, states, receipts, at),
     )
-    return chained_payouts(digest, chunk_id, lane.account, lane.name, payouts, cells, receipts or "")
+    return chained_payouts(digest, chunk_id, lane, payouts, cells, receipts or "")
 
 
-def chained_payouts(
-    before: bytes, chunk_id: int, account: str, lane: str, payouts: str, cells: str, refusals: str
-) -> bytes:
+def chained_payouts(before: bytes, chunk_id: int, lane: Lane, payouts: str, cells: str, refusals: str) -> bytes:
     """Return the digest of the payouts of a run up to a chunk, given the digest up to the chunk before.
 
     Args:
         before: the digest up to the chunk before.
         chunk_id: the chunk.
-        account: its account.
-        lane: its lane's name.
+        lane: where it is paid from and to.
         payouts: as they are stored.
         cells: the rows as they are stored.
         refusals: of refused lines, the receipts as they are stored; otherwise empty.
     """
-    sealed = hashlib.sha256(before + f"{chunk_id}|{account}|{lane}|{len(payouts)}|{len(cells)}|".encode())
+    sealed = hashlib.sha256(before + f"{chunk_id}|{lane.account}|{lane.name}|{len(payouts)}|{len(cells)}|".encode())
     for part in (payouts, cells, refusals):
         sealed.update(part.encode())
     return sealed.digest()
@@ -173,7 +170,7 @@ def hold(db: apsw.Connection, run_id: str, reasons: Mapping[int, Problem]) -> No
         if not first <= chunk_id <= last or any(states[index : index + 1] != "r" for index in indexes):
             raise IllegalMoveError(f"only ready payouts of run {run_id} can be held")
         receipts = [codec.receipt_of(reasons[position], State.HELD, at) for position in held]
-        move(db, chunk_id, receipts, indexes, at, kind)
+        move(db, chunk_id, log.Moved(receipts, indexes), at, kind)
 
 
 def seal(db: apsw.Connection, run_id: str) -> None:
@@ -250,7 +247,7 @@ def _log_births(db: apsw.Connection, number: int, at: float) -> None:
         receipts = codec.read_receipts(stored, len(states))
         indexes = [index for index, letter in enumerate(states) if letter == "h"]
         held = [receipt for index in indexes if (receipt := receipts[index]) is not None]
-        body = log.moved_text(codec.receipt_columns(held), indexes)
+        body = log.moved_text(log.Moved(held, indexes), codec.receipt_columns(held))
         log.append(db, at, number, log.HOLD, body, chunk_id)
 
 

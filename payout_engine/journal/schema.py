@@ -34,7 +34,7 @@ CHECKPOINT_PAGES = 4_000
 """About 16 MB of write-ahead log: fewer checkpoints than the default, in a file that is still quickly read again."""
 
 
-VERSION = 6
+VERSION = 7
 """What a journal of this version of the package is. The file of that number in `migrations` brings one there from the
 version before."""
 

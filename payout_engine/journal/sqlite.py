@@ -50,7 +50,7 @@ from payout_engine.journal.schema import connect
 from payout_engine.journal.transitions import run_no
 from payout_engine.journal.verify import digest_file, verify_file
 from payout_engine.journal.writer import Need, ThreadWriter, Work, Writer
-from payout_engine.ports.journal import Mark, ReadyChunk, Reconciled
+from payout_engine.ports.journal import Mark, OnWire, Ready, ReadyChunk, Reconciled
 from payout_engine.ports.provider import Traits
 
 T = TypeVar("T")
@@ -180,7 +180,7 @@ class SqliteJournal:
         return await self._writer.run(lambda db: dispatches.intend(db, chunk), Need.SPEAK)
 
     async def record(
-        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool = True
+        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: OnWire = True
     ) -> Sequence[Outcome]:
         work = partial(dispatches.record, dispatch=dispatch, receipts=receipts, on_wire=on_wire)
         return await self._writer.run(work, Need.DURABLE)
@@ -198,7 +198,7 @@ class SqliteJournal:
         return await self._writer.run(lambda db: lookups.reconcile(db, results), Need.DURABLE)
 
     async def open_queries(
-        self, run_id: str, account: str, limit: int, after: int = 0, *, ready: bool = False
+        self, run_id: str, account: str, limit: int, after: int = 0, *, ready: Ready | None = None
     ) -> tuple[Sequence[Query], int]:
         return await self._read(lambda db: dispatches.open_queries(db, run_id, account, limit, after, ready=ready))
 

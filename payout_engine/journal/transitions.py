@@ -48,34 +48,20 @@ def judging(db: apsw.Connection, number: int, run_id: str) -> tuple[int, bytes]:
 
 def once_sent(db: apsw.Connection, chunk_id: int, count: int) -> set[int]:
     """Return which payouts of a chunk were ever on the wire: a call that provably never left was not."""
-    stored = every(db, "SELECT indexes FROM dispatches WHERE chunk_id = ? AND on_wire", (chunk_id,))
+    spoken = "SELECT coalesce(spoken, indexes) FROM dispatches WHERE chunk_id = ? AND on_wire"
+    stored = every(db, spoken, (chunk_id,))
     return {index for (indexes,) in stored for index in codec.read_indexes(indexes, count)}
 
 
-def move(
-    db: apsw.Connection,
-    chunk_id: int,
-    receipts: Sequence[Receipt],
-    indexes: Sequence[int] | None,
-    at: float,
-    kind: str,
-    dispatch: int | None = None,
-    persons: Sequence[log.Person] = (),
-    *,
-    on_wire: bool = True,
-) -> int:
+def move(db: apsw.Connection, chunk_id: int, moved: log.Moved, at: float, kind: str) -> int:
     """Bring payouts of a chunk to the states of their receipts, and log it.
 
     Args:
         db: inside a transaction.
         chunk_id: the chunk.
-        receipts: one for each of `indexes`, or one that stands for all; `at` is filled in.
-        indexes: which payouts; None for the whole chunk.
+        moved: which payouts, and their receipts; the time of these is filled in.
         at: the time of the log entry.
         kind: the kind of the log entry; empty before the run is sealed, when nothing is logged.
-        dispatch: the dispatch that ends with this, for the log.
-        persons: of a decision, who decided each payout, for the log.
-        on_wire: False when the dispatch that ends provably never left this machine, for the log.
 
     Returns:
         The number of the log entry, 0 when nothing is logged.
@@ -83,20 +69,19 @@ def move(
     Raises:
         apsw.ConstraintError: the guard refuses a move.
     """
-    encoded = codec.receipt_columns(receipts)
-    stored: str | None = encoded.decode()
-    if indexes is None:
-        states = _whole(db, chunk_id, receipts)
+    columns = codec.receipt_columns(moved.receipts)
+    stored: str | None = codec.text(columns)
+    if moved.indexes is None:
+        states = _whole(db, chunk_id, moved.receipts)
     else:
-        states, stored = _part(db, chunk_id, receipts, indexes)
+        states, stored = _part(db, chunk_id, moved.receipts, moved.indexes)
     db.execute(
         "UPDATE progress SET states = ?, receipts = ?, updated_at = ? WHERE chunk_id = ?",
         (states, stored, at, chunk_id),
     )
     if not kind:
         return 0
-    body = log.moved_text(encoded, indexes, dispatch, persons, on_wire=on_wire)
-    return log.append(db, at, run_no_of(chunk_id), kind, body, chunk_id)
+    return log.append(db, at, run_no_of(chunk_id), kind, log.moved_text(moved, columns), chunk_id)
 
 
 def _whole(db: apsw.Connection, chunk_id: int, receipts: Sequence[Receipt]) -> str:

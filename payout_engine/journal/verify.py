@@ -183,7 +183,7 @@ class _Verifier:
         payouts_text, cells, states, stored = map(_text, found[9:])
         lane = Lane(account, lane_name, currency)
         refusals = stored if lane == REJECTED_LANE else ""
-        self._digest = chained_payouts(self._digest, chunk_id, account, lane_name, payouts_text, cells, refusals)
+        self._digest = chained_payouts(self._digest, chunk_id, lane, payouts_text, cells, refusals)
         payouts = codec.read_payouts(payouts_text)
         if lane != REJECTED_LANE and self._story.approved:
             self._keyring.expect(chunk_id, payouts, codec.read_rows(cells))
@@ -334,13 +334,16 @@ def _chunks(db: apsw.Connection, number: int) -> Iterator[tuple[Any, ...]]:
 
 
 def _attempts(db: apsw.Connection, chunk_id: int, count: int) -> Iterator[Attempt]:
-    for dispatch_id, indexes, *rest in every(
+    for dispatch_id, indexes, spoken, on_wire, *moment in every(
         db,
-        "SELECT dispatch_id, indexes, begun_at, ended_at, boot, up_seconds, on_wire FROM dispatches WHERE chunk_id = ?"
-        " ORDER BY dispatch_id",
+        "SELECT dispatch_id, indexes, spoken, on_wire, begun_at, ended_at, boot, up_seconds FROM dispatches"
+        " WHERE chunk_id = ? ORDER BY dispatch_id",
         (chunk_id,),
     ):
-        yield Attempt(dispatch_id, tuple(codec.read_indexes(indexes, count)), *rest)
+        left = (
+            on_wire if spoken is None else (*codec.read_indexes(spoken, count), *(() if on_wire == 1 else (on_wire,)))
+        )
+        yield Attempt(*(dispatch_id, tuple(codec.read_indexes(indexes, count)), *moment, left))
 
 
 def _line(db: apsw.Connection, position: int) -> int:

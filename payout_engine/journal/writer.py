@@ -145,7 +145,8 @@ class Writer(ABC):
         need = max(job.need for job in group)
         try:
             self._begin(connection, need)
-            answers = [self._attempt(connection, job) for job in group]
+            attempt = self._attempt if len(group) == 1 else self._attempt_apart
+            answers = [attempt(connection, job) for job in group]
             spoken = self._speaking(connection) if self._speaking is not None and need is Need.SPEAK else None
             connection.execute("COMMIT")
         except Exception as error:
@@ -184,16 +185,20 @@ class Writer(ABC):
 
         A commit that is not synced waits in the write-ahead log, in order; the next synced one makes it durable too.
         """
-        synced = need >= Need.DURABLE and self._durable
+        synced = need >= Need.DURABLE
         if need is not Need.READ and self._durable and synced is not self._synced:
             connection.execute("PRAGMA main.synchronous = FULL" if synced else "PRAGMA main.synchronous = NORMAL")
             self._synced = synced
         connection.execute("BEGIN" if need is Need.READ else "BEGIN IMMEDIATE")
 
     def _attempt(self, connection: apsw.Connection, job: Job) -> JobResult:
+        return JobResult(job, job.work(connection), None)
+
+    def _attempt_apart(self, connection: apsw.Connection, job: Job) -> JobResult:
+        """Attempt a request so that its failure leaves the others of the transaction as they are."""
         connection.execute("SAVEPOINT request")
         try:
-            result = job.work(connection)
+            answer = self._attempt(connection, job)
         except Exception as error:
             if not connection.in_transaction:
                 raise _LostError from error
@@ -201,7 +206,7 @@ class Writer(ABC):
             connection.execute("RELEASE request")
             return JobResult(job, None, fault(error, self._path))
         connection.execute("RELEASE request")
-        return JobResult(job, result, None)
+        return answer
 
     # --------------------------------------------------------------------------------------------------- in the loop
 

@@ -6,15 +6,15 @@ and first look. The pace is not part of it: only what may pay has one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import msgspec
 
-from payout_engine.domain.model import LookUpResult, Outcome, Query
+from payout_engine.domain.model import Lane, LookUpResult, Outcome, Query
 from payout_engine.ports import observer
 from payout_engine.ports.journal import Journal, Reconciled
-from payout_engine.ports.provider import ListsBack, Provider
+from payout_engine.ports.provider import ListsBack, LookUpKind, Provider
 
 Publish = Callable[[Sequence[Outcome]], Awaitable[None]]
 """Told of outcomes after they are durable. One that waits slows the engine down; it cannot make it forget."""
@@ -30,6 +30,7 @@ class Context(msgspec.Struct, frozen=True):
         account: the account's name.
         publish: told of every outcome of the run.
         notify: told of what happens.
+        balances: by lane name, which balance it draws on (`Wallet.balance_name`); what is not named has its own.
     """
 
     journal: Journal
@@ -38,10 +39,22 @@ class Context(msgspec.Struct, frozen=True):
     account: str
     publish: Publish
     notify: observer.Observer
+    balances: Mapping[str, str] = {}
+
+    def draws_with(self, lane: Lane, other: Lane) -> bool:
+        """Tell whether two of the account's lanes draw on one balance."""
+        return self.balances.get(lane.name, lane.name) == self.balances.get(other.name, other.name)
 
     def waiting(self, message: str) -> None:
         """Tell what is waited for, or what a person should know."""
         self.notify(observer.Waiting(self.account, message))
+
+    def askable(self, queries: Sequence[Query]) -> Sequence[Query]:
+        """Return the payouts that the provider can be asked about: where it wants its own reference, those that have
+        one."""
+        if self.provider.traits.look_up is not LookUpKind.REFERENCE:
+            return queries
+        return [query for query in queries if query.provider_reference]
 
     async def look_up(
         self, queries: Sequence[Query], since: float | None = None

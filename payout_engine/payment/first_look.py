@@ -3,10 +3,25 @@
 A journal that was restored from a copy does not know what was sent since; a line that counts as failed may come to
 light. Where the provider lists its transfers, the list is read back to before any of these lines can have been sent, by
 this run, a copy of this journal, or an earlier run that counts them as unpaid, since only that shows a transfer under
-any key; where that moment is not known, the list is read whole. Where the provider is asked one by one, each key is
-asked about that these lines were sent under, or are about to be. What it shows moves payouts as any look-up does: a
+any key; where that moment is not known, the list is read whole. What it shows moves payouts as any look-up does: a
 transfer for what was never sent here, or counts as unpaid, waits for a person. Nothing is sent until the look came to
 its end; `Engine` sees to that.
+
+Where the provider is asked one by one, each key is asked about that these lines were sent under, as far as this
+journal knows. What it never sent can only be there if another copy of it has gone on meanwhile, and asking about each
+of a million such lines would take longer than paying them. So only samples of each lane are asked about (`_samples`),
+and all that waits only if the provider knows any of these. That is enough because of the order in which `FirstSend`
+sends: the chunks of a lane one after the other, from the lowest that is ready. A copy that sent anything of a lane has
+begun with the first chunk that is ready here. Several workers may finish in any order, so that it died while its first
+chunk had not left, but then nothing left behind the first as many as may be on the wire at once: those are all asked
+about. Each of them may have come back as ready (it never left, or was refused before processing) or been refused for
+good: the provider knows none of it then, while the copy went on to those behind, before another pass. So chunks
+further behind are asked about as well, each at twice the distance of the one before: whoever sent for long is found
+out unless all of these were refused, too.
+
+Where only the provider's own reference can be asked about, that is done for what has one. The rest proves nothing and
+need not: what is `unknown` without a reference is never sent by itself; what is `ready` or counts as failed was never
+sent, or is so by the provider's documented word, or a person's.
 """
 
 from __future__ import annotations
@@ -17,6 +32,7 @@ from collections.abc import AsyncIterator, Sequence
 import anyio
 import msgspec
 
+from payout_engine.domain import clock
 from payout_engine.domain.errors import Brake, JournalError, ProviderError, RefusedError
 from payout_engine.domain.limits import (
     FIRST_LOOK_MARGIN_SECONDS,
@@ -27,12 +43,17 @@ from payout_engine.domain.limits import (
 from payout_engine.domain.model import LookUpResult, Query
 from payout_engine.domain.states import State
 from payout_engine.payment.context import Context
+from payout_engine.ports.journal import Ready, ReadyChunk
 from payout_engine.ports.provider import LookUpKind
 
 logger = logging.getLogger(__name__)
 
 PAUSES_SECONDS = (1.0, 3.0, 9.0, 20.0)
 """A look-up that fails is tried again after these: one refusal for the rate is no reason to send nothing today."""
+
+CHUNKS_AT_ONCE_MIN = 2
+"""Chunks that may be on the wire at once even where calls go out one at a time: those of one may still be under way
+when the next begins."""
 
 ASKED_LONGER_SECONDS_MAX = 60.0
 """The longest wait that a provider may ask for before the next try."""
@@ -94,6 +115,7 @@ class _FirstLook:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._gone_on = False
 
     async def look(self) -> Looked:
         """Look until it came to its end once, or was tried often enough."""
@@ -126,28 +148,86 @@ class _FirstLook:
         return Looked(), 0.0
 
     async def _look_up_results(self) -> AsyncIterator[Sequence[LookUpResult]]:
-        if self._context.provider.traits.look_up is LookUpKind.SWEEP:
+        kind = self._context.provider.traits.look_up
+        if kind is LookUpKind.SWEEP:
             since = await self._context.journal.may_be_sent_since(self._context.run_id)
             since = None if since is None else since - FIRST_LOOK_MARGIN_SECONDS
             async for results in self._context.look_up((), since):
                 yield results
             return
-        async for queries in self._queries():
-            async for results in self._context.look_up(queries):
+        async for results in self._asked(self._once_sent()):
+            yield results
+        if kind is LookUpKind.EACH:
+            async for samples in self._samples():
+                asked = {query.key for query in samples}
+                async for results in self._context.look_up(samples):
+                    # Remembered over all tries: what came to light is held by then, and no longer among the samples.
+                    self._gone_on |= any(one.key in asked and one.receipt.state is not State.READY for one in results)
+                    yield results
+                if self._gone_on:
+                    break
+        if self._gone_on:
+            async for results in self._asked(self._open(Ready.ALL)):
                 yield results
 
-    async def _queries(self) -> AsyncIterator[Sequence[Query]]:
-        """Yield everything to ask about: what is open, what is about to be sent, and what an earlier run sent of it."""
+    async def _asked(self, pages: AsyncIterator[Sequence[Query]]) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Look up all of these that the provider can be asked about."""
+        mute = 0
+        async for page in pages:
+            queries = self._context.askable(page)
+            mute += len(page) - len(queries)
+            if queries:
+                async for results in self._context.look_up(queries):
+                    yield results
+        if mute:
+            self._context.waiting(
+                f"{mute} payouts that may have been sent before have no reference of the provider's, so it cannot be "
+                "asked about them. What is unknown of these is not sent."
+            )
+
+    async def _once_sent(self) -> AsyncIterator[Sequence[Query]]:
+        """Yield what this journal knows was sent: what is open, or came back, and what an earlier run sent of it."""
+        async for queries in self._open(Ready.ONCE_SENT):
+            yield queries
         journal, run_id, account = self._context.journal, self._context.run_id, self._context.account
         after, going_on = 0, True
-        while going_on:
-            queries, after = await journal.open_queries(run_id, account, QUERIES_BATCH, after, ready=True)
-            if queries:
-                yield queries
-            going_on = after > 0
-        going_on = True
         while going_on:
             queries, after = await journal.former_queries(run_id, account, QUERIES_BATCH, after)
             if queries:
                 yield queries
             going_on = after > 0
+
+    async def _open(self, ready: Ready) -> AsyncIterator[Sequence[Query]]:
+        """Yield what is open, and that part of what is about to be sent."""
+        journal, run_id, account = self._context.journal, self._context.run_id, self._context.account
+        after, going_on = 0, True
+        while going_on:
+            queries, after = await journal.open_queries(run_id, account, QUERIES_BATCH, after, ready=ready)
+            if queries:
+                yield queries
+            going_on = after > 0
+
+    async def _samples(self) -> AsyncIterator[Sequence[Query]]:
+        """Yield, chunk by chunk, what shows whether anything that was never sent here was sent all the same.
+
+        Of each lane the first chunks that are ready, as many as may be on the wire at once, and one at each double
+        distance behind them.
+        """
+        journal, run_id = self._context.journal, self._context.run_id
+        at_once = max(CHUNKS_AT_ONCE_MIN, self._context.provider.traits.concurrency)
+        for lane in sorted({tally.lane for tally in await journal.tally(run_id)}):
+            if lane.account != self._context.account:
+                continue
+            chunks = await journal.ready(run_id, lane, 0, at_once)
+            distance = at_once
+            while chunks:
+                for chunk in chunks:
+                    yield _queries_of(chunk)
+                chunks = await journal.ready(run_id, lane, chunks[-1].chunk_id + distance, 1)
+                distance *= 2
+
+
+def _queries_of(chunk: ReadyChunk) -> Sequence[Query]:
+    """Return what to ask about a chunk as if it were sent now: nothing is believed absent for its age."""
+    present = clock.moment()
+    return [Query(key, "", State.READY, present, payout) for key, payout in zip(chunk.keys, chunk.payouts, strict=True)]

@@ -15,10 +15,10 @@ from payout_engine.domain.limits import READY_CHUNKS_AHEAD
 from payout_engine.domain.model import Dispatch, Lane, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.payment.context import Context
-from payout_engine.payment.dispatch import Answer, OpenLanes, parts
+from payout_engine.payment.dispatch import Answer, Answers, IntentSize, OpenLanes, parts
 from payout_engine.payment.stop_rules import Quota
 from payout_engine.ports import observer
-from payout_engine.ports.journal import ReadyChunk
+from payout_engine.ports.journal import OnWire, ReadyChunk
 
 
 class FirstSend:
@@ -36,7 +36,7 @@ class FirstSend:
         self._contested: set[int] = set()
         self._landed = anyio.Event()
 
-    async def chunks(self, lanes: OpenLanes) -> AsyncIterator[ReadyChunk]:
+    async def chunks(self, lanes: OpenLanes, size: IntentSize) -> AsyncIterator[ReadyChunk]:
         """Yield ready chunks, the lanes in turn, until a whole pass finds none and no worker has one in hand.
 
         A chunk may come back to `ready` (it provably never left, or was refused for the rate), so a pass that found
@@ -46,7 +46,7 @@ class FirstSend:
             found = False
             self._landed = anyio.Event()
             landed = self._landed
-            async for chunk in self._one_pass(lanes):
+            async for chunk in self._one_pass(lanes, size):
                 found = True
                 self._in_hand[chunk.chunk_id] += 1
                 yield chunk
@@ -55,7 +55,7 @@ class FirstSend:
             if not found:
                 await landed.wait()
 
-    async def _one_pass(self, lanes: OpenLanes) -> AsyncIterator[ReadyChunk]:
+    async def _one_pass(self, lanes: OpenLanes, size: IntentSize) -> AsyncIterator[ReadyChunk]:
         """Yield what is ready now, one chunk of each lane in turn."""
         journal, run_id = self._context.journal, self._context.run_id
         after = dict.fromkeys(lanes(), 0)
@@ -75,7 +75,7 @@ class FirstSend:
                 if allowed is None:
                     del after[lane]
                     continue
-                for part in parts(allowed, self._context.provider.traits.batch_limit):
+                for part in parts(allowed, size):
                     yield part
 
     async def intend(self, chunk: ReadyChunk) -> Dispatch:
@@ -89,17 +89,17 @@ class FirstSend:
         self._quota.give_back(chunk.lane, len(chunk.payouts))
         return "The journal refuses to send what it calls ready; see its log." if again else ""
 
-    async def record(self, dispatch: Dispatch, answer: Answer) -> Sequence[Outcome]:
+    async def record(self, dispatch: Dispatch, answers: Answers) -> Sequence[Outcome]:
         """Record one receipt per payout, or one for all: of a call without an answer nothing is known."""
-        receipts = receipts_of(answer)
-        on_wire = not isinstance(answer, NotSentError)
+        receipts, on_wire = recorded(dispatch, answers)
         outcomes = await self._context.journal.record(dispatch, receipts, on_wire=on_wire)
         self._quota.give_back(dispatch.lane, sum(outcome.status is State.READY for outcome in outcomes))
         return outcomes
 
-    def told(self, dispatch: Dispatch, outcomes: Sequence[Outcome]) -> None:
+    def told(self, dispatch: Dispatch, answers: Answers, outcomes: Sequence[Outcome]) -> None:
         """Tell that a dispatch is over."""
-        self._context.notify(observer.Dispatched(dispatch.lane.account, dispatch.lane.name, len(dispatch.payouts)))
+        count = len(dispatch.payouts) - answers.count(None)
+        self._context.notify(observer.Dispatched(dispatch.lane.account, dispatch.lane.name, count))
 
     def landed(self, chunk: ReadyChunk) -> None:
         """Let the chunk be loaded again if anything of it is ready."""
@@ -111,6 +111,23 @@ class FirstSend:
     def is_silence(self, receipts: Sequence[Receipt]) -> bool:
         """Whether an answer leaves every payout of its call in doubt: the next one may leave as many."""
         return all(receipt.state is State.UNKNOWN for receipt in receipts)
+
+
+def recorded(dispatch: Dispatch, answers: Answers) -> tuple[Sequence[Receipt], OnWire]:
+    """Return what is recorded of a dispatch, and what of it may have left this machine."""
+    if len(answers) == 1 and answers[0] is not None:
+        return receipts_of(answers[0]), not isinstance(answers[0], NotSentError)
+    left = [
+        index
+        for index, answer in zip(dispatch.indexes, answers, strict=True)
+        if answer is not None and not isinstance(answer, NotSentError)
+    ]
+    receipts = [UNSPOKEN if answer is None else receipts_of(answer)[0] for answer in answers]
+    return receipts, left if 0 < len(left) < len(answers) else bool(left)
+
+
+UNSPOKEN = Receipt(State.READY, "not_sent", "Sending stopped before its call was made.")
+"""What is recorded of a payout whose call was never begun, although others of the same intent were."""
 
 
 def receipts_of(answer: Answer) -> Sequence[Receipt]:

@@ -1,14 +1,16 @@
 """Follow: ask the provider what became of open payouts, until each has its verdict or asking no longer helps.
 
 Where the provider lists its transfers, one sweep serves everything that is open; where it has to be asked one by one,
-the open payouts are walked page by page. What a look-up does not show is asked about by sending it again, where the
-provider's key allows that. The intervals grow while nothing changes. Age never turns an unknown payout into a failed
-one: once it has been looked for long enough, it is left for a person. `run.py` runs one follower per account.
+the open payouts are walked page by page, and where it knows its own references alone, only those that have one. What a
+look-up does not show is asked about by sending it again, where the provider's key allows that. The intervals grow while
+nothing changes. Age never turns an unknown payout into a failed one: once it has been looked for long enough, it is
+left for a person, and so is at once what cannot be asked about in any way. `run.py` runs one follower per account.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
@@ -105,11 +107,22 @@ class Follower:
         """Return when nothing is open, or when all that is open is unknown and has been looked for long enough."""
         if self._provider.traits.look_up is not LookUpKind.NONE:
             await self._run()
+            await self._tell_mute()
             return
         if self._resend is None:
             await self.sent.wait()
             return
         await self._run_blind()
+
+    async def _tell_mute(self) -> None:
+        """Say what waits for a person because the provider can only be asked by its own reference."""
+        if self._provider.traits.look_up is LookUpKind.REFERENCE:
+            count = (await self._mute()).total()
+            if count:
+                self._context.waiting(
+                    f"{count} payouts have no reference of the provider's, so it cannot be asked what became of them: "
+                    "they wait for a person."
+                )
 
     async def _run_blind(self) -> None:
         """Ask only by sending again, at growing intervals, while there is something that may be asked about."""
@@ -249,7 +262,8 @@ class Follower:
         failed: ProviderError | None = None
         while True:
             start = after
-            queries, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, start)
+            page, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, start)
+            queries = self._context.askable(page)
             if queries:
                 try:
                     async for results in self._context.look_up(queries):
@@ -277,10 +291,25 @@ class Follower:
         return [result for result in results if result.receipt.state is not State.READY or result.key in proved]
 
     async def _open(self, *, sending: bool = True) -> tuple[int, int]:
-        """Return how many payouts of the account are accepted (or still being sent), and how many unknown."""
+        """Return how many payouts of the account are accepted (or still being sent), and how many unknown.
+
+        What cannot be asked about is left out: nobody waits for it.
+        """
         tallies = [tally for tally in await self._journal.tally(self._run_id) if tally.lane.account == self.account]
+        mute = Counter[State]()
+        if self._provider.traits.look_up is LookUpKind.REFERENCE and self._resend is None:
+            mute = await self._mute()
         accepted = _count(tallies, State.ACCEPTED) + (_count(tallies, State.SENDING) if sending else 0)
-        return accepted, _count(tallies, State.UNKNOWN)
+        return accepted - mute[State.ACCEPTED], _count(tallies, State.UNKNOWN) - mute[State.UNKNOWN]
+
+    async def _mute(self) -> Counter[State]:
+        """Return how many open payouts have no reference of the provider's, without which it cannot be asked."""
+        found, after, going_on = Counter[State](), 0, True
+        while going_on:
+            queries, after = await self._journal.open_queries(self._run_id, self.account, QUERIES_BATCH, after)
+            found.update(query.state for query in queries if not query.provider_reference)
+            going_on = after > 0
+        return found
 
 
 def _count(tallies: Sequence[Tally], state: State) -> int:

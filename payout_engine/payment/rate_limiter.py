@@ -102,6 +102,12 @@ class Pace:
         """
         return Turn(self, halted)
 
+    async def taken(self, halted: anyio.Event | None = None) -> Turn:
+        """Return a turn that was waited for; whoever takes it has to `end` it."""
+        turn = self.turn(halted)
+        await self.wait(turn, halted)
+        return turn
+
     async def wait(self, turn: Turn, halted: anyio.Event | None) -> None:
         """Wait until one more call may be made."""
         if self._calls:
@@ -157,8 +163,8 @@ class Pace:
         return max(0.0, quickest_seconds - FLOOR_DOUBT * (max(self._durations) - quickest_seconds))
 
     def end(self, turn: Turn) -> None:
-        """Learn from a call that is over how long it took."""
-        if turn.begun_at is not None:
+        """Learn from a call that is over how long it took; more than once is once."""
+        if turn.begun_at is not None and turn.ended_at is None:
             turn.ended_at = anyio.current_time()
             self._durations.append(turn.ended_at - turn.begun_at)
         turn.settled.set()

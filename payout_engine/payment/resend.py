@@ -17,7 +17,7 @@ from payout_engine.domain.limits import READY_CHUNKS_AHEAD
 from payout_engine.domain.model import Dispatch, Lane, LookUpResult, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.payment.context import Context
-from payout_engine.payment.dispatch import Answer, Dispatcher, OpenLanes, parts
+from payout_engine.payment.dispatch import Answer, Answers, Dispatcher, IntentSize, OpenLanes, calls_of, parts
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.ports.journal import ReadyChunk
 from payout_engine.ports.provider import KeyPromise, Traits
@@ -65,7 +65,7 @@ class Resender:
             words = f"{self.asked} payouts without an answer were sent again under the same keys, to ask about them"
             self._context.waiting(f"{words}; {self.changed} were answered.")
 
-    async def chunks(self, lanes: OpenLanes) -> AsyncIterator[ReadyChunk]:
+    async def chunks(self, lanes: OpenLanes, size: IntentSize) -> AsyncIterator[ReadyChunk]:
         """Yield what may be asked about, each once: what stays unknown waits for another round."""
         traits = self._context.provider.traits
         for lane in list(lanes()):
@@ -77,7 +77,7 @@ class Resender:
                 found = bool(page)
                 for chunk in page:
                     after = chunk.chunk_id
-                    for part in parts(chunk, traits.batch_limit):
+                    for part in parts(chunk, size):
                         yield part
 
     async def intend(self, chunk: ReadyChunk) -> Dispatch:
@@ -94,9 +94,13 @@ class Resender:
             self._context.waiting(why)
         return ""
 
-    async def record(self, dispatch: Dispatch, answer: Answer) -> Sequence[Outcome]:
-        """Record what the answer says of the payouts. No answer needs no record: they are unknown already."""
-        results = results_of_resend(dispatch, answer)
+    async def record(self, dispatch: Dispatch, answers: Answers) -> Sequence[Outcome]:
+        """Record what the answers say of the payouts. No answer needs no record: they are unknown already."""
+        calls = calls_of(dispatch, self._context.provider.traits.batch_limit)
+        answered = zip(calls, answers, strict=True)
+        results = [
+            found for call, answer in answered if answer is not None for found in results_of_resend(call, answer)
+        ]
         if not results:
             return ()
         applied = await self._context.journal.reconcile(results)
@@ -104,9 +108,9 @@ class Resender:
             self._context.waiting(conflict)
         return applied.outcomes
 
-    def told(self, dispatch: Dispatch, outcomes: Sequence[Outcome]) -> None:
+    def told(self, dispatch: Dispatch, answers: Answers, outcomes: Sequence[Outcome]) -> None:
         """Count what was asked about, and what moved."""
-        self.asked += len(dispatch.payouts)
+        self.asked += len(dispatch.payouts) - answers.count(None)
         self.changed += len(outcomes)
 
     def landed(self, chunk: ReadyChunk) -> None:

@@ -43,11 +43,12 @@ CANCEL_CHUNKS = 64
 
 
 class Payer(msgspec.Struct, frozen=True):
-    """One account, connected: who pays, and how fast."""
+    """One account, connected: who pays, how fast, and which balance each of its lanes draws on."""
 
     account: str
     provider: Provider
     pace: Pace
+    balances: Mapping[str, str] = {}
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +137,7 @@ class Payment:
         await self._publish(await self._journal.recover(self._run_id))
         tallies = await self._journal.tally(self._run_id)
         lanes = sorted({tally.lane for tally in tallies} - {REJECTED_LANE})
-        self._unsent = {tally.lane.account for tally in tallies if tally.state is State.READY and tally.count}
+        self._unsent = {tally.lane.account for tally in tallies if tally.state is State.READY}
         ready = sum(tally.count for tally in tallies if tally.state is State.READY)
         self._notify(observer.Begun(ready, sum(tally.count for tally in tallies if tally.state in OPEN)))
         for stop in self._terms.uncleared.values():
@@ -156,7 +157,7 @@ class Payment:
 
     async def _end(self) -> Ending:
         """Note the brakes and say how paying ended."""
-        tallies = [tally for tally in await self._journal.tally(self._run_id) if tally.count]
+        tallies = await self._journal.tally(self._run_id)
         ready = {tally.lane for tally in tallies if tally.state is State.READY}
         # A lane that had sent everything when it was validated by how its payouts ended was not stopped.
         stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]
@@ -229,7 +230,9 @@ class Payment:
     # --------------------------------------------------------------------------------------------------- one account
 
     def _context(self, payer: Payer) -> Context:
-        return Context(self._journal, payer.provider, self._run_id, payer.account, self._publish, self._notify)
+        return Context(
+            self._journal, payer.provider, self._run_id, payer.account, self._publish, self._notify, payer.balances
+        )
 
     async def _account(self, payer: Payer, lanes: Sequence[Lane]) -> None:
         """Send and follow side by side; after the last send, follow for as long as is allowed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -77,6 +78,18 @@ class Mark(msgspec.Struct, frozen=True):
     seq: int
     hash: str
     at: float
+
+
+OnWire = bool | Sequence[int]
+"""Whether the call of a dispatch may have left this machine: False when it provably never did. Of a dispatch that takes
+several calls, the indexes of the payouts whose calls may have left, if it is neither all nor none."""
+
+
+class Ready(StrEnum):
+    """Which of the payouts that wait to be sent are asked about."""
+
+    ALL = "all"
+    ONCE_SENT = "once sent"  # what was on the wire before, and came back
 
 
 class IntakeJournal(Protocol):
@@ -174,12 +187,12 @@ class PaymentJournal(Protocol):
         ...
 
     async def record(
-        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: bool = True
+        self, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: OnWire = True
     ) -> Sequence[Outcome]:
         """Record what became of a dispatch: one receipt per payout of it, in order.
 
-        A single receipt stands for all of them alike. `on_wire` is False when the call provably never left this
-        machine; its payouts can only be `ready` again then.
+        A single receipt stands for all of them alike. `on_wire` says which of them may have left this machine; the
+        others can only be `ready` again.
         """
         ...
 
@@ -238,12 +251,12 @@ class LookUpJournal(Protocol):
         ...
 
     async def open_queries(
-        self, run_id: str, account: str, limit: int, after: int = 0, *, ready: bool = False
+        self, run_id: str, account: str, limit: int, after: int = 0, *, ready: Ready | None = None
     ) -> tuple[Sequence[Query], int]:
         """Return up to `limit` open payouts of an account, by position above `after`, and the last position.
 
-        Payouts in `sending` are left out: their dispatch is still being spoken. With `ready`, what waits to be sent is
-        among them: a copy of the journal may have been used to send it. The position is 0 at the end.
+        Payouts in `sending` are left out: their dispatch is still being spoken. With `ready`, that part of what waits
+        to be sent is among them: a copy of the journal may have been used to send it. The position is 0 at the end.
         """
         ...
 
@@ -335,7 +348,7 @@ class ReadingJournal(Protocol):
         ...
 
     async def tally(self, run_id: str) -> Sequence[Tally]:
-        """Return counts and sums by lane and state. Their total is every line of the run."""
+        """Return counts and sums by lane and state, of those that occur. Their total is every line of the run."""
         ...
 
     def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:

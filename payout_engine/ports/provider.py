@@ -54,6 +54,16 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     look_up: LookUpKind
     absence_final_seconds: float | None
 
+    @property
+    def intent_covers_calls(self) -> bool:
+        """Whether one durable intent may cover many calls of one payout each.
+
+        A crash leaves all of them in doubt, so only where sending again under the key asks about each. And not where
+        an absence proves something after a time, which would count from the intent and not from the later call.
+        """
+        pays_once = self.key_promise is KeyPromise.IDEMPOTENT
+        return self.batch_limit == 1 and pays_once and self.absence_final_seconds is None
+
 
 KEY_LIFETIME_SECONDS_DEFAULT = 3_600.0
 """How long a key is believed to pay once where the provider promises that and documents no time. An account's option
@@ -83,6 +93,7 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
         multiple_of_minor: amounts must be a multiple of this.
         fee_basis_points: the fee on top, in hundredths of a percent, rounded up to the minor unit; None where no
             tariff is documented.
+        daily_limit: a limit of a day in words, which nobody here can keep; the payer is told of it.
         source: where these facts come from.
     """
 
@@ -101,6 +112,7 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
     amount_minor_max: int | None = None
     multiple_of_minor: int = 1
     fee_basis_points: int | None = None
+    daily_limit: str = ""
     source: str = ""
 
     def fee_minor(self, amount_minor: int) -> int:
@@ -111,6 +123,18 @@ class Wallet(msgspec.Struct, frozen=True, kw_only=True):
     def balance_name(self) -> str:
         """The name of the balance it draws on."""
         return self.balance or self.code
+
+
+class ClosedWallet(msgspec.Struct, frozen=True):
+    """A place that the provider serves, and an account cannot use as it is configured. No line ever goes there.
+
+    Attributes:
+        wallet: as it would be, for finding the lines that are meant for it.
+        remedy: what to write into the account's configuration, such as `extra_currencies = ["XAF"]`.
+    """
+
+    wallet: Wallet
+    remedy: str
 
 
 class Provider(Protocol):

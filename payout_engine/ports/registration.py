@@ -15,7 +15,7 @@ import msgspec
 
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Direction
-from payout_engine.ports.provider import Provider, Traits, Wallet
+from payout_engine.ports.provider import ClosedWallet, Provider, Traits, Wallet
 
 
 def is_loopback(host: str | None) -> bool:
@@ -100,11 +100,13 @@ class Face(msgspec.Struct, frozen=True, kw_only=True):
         traits: from the account's options (none: as documented), what the engine does differently.
         wallets: from the account's options, the places it can pay to, or collect from.
         connect: opens one account. It sends in this direction and no other.
+        closed: from the account's options, further places that it could use if something were configured.
     """
 
     traits: Callable[[Mapping[str, Any]], Traits]
     wallets: Callable[[Mapping[str, Any]], Sequence[Wallet]]
     connect: Callable[[Account], Provider]
+    closed: Callable[[Mapping[str, Any]], Sequence[ClosedWallet]] = lambda _: ()
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,9 +4,9 @@ Every sub-package whose name has no leading underscore exports one `REGISTRATION
 under the entry-point group `payout_engine.providers`. The engine and the commands ask here and nowhere else, so that
 a new provider touches one folder. Importing this module imports no provider.
 
-A folder for each: `senfenico`, `jumiapay`. In it `NOTES.md` has the facts, `wire` the tables, `client` the endpoints,
-`adapter` the two verbs, and `sandbox` the same API from the other side. What they share has an underscore: HTTP with
-its exact table of failures, and the ground on which sandboxes stand.
+A folder for each: `cinetpay`, `jemeni`, `jumiapay`, `senfenico`, `unipesa`. In it `NOTES.md` has the facts, `wire` the
+tables, `client` the endpoints, `adapter` the two verbs, and `sandbox` the same API from the other side. What they share
+has an underscore: HTTP with its exact table of failures, and the ground on which sandboxes stand.
 """
 
 from __future__ import annotations

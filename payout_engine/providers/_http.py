@@ -24,7 +24,7 @@ from yarl import URL
 from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX, LIST_BYTES_MAX, LIST_SECONDS_MAX
 from payout_engine.domain.model import masked
-from payout_engine.ports.registration import is_loopback
+from payout_engine.ports.registration import Account, is_loopback
 
 KEEPALIVE_SECONDS = 10.0
 """How long an idle connection is kept. A connection that the server closed meanwhile fails ambiguously, because the
@@ -284,6 +284,10 @@ class HttpClient:
         """GET `path` and return the whole answer whatever its status. Otherwise as `post_json`."""
         return await self._call("GET", self._url(path), query, None, headers)
 
+    def address(self, path: str) -> str:
+        """Return the whole address of a path, for providers that have it signed."""
+        return str(self._url(path))
+
     def _post_url(self, path: str) -> URL:
         """The address of a paying call, parsed once. What stands in a query may be a token, and is never kept."""
         url = self._post_urls.get(path)
@@ -358,6 +362,18 @@ class HttpClient:
         if self._session is None:
             self._session = self._open_session(self._headers, self._connections)
         return self._session
+
+
+def plain_secret(account: Account, name: str) -> str:
+    """Return a secret of an account that can be sent in a header.
+
+    Raises:
+        ConfigError: it is missing, or not one word: a line break in it would be refused in words that show it.
+    """
+    secret = account.secrets.get(name, "")
+    if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise ConfigError(f"the {name} of account {account.name!r} is missing or is not one word of plain letters")
+    return secret
 
 
 def fit_to_show(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError, JournalError
 from payout_engine.domain.model import REJECTED_LANE, Problem, Receipt, RunState
 from payout_engine.domain.states import State
@@ -18,7 +19,9 @@ from payout_engine.testing.journal_lines import (
     every,
     judged,
     refused,
+    replay,
     run,
+    sent,
     states,
 )
 
@@ -59,6 +62,30 @@ class IntakeSuite:
             assert found.lane == REJECTED_LANE
             assert (found.receipt.state, found.receipt.reason) == (State.REJECTED, "amount_zero")
             assert found.receipt.message == "It is zero. (column montant)"
+
+    async def test_what_our_rules_say_of_a_line_has_its_time(self, journal_factory: JournalFactory) -> None:
+        """Refused or held: when that was, and the column where there is one; the log tells the same."""
+        async with journal_factory() as journal:
+            before = clock.now()
+            await approved(journal, "earlier", chunk([1]))
+            await judged(journal, "run", chunk([1]), refused([2]))
+            repeats = await every(journal.duplicates("run"))
+            await journal.hold("run", {repeat.position: Problem("repeated", "Again.") for repeat in repeats})
+            receipts = {found.payout.line: found.receipt for found in await every(journal.entries("run"))}
+            assert [(receipts[line].state, receipts[line].message) for line in (1, 2)] == [
+                (State.HELD, "Again."),
+                (State.REJECTED, "It is zero. (column montant)"),
+            ]
+            assert all(before <= receipt.at <= clock.now() for receipt in receipts.values())
+
+    async def test_an_outcome_names_the_wallet_that_pays(self, journal_factory: JournalFactory) -> None:
+        """As the provider calls it, where that is known of the payout; else by its lane."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1], wallet="orange_money"), chunk([2]))
+            for _ in range(2):
+                await sent(journal, "run", Receipt(State.PAID))
+            told = {(outcome.line, outcome.wallet) for outcome in await replay(journal, "run")}
+            assert told == {(1, "orange_money"), (2, "orange_bf")}
 
     async def test_entries_can_be_asked_for_by_state(self, journal_factory: JournalFactory) -> None:
         """Only lines in the wanted states come out."""

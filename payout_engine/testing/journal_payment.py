@@ -10,9 +10,9 @@ import pytest
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
-from payout_engine.domain.model import LookUpResult, Outcome, Query, Receipt, RunState
+from payout_engine.domain.model import ControlKind, ControlRequest, LookUpResult, Outcome, Query, Receipt, RunState
 from payout_engine.domain.states import State
-from payout_engine.ports.journal import Journal
+from payout_engine.ports.journal import Journal, Ready
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -226,6 +226,44 @@ class PaymentSuite:
             await journal.reconcile([taken_back])
             assert await lines(9) == [6, 7, 8, 10]
 
+    async def test_each_part_of_a_chunk_has_its_own_call(self, journal_factory: JournalFactory) -> None:
+        """Its own receipts, and the age of its own call; what was never sent has none. Others' sizes mean nothing."""
+        async with journal_factory() as journal:
+            with clock.replaced(lambda: 1_000.0, lambda: ("boot", 500.0)):
+                await approved(journal, "run", chunk([1, 2, 3]), chunk([4]), chunk([5, 6], MOOV))
+                whole, _ = await journal.ready("run", ORANGE, 0, 2)
+            parts = [
+                msgspec.structs.replace(whole, indexes=[at], payouts=[whole.payouts[at]], keys=[whole.keys[at]])
+                for at in range(2)
+            ]
+            for at, part in enumerate(parts):
+                up_seconds = 1_500.0 + 100.0 * at
+                with clock.replaced(partial(sum, (up_seconds, 500.0)), partial(_up, "boot", up_seconds)):
+                    await journal.record(await journal.intend(part), [Receipt(State.UNKNOWN, f"call {at}")])
+            with clock.replaced(lambda: 3_000.0, lambda: ("boot", 2_500.0)):
+                queries, _ = await journal.open_queries("run", "bf", 9, ready=Ready.ALL)
+                ages = {query.payout.line: query.age_seconds for query in queries}
+                assert ages == {1: 1_000.0, 2: 900.0, 3: 0.0, 4: 0.0, 5: 0.0, 6: 0.0}
+            found = {line: (await entry(journal, "run", line)).receipt for line in (1, 2, 3)}
+            assert [(found[line].state, found[line].reason) for line in (1, 2, 3)] == [
+                (State.UNKNOWN, "call 0"),
+                (State.UNKNOWN, "call 1"),
+                (State.READY, ""),
+            ]
+
+    async def test_a_finished_run_may_be_finished_again(self, journal_factory: JournalFactory) -> None:
+        """Whoever follows it once more ends as the first did; one that is not approved has nothing to finish."""
+        async with journal_factory() as journal:
+            await judged(journal, "new", chunk([9]))
+            with pytest.raises(IllegalMoveError):
+                await journal.finish("new")
+            await approved(journal, "run", chunk([1]))
+            await sent(journal, "run", Receipt(State.PAID))
+            for _ in range(2):
+                await journal.finish("run")
+            found = await journal.find("run")
+            assert found is not None and found.state is RunState.FINISHED
+
     async def test_an_age_is_not_what_the_wall_clock_says(self, journal_factory: JournalFactory) -> None:
         """A clock that is set forward makes no payout older; after a restart it is as old as that, at most."""
         async with journal_factory() as journal:
@@ -283,6 +321,32 @@ class PaymentSuite:
             assert [state for _, state in sorted((await states(journal, "run")).items())] == expected
             assert (await journal.verify("run")).proven
 
+    async def test_of_many_calls_only_some_may_have_left(self, journal_factory: JournalFactory) -> None:
+        """The payouts of the others are as if never dispatched: withdrawn when cancelled, and not asked about."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2, 3, 4]), chunk([5, 6, 7, 8]))
+            came_back = Receipt(State.READY, "busy")
+            never, lost = Receipt(State.READY, "not_sent"), Receipt(State.UNKNOWN)
+            first = await dispatched(journal, "run")
+            for wrong in ([0, 1], [0, 2, 3], False):
+                with pytest.raises(IllegalMoveError, match="never left this machine"):
+                    await journal.record(first, [Receipt(State.PAID), lost, lost, came_back], on_wire=wrong)
+            await journal.record(first, [Receipt(State.PAID), came_back, never, never], on_wire=[0, 1])
+            second = msgspec.structs.replace(
+                (await journal.ready("run", ORANGE, first.chunk_id, 1))[0],
+                indexes=[1, 3],
+                payouts=chunk([6, 8]).payouts,
+                keys=[first.keys[0]] * 2,
+            )
+            await journal.record(await journal.intend(second), [never, lost], on_wire=[3])
+            queries, _ = await journal.open_queries("run", "bf", 9, ready=Ready.ONCE_SENT)
+            assert [query.payout.line for query in queries] == [2, 8]
+            await journal.cancel("run", ControlRequest(ControlKind.CANCEL, "awa"), 0, 9)
+            expected = [State.PAID, State.HELD, State.CANCELLED, State.CANCELLED]
+            expected += [State.CANCELLED, State.CANCELLED, State.CANCELLED, State.UNKNOWN]
+            assert list((await states(journal, "run")).values()) == expected
+            assert (await journal.verify("run")).proven
+
     async def test_nothing_is_sent_of_nothing(self, journal_factory: JournalFactory) -> None:
         """A chunk without payouts, or one that the journal does not have, opens no dispatch; odd receipts end none."""
         async with journal_factory() as journal:
@@ -300,14 +364,20 @@ class PaymentSuite:
             assert set((await states(journal, "run")).values()) == {State.SENDING}
 
     async def test_a_first_look_asks_about_all_that_may_be_there(self, journal_factory: JournalFactory) -> None:
-        """What is open and what waits to be sent again, in one chunk or in several; without it only what is open."""
+        """What is open, with what waits to be sent: all of it, or what was on the wire before; page by page, too."""
         async with journal_factory() as journal:
-            await approved(journal, "run", chunk([1, 2, 3, 4]), chunk([5]))
+            await approved(journal, "run", chunk([1, 2, 3, 4]), chunk([5]), chunk([6, 7]))
             ends = [State.UNKNOWN, State.READY, State.ACCEPTED, State.PAID]
             await journal.record(await dispatched(journal, "run"), [Receipt(state) for state in ends])
-            for ready, lines in (True, [1, 2, 3, 5]), (False, [1, 3]):
+            (_, _, never_left) = await journal.ready("run", ORANGE, 0, 3)
+            await journal.record(await journal.intend(never_left), [Receipt(State.READY)], on_wire=False)
+            for ready, lines in (Ready.ALL, [1, 2, 3, 5, 6, 7]), (Ready.ONCE_SENT, [1, 2, 3]), (None, [1, 3]):
                 queries, _ = await journal.open_queries("run", "bf", 9, ready=ready)
                 assert [query.payout.line for query in queries] == lines
+            first, after = await journal.open_queries("run", "bf", 2, ready=Ready.ONCE_SENT)
+            second, end = await journal.open_queries("run", "bf", 2, after, ready=Ready.ONCE_SENT)
+            assert [query.payout.line for query in (*first, *second)] == [1, 2, 3]
+            assert end == 0
 
     async def test_one_look_up_speaks_of_many_chunks(self, journal_factory: JournalFactory) -> None:
         """Outcomes and contradictions of every chunk and run are told; what is nobody's key of ours is passed over."""

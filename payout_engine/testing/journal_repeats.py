@@ -22,7 +22,7 @@ from payout_engine.domain.model import (
 )
 from payout_engine.domain.references import derived_start
 from payout_engine.domain.states import State
-from payout_engine.ports.journal import Journal
+from payout_engine.ports.journal import Journal, Ready
 from payout_engine.testing.journal_lines import (
     IVORY,
     MOOV,
@@ -240,6 +240,16 @@ class RepeatsSuite:
             await journal.add("new", [fed_back])
             assert (1, DuplicateKind.CELLS, "earlier", 1, False) in said(await every(journal.duplicates("new")))
 
+    async def test_a_results_file_that_is_paid_can_be_proven(self, journal_factory: JournalFactory) -> None:
+        """The keys of its lines are those of the payer's own cells, to whoever proves the run as well."""
+        async with journal_factory() as journal:
+            await journal.begin(msgspec.structs.replace(run("run"), columns=("reference", "phone", "payout_line")))
+            rows = [[item.reference, item.phone, "7"] for item in chunk([1, 2]).payouts]
+            await journal.add("run", [Chunk(ORANGE, chunk([1, 2]).payouts, rows)])
+            await journal.seal("run")
+            assert await journal.approve("run")
+            assert (await journal.verify("run")).proven
+
     async def test_a_run_that_was_approved_is_compared_again_with_what_came_to_light(
         self, journal_factory: JournalFactory
     ) -> None:
@@ -301,7 +311,7 @@ class RepeatsSuite:
             assert await journal.may_be_sent_since("again") is None, "who comes later knows only that something was"
             with clock.replaced(lambda: begun["earlier"] - 60.0):
                 assert await journal.may_be_sent_since("another") is None, "the clock was set back"
-            queries, _ = await journal.open_queries("again", "bf", 9, ready=True)
+            queries, _ = await journal.open_queries("again", "bf", 9, ready=Ready.ALL)
             assert [query.payout.line for query in queries] == [2, 3, 9]
             assert await journal.open_queries("again", "bf", 9) == ([], 0)
 
@@ -364,6 +374,31 @@ class RepeatsSuite:
             await judged(journal, "again", chunk([1, 3, 5, 6, 7]))
             found = {(repeat.payout.line, repeat.earlier_run_id) for repeat in await every(journal.duplicates("again"))}
             assert found == {(1, "first"), (5, "last"), (6, "last"), (7, "last")}
+
+    async def test_lines_may_have_been_sent_since_the_first_run_that_sent_one(
+        self, journal_factory: JournalFactory
+    ) -> None:
+        """Whichever line that was; a run that repeats nothing was not sent before it began, approved or not."""
+        async with journal_factory() as journal:
+            for run_id, line in (("first", 1), ("between", 9), ("later", 21)):
+                await approved(journal, run_id, chunk([line], IVORY))
+                await sent(journal, run_id, Receipt(State.FAILED), IVORY)
+            since = {one.run_id: one.created_at for one in await journal.runs()}
+            for run_id, lines, expected in (
+                ("both", [1, 21], "first"),
+                ("turned round", [21, 1], "first"),
+                ("one", [21], "later"),
+                ("none", [31], "none"),
+            ):
+                await judged(journal, run_id, chunk(lines))
+                assert await every(journal.duplicates(run_id)) == []
+                run_of = await journal.find(run_id)
+                assert run_of is not None
+                since[run_id] = run_of.created_at
+                assert await journal.may_be_sent_since(run_id) == since[expected]
+            assert since["first"] < since["between"] < since["later"] < since["none"]
+            assert await journal.approve("none")
+            assert await journal.may_be_sent_since("none") == since["none"]
 
     async def test_a_run_that_pays_again_is_asked_about_when_it_goes_on(self, journal_factory: JournalFactory) -> None:
         """What an approved run may be paying again is known whenever that run is compared, and of no other run."""

@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 INVENTED = "zz_invented"
 """A word that no provider's document lists."""
 
+INVENTED_NUMBER = 77_777
+"""A number that none lists, for those whose words are numbers. Too short to be taken for a phone and hidden."""
+
 STRANGE: tuple[Any, ...] = (None, True, False, "", INVENTED, -1, 2**63, 1e30, [], {}, [[]], {INVENTED: INVENTED})
 """What a value is replaced with."""
 
@@ -63,11 +66,13 @@ def decoded(body: bytes) -> Any:
 
 
 def invented_words(body: bytes) -> Iterator[bytes]:
-    """Yield copies of an answer, each with one of its texts replaced by a word nobody documented."""
+    """Yield copies of an answer, each with one of its texts or whole numbers replaced by one nobody documented."""
     document = decoded(body)
     for path, value in leaves(document):
         if isinstance(value, str):
             yield msgspec.json.encode(replaced(document, path, INVENTED))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield msgspec.json.encode(replaced(document, path, INVENTED_NUMBER))
 
 
 def all_words_invented(body: bytes) -> bytes:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from payout_engine.domain.errors import ConfigError, ProviderError
+from payout_engine.domain.model import Receipt
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances, Provider
 from payout_engine.providers._sandbox import FaultKind
@@ -25,6 +26,7 @@ from payout_engine.testing.provider_scene import (
     attempt,
     connected,
     dispatch,
+    known_by,
     playing,
     states,
 )
@@ -164,8 +166,10 @@ async def _until(happened: Callable[[], bool]) -> None:
 async def _ask_all(provider: Provider, scene: Scene) -> list[str]:
     """Look up and read balances; return all that was shown if that failed."""
     shown: list[str] = []
+    sent = scene.dispatch()
+    told = [Receipt(State.ACCEPTED, provider_reference=f"reference{number}") for number in range(len(sent.keys))]
     try:
-        await ask(provider, scene.dispatch())
+        await ask(provider, sent, known_by(provider, told))
     except ProviderError as error:
         shown += _everything(error)
     if isinstance(provider, HasBalances):

@@ -68,6 +68,8 @@ class Relay:
         body = await request.read()
         before = dict(self._server.calls)
         headers = {name: text for name, text in request.headers.items() if name.lower() not in HOP_HEADERS}
+        # As proxies do: some providers sign the address, and it must be the one that the adapter knows.
+        headers["X-Forwarded-Host"] = request.host
         url = URL(self._server.base_url + request.raw_path, encoded=True)
         async with self._session.request(
             request.method, url, data=body or None, headers=headers, allow_redirects=False

@@ -243,6 +243,8 @@ def _numbers(wallet: Wallet, fates: Mapping[str, str], first: int, ending: str) 
     """National mobile numbers that the wallet serves, in the shape its country has."""
     country = COUNTRIES[wallet.country]
     given = [prefix for name in wallet.operators or country.operators for prefix in country.operators.get(name, ())]
+    # Of a short prefix only some numbers may be in use.
+    given += [prefix + more for prefix in given for more in map(str, range(10))]
     for prefix in wallet.prefixes or given or [country.example[:3]]:
         for length in country.lengths:
             room = length - len(prefix) - len(ending)
@@ -336,6 +338,22 @@ async def ask_until_paid(
                 break
             await anyio.sleep(0.02)
     return found
+
+
+def known_by(provider: Provider, said: Said) -> Said:
+    """Return what a look-up is told of a payment: nothing, unless only the provider's own reference finds it again."""
+    return said if provider.traits.look_up is LookUpKind.REFERENCE else ()
+
+
+def findable(provider: Provider, sent: Dispatch, said: Said) -> Sequence[str]:
+    """Return the keys that a look-up can find: all, or those whose reference the provider has told."""
+    match provider.traits.look_up:
+        case LookUpKind.NONE:
+            return ()
+        case LookUpKind.REFERENCE:
+            receipts = [] if isinstance(said, ProviderError) else said
+            return [key for key, receipt in zip(sent.keys, receipts, strict=False) if receipt.provider_reference]
+    return sent.keys
 
 
 def agrees(seen: LookUpResult, payout: Payout) -> bool:

@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import logging
 import random
+import re
 import sys
 import time
 from collections import Counter
@@ -429,6 +430,29 @@ def simulate(seed: int) -> Report:
         except Exception as error:
             simulation.report.violations.append(f"the simulation broke: {error!r}")
         return simulation.report
+
+
+SEEDS_FOR_A_FAULT = 100
+
+
+def seen(damage: str, begin: int = 0, live: Callable[[int], Report] = simulate) -> Report:
+    """Return the report of the first seed, of a hundred, in which a planted fault shows by its damage.
+
+    Args:
+        damage: a pattern of what is told of it.
+        begin: the seed to begin with, such as where it was seen before: that only saves time, all hundred are tried.
+        live: simulates a seed.
+
+    Raises:
+        AssertionError: it went unseen.
+    """
+    for seed in (*range(begin, SEEDS_FOR_A_FAULT), *range(begin)):
+        report = live(seed)
+        for violation in report.violations:
+            if re.search(damage, violation):
+                print(f"seen by seed {seed}: {violation}")
+                return report
+    raise AssertionError(f"{damage} went unseen")
 
 
 # --------------------------------------------------------------------------------------------------------- the command

@@ -7,7 +7,7 @@ remembers in the user's state folder. Only the connections to providers and what
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import cast
@@ -63,6 +63,10 @@ class SimulatedAccounts(Accounts):
         super().__init__(settings, stack, only=None, sandbox=False)
         self._simulated = connections
         self.keys = dict(keys)
+
+    def directions(self, name: str) -> Collection[Direction]:
+        """All of them pay."""
+        return (Direction.PAY,)
 
     def traits(self, name: str, direction: Direction = Direction.PAY) -> Traits:
         """Return what the bank promises."""

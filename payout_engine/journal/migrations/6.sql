@@ -2,7 +2,7 @@
 
 ALTER TABLE runs ADD COLUMN direction TEXT NOT NULL DEFAULT 'pay' CHECK (direction IN ('pay', 'collect'));
 
-DROP TRIGGER runs_stay_approved;
+DROP TRIGGER IF EXISTS runs_stay_approved;
 CREATE TRIGGER runs_stay_approved BEFORE UPDATE ON runs
 WHEN OLD.direction <> NEW.direction OR OLD.approved_at IS NOT NULL AND (
     NEW.approved_at IS NOT OLD.approved_at OR NEW.approved_no IS NOT OLD.approved_no

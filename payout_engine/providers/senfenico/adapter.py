@@ -20,8 +20,8 @@ from payout_engine.domain.limits import CHUNK_SIZE, RECEIPTS_BATCH
 from payout_engine.domain.model import Balance, Dispatch, LookUpResult, Query, Receipt
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits, Wallet
 from payout_engine.ports.registration import Account
-from payout_engine.providers._http import OpenSession, connections
-from payout_engine.providers.senfenico import wire
+from payout_engine.providers._http import OpenSession, connections, plain_secret
+from payout_engine.providers.senfenico import shown, wire
 from payout_engine.providers.senfenico.client import BASE_URL, SenfenicoClient
 from payout_engine.providers.senfenico.figures import fee_basis_points
 
@@ -161,12 +161,9 @@ class SenfenicoProvider:
 
     def __init__(self, account: Account, open_session: OpenSession = connections) -> None:
         options = options_of(account.options)
-        api_key = account.secrets.get("api_key", "")
-        # A key with a line break in it would be refused by the HTTP library in words that show it.
-        if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-            raise ConfigError(f"the api_key of account {account.name!r} is missing or is not one word of plain letters")
+        api_key = plain_secret(account, "api_key")
         self.traits = traits(account.options)
-        self._live = wire.live_key(api_key)
+        self._live = shown.live_key(api_key)
         self._client = SenfenicoClient(
             api_key,
             base_url=account.base_url or BASE_URL,
@@ -209,9 +206,9 @@ class SenfenicoProvider:
         strange = False
         async with aclosing(self._fetched(queries) if few else self._client.transfers(since)) as pieces:
             async for transfers in pieces:
-                strange |= any(wire.other_mode(one, self._live) and one.ext_id in asked for one in transfers)
+                strange |= any(shown.other_mode(one, self._live) and one.ext_id in asked for one in transfers)
                 for start in range(0, len(transfers), RECEIPTS_BATCH):
-                    found = wire.results(transfers[start : start + RECEIPTS_BATCH], self._live)
+                    found = shown.results(transfers[start : start + RECEIPTS_BATCH], self._live)
                     if found:
                         yield found
         if strange:
@@ -220,15 +217,15 @@ class SenfenicoProvider:
     async def balances(self) -> Sequence[Balance]:
         """Return what each wallet's transfer balance holds. See `ports.HasBalances`."""
         return [
-            Balance(shown.wallet, shown.available_minor, shown.pending_minor, wire.CURRENCY)
-            for shown in await self._client.balances()
+            Balance(held.wallet, held.available_minor, held.pending_minor, wire.CURRENCY)
+            for held in await self._client.balances()
         ]
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
 
-    async def _fetched(self, queries: Sequence[Query]) -> AsyncGenerator[Sequence[wire.Listed]]:
+    async def _fetched(self, queries: Sequence[Query]) -> AsyncGenerator[Sequence[shown.Listed]]:
         failed: AmbiguousError | None = None
         for query in queries:
             try:

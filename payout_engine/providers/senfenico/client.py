@@ -16,8 +16,10 @@ from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.limits import LIST_BYTES_MAX, LIST_SECONDS_MAX
 from payout_engine.providers._http import HttpClient, OpenSession, connections
 from payout_engine.providers.senfenico import wire
+from payout_engine.providers.senfenico.balances import WalletBalance, read_balances
 from payout_engine.providers.senfenico.envelope import read_envelope
 from payout_engine.providers.senfenico.listing import NewestFirst, TransferListReader
+from payout_engine.providers.senfenico.shown import Listed, Transfer, read_created, read_transfer
 
 BASE_URL = "https://api.senfenico.com"
 
@@ -63,13 +65,13 @@ class SenfenicoClient:
     def __repr__(self) -> str:
         return f"SenfenicoClient({self._http.host!r})"
 
-    async def create(self, order: wire.Order) -> wire.Transfer:
+    async def create(self, order: wire.Order) -> Transfer:
         """Ask for one transfer. Moves money.
 
         Raises:
             NotSentError, RefusedError, AmbiguousError: as `Provider.send`.
         """
-        return wire.read_created(await self._http.post_json(TRANSFERS, wire.single_body(order)))
+        return read_created(await self._http.post_json(TRANSFERS, wire.single_body(order)))
 
     async def bulk_create(self, orders: Sequence[wire.Order]) -> wire.BulkAnswer:
         """Ask for up to 100 transfers. Moves money. The answer holds no references.
@@ -82,7 +84,7 @@ class SenfenicoClient:
 
     async def transfers(
         self, since: float | None = None, *, bytes_max: int = LIST_BYTES_MAX, seconds_max: float = LIST_SECONDS_MAX
-    ) -> AsyncGenerator[Sequence[wire.Listed]]:
+    ) -> AsyncGenerator[Sequence[Listed]]:
         """Yield every transfer of the account, newest first, in pieces of bounded size.
 
         Args:
@@ -108,21 +110,21 @@ class SenfenicoClient:
                     return
             reader.close()
 
-    async def fetch(self, reference: str) -> wire.Transfer:
+    async def fetch(self, reference: str) -> Transfer:
         """Return one transfer by the provider's reference.
 
         Raises:
             ProviderError: it could not be read, or there is none.
         """
-        return wire.read_transfer(await self._http.get(TRANSFERS + quote(reference, safe="")))
+        return read_transfer(await self._http.get(TRANSFERS + quote(reference, safe="")))
 
-    async def balances(self) -> Sequence[wire.WalletBalance]:
+    async def balances(self) -> Sequence[WalletBalance]:
         """Return the transfer balance of each wallet.
 
         Raises:
             ProviderError: it could not be read.
         """
-        return wire.read_balances(await self._http.get(BALANCES))
+        return read_balances(await self._http.get(BALANCES))
 
     async def aclose(self) -> None:
         """Close all connections."""

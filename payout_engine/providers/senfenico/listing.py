@@ -21,7 +21,7 @@ from payout_engine.domain.errors import AmbiguousError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX
 from payout_engine.providers._http import UNREADABLE, HttpAnswer
 from payout_engine.providers.senfenico.envelope import read_envelope
-from payout_engine.providers.senfenico.wire import Listed, PlainTransfer, Transfer
+from payout_engine.providers.senfenico.shown import Listed, PlainTransfer, Transfer
 
 OLDER_MIN = 1_000
 """So many transfers in a row must be older than a moment before the rest of the list is taken to be older too: a list
@@ -154,7 +154,6 @@ class TransferListReader:
             del self._buffer[: self._looked]
         else:
             del self._buffer[: self._cut_at]
-            self._looked -= self._cut_at
             if self._cut_at:
                 # What began after the cut may end as it should, so it is looked at anew, and quickly.
                 self._looked, self._depth, self._in_string = 0, 0, False

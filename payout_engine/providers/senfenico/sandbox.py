@@ -22,7 +22,6 @@ import anyio
 import msgspec
 from aiohttp import web
 
-from payout_engine.domain import clock
 from payout_engine.providers._sandbox import (
     BODY_BYTES_MAX,
     Fault,
@@ -36,43 +35,17 @@ from payout_engine.providers._sandbox import (
     serving,
 )
 from payout_engine.providers.senfenico.figures import fee_basis_points
-from payout_engine.providers.senfenico.ledger import NEVER, Fate, Ledger, LedgerTransfer, NewTransfer
-from payout_engine.providers.senfenico.sandbox_answers import (
-    WALLET_TITLES,
-    Errors,
-    error,
-    field_errors,
-    json_answer,
-    json_object,
-    money,
-    percent,
-    repeated,
-    shown,
-    single_refusal,
-)
-from payout_engine.providers.senfenico.wire import BALANCE_KEYS, BATCH_LIMIT, CALLS_PER_SECOND
+from payout_engine.providers.senfenico.ledger import Ledger
+from payout_engine.providers.senfenico.sandbox_answers import error, json_answer, money
+from payout_engine.providers.senfenico.sandbox_transfers import FATES as FATES
+from payout_engine.providers.senfenico.sandbox_transfers import LATE_SETTLE_FACTOR as LATE_SETTLE_FACTOR
+from payout_engine.providers.senfenico.sandbox_transfers import TransferDesk
+from payout_engine.providers.senfenico.wire import BALANCE_KEYS, CALLS_PER_SECOND
 
 BALANCE_DEFAULT = 100_000
 """What each wallet of a test account holds. Source: section "Tester votre intégration"."""
 
 SETTLE_SECONDS_DEFAULT = 0.3
-
-LATE_SETTLE_FACTOR = 10
-"""How much later than others the late ones settle."""
-
-STATUS_UNDOCUMENTED = "in_review"
-"""A status word that the document does not list, for the numbers that get one."""
-
-FATES: Mapping[str, Fate] = {
-    "000001": Fate.FAILS,
-    "000002": Fate.STAYS_PENDING,
-    "000003": Fate.REFUSED,
-    "000004": Fate.SETTLES_LATE,
-    "000005": Fate.UNDOCUMENTED_STATUS,
-    "000006": Fate.NOT_LISTED,
-}
-"""The last six digits of a phone number that decide what becomes of a transfer to it; all others succeed. The
-document's own test numbers end in 000000."""
 
 
 class SenfenicoSandbox:
@@ -94,15 +67,12 @@ class SenfenicoSandbox:
     def __init__(
         self,
         ledger: Ledger,
+        transfers: TransferDesk,
         *,
-        settle_seconds: float,
-        fee_basis_points: int,
         keys: Sequence[str],
         limit: int,
         jitter_seconds: float,
         faults: Sequence[Fault],
-        extra_prefixes: Mapping[str, Sequence[str]],
-        live_mode: bool | None,
     ) -> None:
         self.base_url = ""
         self.ledger = ledger
@@ -110,12 +80,9 @@ class SenfenicoSandbox:
         self.limiter = SlidingWindow(limit)
         self._endpoints = FaultyEndpoints(self.faults)
         self.calls: Mapping[str, int] = self._endpoints.calls
-        self._settle_seconds = settle_seconds
-        self._fee_basis_points = fee_basis_points
         self._keys = frozenset(keys)
         self._jitter_seconds = jitter_seconds
-        self._extra_prefixes = extra_prefixes
-        self._live_mode = live_mode
+        self._transfers = transfers
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -140,11 +107,11 @@ class SenfenicoSandbox:
     def app(self) -> web.Application:
         """Return the API as an application, slashes as printed; the PHP client lists without one."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app.router.add_post("/v1/payment/transfers/", self._handler("create", self._create))
+        app.router.add_post("/v1/payment/transfers/", self._handler("create", self._transfers.create))
         app.router.add_post("/v1/payment/transfers/bulk/", self._bulk)
         app.router.add_get("/v1/payment/transfers/", self._list)
         app.router.add_get("/v1/payment/transfers", self._list)
-        app.router.add_get("/v1/payment/transfers/{reference}", self._handler("fetch", self._fetch))
+        app.router.add_get("/v1/payment/transfers/{reference}", self._handler("fetch", self._transfers.fetch))
         app.router.add_get("/v1/payment/balances", self._handler("balances", self._balances))
         add_control(app, self.faults, self.summary)
         return app
@@ -177,7 +144,7 @@ class SenfenicoSandbox:
             if not self.limiter.admit(arrived):
                 self.ledger.count("bulk_over_limit")
                 return error("RATE_LIMIT_EXCEEDED")
-            return self._queue(request, body, fault)
+            return self._transfers.queue(request, body, fault)
 
         return await self._endpoints.answer("bulk", request, process)
 
@@ -199,7 +166,7 @@ class SenfenicoSandbox:
         await response.write(b'{"status":true,"message":"Transfer list retrieved","data":[')
         separator = b""
         for page in self.ledger.pages():
-            text = b",".join([msgspec.json.encode(self._shown(request, transfer)) for transfer in page])
+            text = b",".join([msgspec.json.encode(self._transfers.shown(request, transfer)) for transfer in page])
             if broken:
                 await response.write(separator + text[: len(text) // 2])
                 cut(request)
@@ -210,18 +177,6 @@ class SenfenicoSandbox:
         await response.write(b"]}")
         await response.write_eof()
         return response
-
-    def _fetch(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
-        transfer = self.ledger.fetch(request.match_info["reference"])
-        if transfer is None:
-            return error("TRANSACTION_NOT_FOUND")
-        return json_answer(
-            {"status": True, "message": "Transfer details retrieved", "data": self._shown(request, transfer)}
-        )
-
-    def _shown(self, request: web.Request, transfer: LedgerTransfer) -> dict[str, Any]:
-        by_key = request.headers.get("X-API-KEY", "").startswith("sk_live_")
-        return shown(transfer, live_mode=by_key if self._live_mode is None else self._live_mode)
 
     def _balances(self, _: web.Request, __: bytes, ___: Fault | None) -> web.Response:
         available, pending = self.ledger.available(), self.ledger.pending()
@@ -236,89 +191,6 @@ class SenfenicoSandbox:
         collected = {"available": money(0), "pending": money(0), "currency": "XOF"}
         data = {"collection_balances": collected, "transfer_balances": {**totals, **held}}
         return json_answer({"status": True, "message": "Balance retrieved", "data": data})
-
-    # -- making transfers
-
-    def _create(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
-        item = json_object(body)
-        if item is None:
-            return error("INVALID_DATA")
-        made, errors = self._judge(request, [item], fault)
-        if errors[0]:
-            return single_refusal(errors[0])
-        self.ledger.add(made)
-        transfer = self.ledger.fetch(made[0].reference)
-        assert transfer is not None
-        document = {
-            **self._shown(request, transfer),
-            "fees": msgspec.Raw(percent(transfer.fee_basis_points, digits=1)),
-        }
-        return json_answer({"status": True, "message": "Transfer has been queued", "data": document})
-
-    def _queue(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
-        document = json_object(body)
-        items = document.get("transfers") if document else None
-        if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
-            return error("INVALID_DATA")
-        if len(items) > BATCH_LIMIT:
-            message = f"Maximum of {BATCH_LIMIT} transfers allowed per request"
-            return json_answer({"status": False, "message": message, "error_code": "BATCH_SIZE_LIMIT_EXCEEDED"}, 400)
-        made, errors = self._judge(request, items, fault)
-        if made:
-            self.ledger.add(made)
-        refused = [
-            {"data": repeated(item), "errors": found} for item, found in zip(items, errors, strict=True) if found
-        ]
-        message = f"{len(made)} transfers queued for processing"
-        return json_answer({"status": True, "message": message, "failed_transfers": refused})
-
-    def _judge(
-        self, request: web.Request, items: Sequence[dict[str, Any]], fault: Fault | None
-    ) -> tuple[list[NewTransfer], list[Errors]]:
-        """Return the transfers that can be made, and the errors of each item, empty for those."""
-        drained = fault is not None and fault.kind is FaultKind.LOW_BALANCE
-        late_seconds = fault.seconds if fault is not None and fault.kind is FaultKind.LATE else 0.0
-        available = dict.fromkeys(BALANCE_KEYS, 0) if drained else self.ledger.available()
-        made: list[NewTransfer] = []
-        errors: list[Errors] = []
-        for item in items:
-            found, wallet = field_errors(item, self._extra_prefixes)
-            if FATES.get(str(item.get("recipient_phone"))[-6:]) is Fate.REFUSED:
-                found.setdefault("recipient_phone", ["The phone number is not associated with an account."])
-            if not found:
-                cost = item["amount"] + self._fee(item["amount"])
-                if cost > available.get(wallet, 0):
-                    text = f"Insufficient balance for {WALLET_TITLES[wallet]} transfer including fees."
-                    found = {"non_field_errors": [text]}
-                else:
-                    available[wallet] -= cost
-                    made.append(self._new(request, item, wallet, late_seconds))
-            errors.append(found)
-        return made, errors
-
-    def _new(self, request: web.Request, item: dict[str, Any], wallet: str, late_seconds: float) -> NewTransfer:
-        now = clock.now()
-        fate = FATES.get(item["recipient_phone"][-6:], Fate.SUCCEEDS)
-        factor = LATE_SETTLE_FACTOR if fate is Fate.SETTLES_LATE else 1
-        verdicts = {Fate.FAILS: "failed", Fate.UNDOCUMENTED_STATUS: STATUS_UNDOCUMENTED}
-        return NewTransfer(
-            reference=f"tr_{secrets.token_hex(16)}",
-            amount=item["amount"],
-            fee=self._fee(item["amount"]),
-            fee_basis_points=self._fee_basis_points,
-            wallet=wallet,
-            phone=item["recipient_phone"],
-            ext_id=item.get("ext_id"),
-            ip_address=request.remote or "127.0.0.1",
-            verdict=verdicts.get(fate, "success"),
-            created_at=now,
-            settles_at=NEVER if fate is Fate.STAYS_PENDING else now + self._settle_seconds * factor,
-            visible_at=NEVER if fate is Fate.NOT_LISTED else now + late_seconds,
-        )
-
-    def _fee(self, amount: int) -> int:
-        """The fee in francs, rounded up; how the provider rounds is not documented."""
-        return -(-amount * self._fee_basis_points // 10_000)
 
     def _refusal(self, request: web.Request, fault: Fault | None) -> web.Response | None:
         """What is said of any call before it is processed."""
@@ -364,16 +236,15 @@ async def sandbox(
     """
     truth = Ledger(ledger, {**dict.fromkeys(BALANCE_KEYS, BALANCE_DEFAULT), **(balances or {})})
     try:
-        server = SenfenicoSandbox(
+        transfers = TransferDesk(
             truth,
             settle_seconds=settle_seconds,
             fee_basis_points=fee_basis_points(fee_percent),
-            keys=keys,
-            limit=calls_per_second,
-            jitter_seconds=jitter_seconds,
-            faults=faults,
             extra_prefixes=extra_prefixes,
             live_mode=live_mode,
+        )
+        server = SenfenicoSandbox(
+            truth, transfers, keys=keys, limit=calls_per_second, jitter_seconds=jitter_seconds, faults=faults
         )
         async with serving(server.app(), host, port) as served:
             server.attach(served)
