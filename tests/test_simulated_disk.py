@@ -19,8 +19,8 @@ from payout_engine.domain.errors import JournalBusyError, JournalFullError
 from payout_engine.domain.model import Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.testing.journal_asking import PAYS_ONCE
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, approved, chunk, inline, states
+from payout_engine.testing.journal_resends import PAYS_ONCE
 
 
 @pytest.fixture

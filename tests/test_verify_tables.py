@@ -26,8 +26,13 @@ NEEDS_NO_PROOF = {
 }
 """Columns that may be altered unseen, each with the reason why nothing depends on it."""
 
+NEEDS_NO_PROOF |= dict.fromkeys(
+    (f"callbacks.{name}" for name in ("callback_no", "digest", "account", "heard", "stored_at", "waiting")),
+    "a hint that leads to a look-up, by which no payout moves: one too few costs time, one too many a question",
+)
+
 MAY_GROW = {("sqlite_sequence", "runs")}
-"""SQLite may remember more runs than there are, since an interrupted judging leaves its number unused; never fewer."""
+"""SQLite may remember more runs than there are, since an interrupted intake leaves its number unused; never fewer."""
 
 TABLES = [name for (name,) in pristine().execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
 COLUMNS = [
@@ -35,6 +40,11 @@ COLUMNS = [
     for table in TABLES
     for (column,) in pristine().execute("SELECT name FROM pragma_table_info(?)", (table,))
 ]
+
+PROVED = [
+    table for table in TABLES if any(f"{one}.{two}" not in NEEDS_NO_PROOF for one, two in COLUMNS if one == table)
+]
+"""The tables whose rows count: none may go missing or be added."""
 
 ARCHITECTURE = (Path(__file__).parent.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
@@ -155,7 +165,7 @@ def test_every_column_of_every_row_is_proved(
         assert missed == []
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", PROVED)
 @pytest.mark.parametrize("digest", [False, True], ids=["alone", "with a kept digest"])
 def test_no_row_can_go_missing(honest: Path, kept: dict[str, str], tmp_path: Path, name: str, digest: bool) -> None:
     """Each row that is deleted, and all of them at once, are found."""
@@ -166,7 +176,7 @@ def test_no_row_can_go_missing(honest: Path, kept: dict[str, str], tmp_path: Pat
     assert told(altered(honest, tmp_path, f"DELETE FROM {name}"), digests)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", PROVED)
 @pytest.mark.parametrize("digest", [False, True], ids=["alone", "with a kept digest"])
 def test_no_row_can_be_added(honest: Path, kept: dict[str, str], tmp_path: Path, name: str, digest: bool) -> None:
     """A row like another, apart from what must be unique, is found wherever the schema takes it."""

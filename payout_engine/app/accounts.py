@@ -6,12 +6,14 @@ and keys, and its connection refuses any host but this machine.
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from yarl import URL
@@ -47,6 +49,7 @@ class Accounts:
 
     Attributes:
         keys: of each connected account, the fingerprint of its credentials.
+        callback_paths: of each connected account, the path that it is called back at.
 
     Args:
         settings: the configuration.
@@ -61,6 +64,8 @@ class Accounts:
     def __init__(self, settings: Settings, stack: AsyncExitStack, *, only: str | None, sandbox: bool) -> None:
         self.sandbox = sandbox
         self.keys: dict[str, str] = {}
+        self.callback_paths: dict[str, str] = {}
+        self._callbacks_url = settings.callbacks_url.rstrip("/")
         self._settings = _chosen(settings, only, sandbox)
         self._configured = bool(settings.accounts)
         self._routes = [route for route in settings.routes if only is None or route.account == only]
@@ -84,7 +89,7 @@ class Accounts:
                 self.traits(route.account, direction)  # Refuses a route to an account that goes the other way.
             served = [
                 AccountWallets(
-                    name, self.traits(name, direction), self.wallets(name, direction), self._closed(name, direction)
+                    name, self.traits(name, direction), self.wallets(name, direction), self.closed(name, direction)
                 )
                 for name in self._settings
                 if direction in self.directions(name)
@@ -161,7 +166,8 @@ class Accounts:
             with _about(name):
                 registration = self._registration(name)
                 account = await self._account(name, registration)
-                connection = registration.face(direction).connect(account)
+                self.callback_paths[name] = callback_path(registration, account)
+                connection = registration.face(direction).connect(self._with_callback_url(account))
                 self.keys[name] = key_of(registration, account)
             self._connections[name, direction] = connection
             self._stack.push_async_callback(connection.aclose)
@@ -196,6 +202,13 @@ class Accounts:
             account, secrets=registration.sandbox_secrets, base_url=server.base_url, loopback_only=True
         )
 
+    def _with_callback_url(self, account: Account) -> Account:
+        """Add where the account is called back. A sandbox is told of no address but this machine's."""
+        base = self._callbacks_url
+        if not base or (account.loopback_only and not is_loopback(urlsplit(base).hostname)):
+            return account
+        return msgspec.structs.replace(account, callback_url=base + self.callback_paths[account.name])
+
     async def _sandbox(self, registration: Registration) -> SandboxServer:
         """Start the provider's sandbox once, with its ledger beside the journal so that it outlives this process."""
         if registration.name not in self._sandboxes:
@@ -222,7 +235,8 @@ class Accounts:
         for settings in self._settings.values():
             if settings.provider == registration.name:
                 for face in registration.faces.values():
-                    face.traits(settings.options)  # Refuses options that are not what they should be.
+                    # Refuses options that are not what they should be.
+                    face.traits({**registration.sandbox_options, **settings.options})
                 found |= settings.options.get("extra_prefixes", {})
         return found
 
@@ -241,7 +255,7 @@ class Accounts:
         with _about(name):
             return self._registration(name).face(direction).wallets(self._options(name))
 
-    def _closed(self, name: str, direction: Direction) -> Sequence[ClosedWallet]:
+    def closed(self, name: str, direction: Direction) -> Sequence[ClosedWallet]:
         """Return what an account could pay to as well, if it were configured otherwise."""
         with _about(name):
             return self._registration(name).face(direction).closed(self._options(name))
@@ -293,6 +307,17 @@ def key_of(registration: Registration, account: Account) -> str:
     facts += [f"{name}={account.options.get(name, '')}" for name in registration.identity]
     digest = blake2b("\0".join(facts).encode(), key=registration.name.encode(), digest_size=12)
     return f"{registration.name}-{digest.hexdigest()}"
+
+
+def callback_path(registration: Registration, account: Account) -> str:
+    """Return the path at which a provider calls us about an account: its name, and a part that nobody can guess.
+
+    That part follows from the account's secrets, so that it is stored nowhere, is the same in every process, and
+    changes with them; they cannot be read from it.
+    """
+    facts = [registration.name, account.name, *(f"{name}={secret}" for name, secret in sorted(account.secrets.items()))]
+    digest = blake2b("\0".join(facts).encode(), key=b"payout_engine callback address", digest_size=24)
+    return f"/{quote(account.name, safe='')}/{urlsafe_b64encode(digest.digest()).decode()}"
 
 
 def _address(base_url: str) -> str:

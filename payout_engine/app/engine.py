@@ -12,7 +12,7 @@ verb promises is said here; how it is kept, in the module that it is handed to.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from payout_engine.app.locks import holder, leases
 from payout_engine.app.payment_stream import PaymentStream, unwrap_group
 from payout_engine.app.recall import Recall, recall
 from payout_engine.app.remembered import Remembered
+from payout_engine.app.serve import listening, open_doors
 from payout_engine.app.settings import SANDBOX_JOURNAL, Settings, load_settings
 from payout_engine.app.submit import Payouts, Submission
 from payout_engine.app.workspace import Workspace
@@ -288,6 +289,34 @@ class Engine:
             LimitError: the money limits forbid it by now.
         """
         return await paying.approved(self._workspace, run_id)
+
+    # ------------------------------------------------------------------------------------------------------- callbacks
+
+    async def callback_paths(self) -> Mapping[str, str]:
+        """Return the path of each account that its provider may call about; secret, and no byte is sent by this.
+
+        Raises:
+            ConfigError: no account's provider calls, or an account cannot be connected.
+        """
+        return {door.name: door.path for door in await open_doors(self._workspace, safe(None))}
+
+    @asynccontextmanager
+    async def serving(self, host: str, port: int, *, watch: Observer | None = None) -> AsyncIterator[str]:
+        """Take providers' calls over HTTP, and ask about what they say, until the block ends; yields the address.
+
+        A call is stored before it is answered. Whoever pays from its account then asks the provider, from whatever
+        process; where nobody does, this one. What a call says is never believed.
+
+        Args:
+            host: the address to listen at. It speaks plain HTTP, for a proxy in front of it.
+            port: its port; 0 takes a free one.
+            watch: told of what was asked about, and of what was refused.
+
+        Raises:
+            ConfigError: no account's provider calls, or the address cannot be used.
+        """
+        async with listening(self._workspace, host, port, safe(watch)) as address:
+            yield address
 
     # --------------------------------------------------------------------------------------------------------- control
 

@@ -127,6 +127,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         canary: how many payouts of each lane are paid first and waited for before the rest; None for none. A run that
             collects has none but by its command.
         unknown_patience_seconds: how long a payout without an answer is looked for before a person is asked.
+        callbacks_url: where `payout-engine serve` is reached from outside, such as `https://pay.example.com`; empty if
+            it is not. Each account's address below it is told to its provider.
     """
 
     journal: Path = DEFAULT_JOURNAL
@@ -140,6 +142,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_failure_share: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     canary: Positive | None = None
     unknown_patience_seconds: Annotated[float, msgspec.Meta(ge=0)] = 300.0
+    callbacks_url: str = ""
+
+    def __post_init__(self) -> None:
+        if self.callbacks_url:
+            url = urlsplit(self.callbacks_url)
+            if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname)):
+                raise ValueError("callbacks_url must begin with https://, unless it is an address of this machine")
+            if not url.hostname or url.query or url.fragment or url.username is not None:
+                raise ValueError("callbacks_url must be an address such as https://pay.example.com, and nothing more")
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -15,6 +15,7 @@ from payout_engine.app.decisions import DecisionInput
 from payout_engine.app.engine import FOLLOW_FOR_SECONDS, Engine
 from payout_engine.cli import control, decide, look
 from payout_engine.cli import sandbox as sandboxes
+from payout_engine.cli import serve as callbacks
 from payout_engine.cli.options import (
     Accepted,
     AccountName,
@@ -423,6 +424,20 @@ def balance(
 ) -> None:
     """Show what the accounts hold, per wallet."""
     _on_engine(lambda engine: look.balance(engine, json=json), config, None, account, sandbox)
+
+
+@app.command(epilog="Example: payout-engine serve --urls")
+def serve(
+    host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="Its port; 0 chooses a free one.")] = 8787,
+    urls: Annotated[bool, typer.Option("--urls", help="Print each account's secret address and leave.")] = False,
+    config: Config = None,
+    journal: JournalPath = None,
+    account: AccountName = None,
+) -> None:
+    """Take providers' calls until Ctrl-C: each is stored, and the provider asked about what it says."""
+    work = callbacks.urls if urls else callbacks.serve
+    _on_engine(lambda engine: work(engine, host, port), config, journal, account, False)
 
 
 @app.command(epilog="Example: payout-engine providers")

@@ -24,7 +24,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 async def sandbox(host: str, port: int, ledger: Path | None, balance: int | None) -> int:
     """Serve every provider's sandbox until the person stops it."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_until_asked, tasks.cancel_scope)
+        tasks.start_soon(until_asked, tasks.cancel_scope)
         async with open_sandboxes(host=host, port=port, ledger=ledger, balance=balance) as servers:
             _announce(servers)
             await anyio.sleep_forever()
@@ -65,7 +65,8 @@ def _key(name: str) -> str:
     return name if _BARE.fullmatch(name) else _toml(name)
 
 
-async def _until_asked(scope: anyio.CancelScope) -> None:
+async def until_asked(scope: anyio.CancelScope) -> None:
+    """Cancel what goes on once a person, or the machine, asks this process to end."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()

@@ -14,6 +14,7 @@
     |   |-- NotSentError       the bytes provably never left: safe to send again
     |   |-- RefusedError       the provider documents that it refused the whole call before processing it
     |   `-- AmbiguousError     the provider may have acted: never send again without proof
+    |-- ForgedError            a call that its provider has not signed, though it signs its calls
     |-- SinkError              results could not be written; money is not affected
     `-- IllegalMoveError       a fault of ours: the lifecycle has no such arrow
 
@@ -33,7 +34,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         pid: its process.
-        task: what it does, such as `paying` or `judging`.
+        task: what it does, such as `paying` or `validating`.
         journal: the path of its journal.
         run_id: the run it is about, or empty.
         name: what that run's file is called.
@@ -81,7 +82,7 @@ class JournalFullError(JournalError):
 
 
 class JournalBusyError(JournalError):
-    """Another process is paying for the same account, or judging the same file.
+    """Another process is paying for the same account, or validating the same file.
 
     Attributes:
         holder: who, as far as it told; None when that cannot be read.
@@ -166,6 +167,10 @@ class AmbiguousError(ProviderError):
     With a `brake` it says as well that the next call would fare no better, and leave one more chunk in doubt: so an
     answer that means “no” in words which the provider's document does not promise.
     """
+
+
+class ForgedError(PayoutEngineError):
+    """A call came in that its provider has not signed, though it documents that it signs its calls."""
 
 
 class SinkError(PayoutEngineError):

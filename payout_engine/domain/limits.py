@@ -106,3 +106,27 @@ FIRST_LOOK_SECONDS_MAX = 15 * 60.0
 
 FIRST_LOOK_SECONDS_MIN = 30.0
 """How long it may take at least, also for a payer who does not want to follow: without it nothing can be sent."""
+
+CALLBACK_BYTES_MAX = 64 * 1024
+"""The body of one call that a provider makes to us. Theirs are below 4 KiB."""
+
+CALLBACKS_AT_ONCE = 256
+"""Calls that are read and stored at the same time: bounds the memory of the server. More are asked to come again."""
+
+CALLBACK_READING_SECONDS = 10.0
+"""How long one call may take to arrive."""
+
+CALLBACKS_WAITING_MAX = 50_000
+"""Stored calls of one account that nobody has acted on yet: about 8 MB. More are asked to come again."""
+
+CALLBACKS_KEPT = 100_000
+"""Stored calls that were acted on and are remembered, so that a repetition is known: about 8 MB."""
+
+CALLBACK_SECONDS_MAX = 7 * 24 * 3600.0
+"""After so long a stored call is of no use any more: no provider repeats it, and look-ups have asked long since."""
+
+CALLBACKS_PAGE = 500
+"""Stored calls that are read at a time."""
+
+CALLBACKS_ROUND = 5_000
+"""Stored calls that one round of asking may answer, where many speak of the same payouts."""

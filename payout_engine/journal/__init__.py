@@ -6,8 +6,9 @@
 `log` seals each entry by the one before it, `facts` are the entries that are decided by; `transitions` moves payouts.
 
 In the order of a run: `runs` and `duplicates` take it in, `last_sent` says what was paid lately, `dispatches` pays it,
-`lookups` and `rules` believe what providers show, `resends` asks again, `requests` and `decisions` hear people, `reads`
-answers. `verify` proves it, by `audit`, `integrity` and `key_table`. `snapshot` looks into a journal of others.
+`lookups` and `rules` believe what providers show, `resends` asks again, `callbacks` keeps what providers
+call to say, `requests` and `decisions` hear people, `reads` answers. `verify` proves it, by `audit`, `integrity` and
+`key_table`. `snapshot` looks into a journal of others.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class RunReplay:
     """What the log says of one run as a whole, gathered while the chain is followed.
 
     Attributes:
-        judged: whether it says anything of the run apart from remarks.
+        told: whether it says anything of the run apart from remarks.
         head_seq: its last entry, 0 if there is none.
         head: the hash of that entry.
         seal_text: the body of its seal, or empty.
@@ -134,7 +134,7 @@ class RunReplay:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.judged = False
+        self.told = False
         self.head_seq, self.head = 0, log.GENESIS
         self.kept_head: bytes | None = None
         self.seal_text = ""
@@ -146,8 +146,8 @@ class RunReplay:
 
     def hear(self, entry: LogRow) -> None:
         """Take in one entry of the run."""
-        first = not self.judged and entry.kind not in log.ASIDE_KINDS
-        self.judged = self.judged or first
+        first = not self.told and entry.kind not in log.ASIDE_KINDS
+        self.told = self.told or first
         self.head_seq, self.head = entry.seq, entry.hash
         self._set_back = self._set_back or entry.at < self._latest_at - CLOCK_SLACK_SECONDS
         self._latest_at = max(self._latest_at, entry.at)

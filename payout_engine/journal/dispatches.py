@@ -19,7 +19,7 @@ from payout_engine.journal import codec, log, resends
 from payout_engine.journal.db import every, only, value
 from payout_engine.journal.ids import chunk_range, position_of, provider_keys, run_no_of, split_position
 from payout_engine.journal.last_sent import last_sent
-from payout_engine.journal.transitions import move, once_sent, run_no
+from payout_engine.journal.transitions import ChunkRow, chunk_rows, move, once_sent, run_no
 from payout_engine.ports.journal import OnWire, Ready, ReadyChunk
 
 _READY, _SENDING = LETTERS[State.READY], LETTERS[State.SENDING]
@@ -183,21 +183,20 @@ def open_queries(
     # In these words, SQLite answers the usual question from an index of what is open.
     having = "(instr(states, 'a') > 0 OR instr(states, 'u') > 0)"
     having = f"({having} OR {_WAITING[ready]})" if ready is not None else having
-    for chunk_id, states, receipts, payouts in every(
+    for chunk in chunk_rows(
         db,
-        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"  # noqa: S608
-        f" WHERE {having} AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
-        (max(first, split_position(after)[0]), last, account),
+        f"{having} AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
+        *(max(first, split_position(after)[0]), last, account),
     ):
-        start = after - position_of(chunk_id, 0) + 1
-        indexes = [index for index, letter in enumerate(states) if letter in letters and index >= start]
+        start = after - position_of(chunk.chunk_id, 0) + 1
+        indexes = [index for index, letter in enumerate(chunk.states) if letter in letters and index >= start]
         if ready is Ready.ONCE_SENT:
-            sent = once_sent(db, chunk_id, len(states))
-            indexes = [index for index in indexes if states[index] != _READY or index in sent]
+            sent = once_sent(db, chunk.chunk_id, len(chunk.states))
+            indexes = [index for index in indexes if chunk.states[index] != _READY or index in sent]
         indexes = indexes[: limit - len(queries)]
-        queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
+        queries += queries_of(db, token, chunk, indexes)
         if len(queries) == limit:
-            return queries, position_of(chunk_id, indexes[-1])
+            return queries, position_of(chunk.chunk_id, indexes[-1])
     return queries, 0
 
 
@@ -236,30 +235,21 @@ def may_be_sent_since(db: apsw.Connection, run_id: str) -> float | None:
     return begun_at
 
 
-def queries_of(
-    db: apsw.Connection,
-    chunk_id: int,
-    token: str,
-    indexes: Sequence[int],
-    states: str,
-    stored: str | None,
-    payouts: str,
-) -> list[Query]:
+def queries_of(db: apsw.Connection, token: str, chunk: ChunkRow, indexes: Sequence[int]) -> list[Query]:
     """Return what to ask about payouts of a chunk. What was never sent has no age."""
     if not indexes:
         return []
-    never = clock.moment()
-    asked, receipts = codec.read_payouts(payouts), codec.read_receipts(stored, len(states))
-    sent = last_sent(db, chunk_id, len(states))
+    never, standing, payouts = clock.moment(), chunk.standing(), codec.read_payouts(chunk.payouts)
+    sent = last_sent(db, chunk.chunk_id, len(chunk.states))
     return [
         Query(
             key=key,
-            provider_reference=codec.standing(states[index], receipts[index]).provider_reference,
-            state=STATES_BY_LETTER[states[index]],
+            provider_reference=standing[index].provider_reference,
+            state=STATES_BY_LETTER[chunk.states[index]],
             sent=sent.get(index, never),
-            payout=asked[index],
+            payout=payouts[index],
         )
-        for index, key in zip(indexes, provider_keys(token, chunk_id, indexes), strict=True)
+        for index, key in zip(indexes, provider_keys(token, chunk.chunk_id, indexes), strict=True)
     ]
 
 

@@ -19,7 +19,7 @@ from payout_engine.journal.db import Row, every, row, value
 from payout_engine.journal.dispatches import queries_of
 from payout_engine.journal.facts import read_fact
 from payout_engine.journal.ids import chunk_id_of, chunk_range, parse_key, position_of, provider_keys, split_position
-from payout_engine.journal.transitions import run_no
+from payout_engine.journal.transitions import CHUNK_COLUMNS, ChunkRow, chunk_row, chunk_rows, run_no
 
 TALLY_CHUNKS = 2_000
 """Chunks counted in one request."""
@@ -178,30 +178,27 @@ def entries(db: apsw.Connection, run_id: str, states: frozenset[State] | None, c
     found = list(
         every(
             db,
-            "SELECT first_line, chunk_id, account, lane, currency, payouts, rows, states, receipts FROM chunks"
+            f"SELECT first_line, rows, {CHUNK_COLUMNS} FROM chunks"  # noqa: S608
             " JOIN progress USING (chunk_id) WHERE run_no = ? AND (first_line, chunk_id) > (?, ?) AND states GLOB ?"
             " ORDER BY first_line, chunk_id LIMIT ?",
             (number, *cursor, f"*[{wanted}]*" if wanted else "", ENTRY_CHUNKS + 1),
         )
     )
     unfolded: list[Entry] = []
-    for _, chunk_id, account, lane, currency, payouts, cells, letters, receipts in found[:ENTRY_CHUNKS]:
-        unfolded += _entries(token, chunk_id, Lane(account, lane, currency), payouts, cells, letters, receipts, wanted)
+    for _, cells, *chunk in found[:ENTRY_CHUNKS]:
+        unfolded += _entries(token, chunk_row(chunk), cells, wanted)
     if len(found) <= ENTRY_CHUNKS:
         return EntryPage(unfolded, cursor, None)
-    return EntryPage(unfolded, found[ENTRY_CHUNKS - 1][:2], found[ENTRY_CHUNKS][0])
+    last, _, last_id, *_ = found[ENTRY_CHUNKS - 1]
+    return EntryPage(unfolded, (last, last_id), found[ENTRY_CHUNKS][0])
 
 
-def _entries(
-    token: str, chunk_id: int, lane: Lane, payouts: str, cells: str, letters: str, stored: str | None, wanted: str
-) -> list[Entry]:
-    receipts = codec.read_receipts(stored, len(letters))
-    keys = provider_keys(token, chunk_id, range(len(letters)))
+def _entries(token: str, chunk: ChunkRow, cells: str, wanted: str) -> list[Entry]:
+    payouts, rows, letters = codec.read_payouts(chunk.payouts), codec.read_rows(cells), chunk.states
+    keys = provider_keys(token, chunk.chunk_id, range(len(letters)))
     return [
-        Entry(payout, row, lane, codec.standing(letter, receipt), key)
-        for payout, row, letter, receipt, key in zip(
-            codec.read_payouts(payouts), codec.read_rows(cells), letters, receipts, keys, strict=True
-        )
+        Entry(payout, row, chunk.lane, standing, key)
+        for payout, row, letter, standing, key in zip(payouts, rows, letters, chunk.standing(), keys, strict=True)
         if letter in wanted
     ]
 
@@ -212,18 +209,17 @@ def paid_queries(db: apsw.Connection, run_id: str, account: str, limit: int, aft
     token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
     first, last = chunk_range(number)
     queries: list[Query] = []
-    for chunk_id, states, receipts, payouts in every(
+    for chunk in chunk_rows(
         db,
-        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"
-        " WHERE instr(states, ?) > 0 AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
-        (_PAID, max(first, split_position(after)[0]), last, account),
+        "instr(states, ?) > 0 AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
+        *(_PAID, max(first, split_position(after)[0]), last, account),
     ):
-        start = after - position_of(chunk_id, 0) + 1
-        indexes = [index for index, letter in enumerate(states) if letter == _PAID and index >= start]
+        start = after - position_of(chunk.chunk_id, 0) + 1
+        indexes = [index for index, letter in enumerate(chunk.states) if letter == _PAID and index >= start]
         indexes = indexes[: limit - len(queries)]
-        queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
+        queries += queries_of(db, token, chunk, indexes)
         if len(queries) == limit:
-            return queries, position_of(chunk_id, indexes[-1])
+            return queries, position_of(chunk.chunk_id, indexes[-1])
     return queries, 0
 
 

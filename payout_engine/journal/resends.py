@@ -8,7 +8,7 @@ transaction. What comes back is a look-up result: see `lookups.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import apsw
 
@@ -20,7 +20,7 @@ from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, row, value
 from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import chunk_range, provider_keys, run_no_of
-from payout_engine.journal.transitions import run_no
+from payout_engine.journal.transitions import chunk_rows, run_no
 from payout_engine.ports.journal import ReadyChunk
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 
@@ -83,32 +83,26 @@ def resendable(known: Receipt, first_sent_at: float | None, traits: Traits, befo
 
 
 def resendable_chunks(
-    db: apsw.Connection, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
-) -> Sequence[ReadyChunk]:
-    """Return chunks with payouts that may be asked about again; see `Journal.resendable_chunks`."""
+    db: apsw.Connection, run_id: str, lane: Lane, traits: Traits, before: float, after: int
+) -> Iterator[ReadyChunk]:
+    """Yield chunks with payouts that may be asked about again; see `Journal.resendable_chunks`."""
     number, at = run_no(db, run_id), clock.now()
     if _controlled(db, number):
-        return []
+        return
     token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
     first, last = chunk_range(number)
-    found: list[ReadyChunk] = []
-    for chunk_id, states, receipts, stored in every(
+    for chunk in chunk_rows(
         db,
-        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"
-        " WHERE instr(states, 'u') > 0 AND chunk_id BETWEEN ? AND ? AND account = ? AND lane = ? AND currency = ?"
+        "instr(states, 'u') > 0 AND chunk_id BETWEEN ? AND ? AND account = ? AND lane = ? AND currency = ?"
         " ORDER BY chunk_id",
-        (max(first, after + 1), last, lane.account, lane.name, lane.currency),
+        *(max(first, after + 1), last, lane.account, lane.name, lane.currency),
     ):
-        sent = _first_sent(db, chunk_id, len(states))
-        standing = map(codec.standing, states, codec.read_receipts(receipts, len(states)))
-        indexes = [i for i, known in enumerate(standing) if resendable(known, sent.get(i), traits, before, at)]
+        chunk_id, sent = chunk.chunk_id, _first_sent(db, chunk.chunk_id, len(chunk.states))
+        indexes = [i for i, known in enumerate(chunk.standing()) if resendable(known, sent.get(i), traits, before, at)]
         if indexes:
-            payouts = codec.read_payouts(stored)
+            payouts = codec.read_payouts(chunk.payouts)
             chosen = [payouts[index] for index in indexes]
-            found.append(ReadyChunk(chunk_id, lane, indexes, chosen, provider_keys(token, chunk_id, indexes)))
-        if len(found) == limit:
-            break
-    return found
+            yield ReadyChunk(chunk_id, lane, indexes, chosen, provider_keys(token, chunk_id, indexes))
 
 
 def intend_resend(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dispatch:

@@ -34,7 +34,7 @@ CHECKPOINT_PAGES = 4_000
 """About 16 MB of write-ahead log: fewer checkpoints than the default, in a file that is still quickly read again."""
 
 
-VERSION = 7
+VERSION = 8
 """What a journal of this version of the package is. The file of that number in `migrations` brings one there from the
 version before."""
 
@@ -79,7 +79,7 @@ def connect(path: Path, *, sandbox: bool, scratch: bool, earlier: Path | None) -
         _prepare(connection, path, sandbox=sandbox, scratch=scratch)
         if earlier is not None:
             _attach(connection, earlier, sandbox=sandbox)
-        connection.execute(_sql("judging.sql"))
+        connection.execute(_sql("validating.sql"))
     except BaseException:
         connection.close()
         raise

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
@@ -43,14 +44,15 @@ from payout_engine.domain.model import (
 )
 from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import State
-from payout_engine.journal import dispatches, duplicates, facts, log, lookups, reads, requests, resends, runs
+from payout_engine.journal import callbacks, dispatches, duplicates, facts, log, lookups, reads, requests, resends, runs
 from payout_engine.journal.decisions import decide
 from payout_engine.journal.file_locks import lease
 from payout_engine.journal.schema import connect
 from payout_engine.journal.transitions import run_no
 from payout_engine.journal.verify import digest_file, verify_file
 from payout_engine.journal.writer import Need, ThreadWriter, Work, Writer
-from payout_engine.ports.journal import Mark, OnWire, Ready, ReadyChunk, Reconciled
+from payout_engine.ports.callbacks import Heard
+from payout_engine.ports.journal import Mark, OnWire, Ready, ReadyChunk, Reconciled, StoredCallback
 from payout_engine.ports.provider import Traits
 
 T = TypeVar("T")
@@ -85,7 +87,7 @@ class SqliteJournal:
 
         Args:
             path: the file. It is made readable by its owner alone.
-            scratch_of: makes this a throw-away journal that judges as if it were that one: repeats are compared with
+            scratch_of: makes this a throw-away journal that validates as if it were that one: repeats are compared with
                 the runs of `scratch_of`, if it exists, and nothing is written to it. A scratch journal is not durable.
             sandbox: whether it is for a sandbox's payouts; a journal keeps the kind it was made as.
             writer: makes what carries requests out; `InlineWriter` where time is virtual.
@@ -188,7 +190,8 @@ class SqliteJournal:
     async def resendable_chunks(
         self, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
     ) -> Sequence[ReadyChunk]:
-        return await self._read(lambda db: resends.resendable_chunks(db, run_id, lane, traits, before, after, limit))
+        found = partial(resends.resendable_chunks, run_id=run_id, lane=lane, traits=traits, before=before, after=after)
+        return await self._read(lambda db: list(islice(found(db), limit)))
 
     async def intend_resend(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
         self._require_named()
@@ -213,6 +216,20 @@ class SqliteJournal:
 
     async def finish(self, run_id: str) -> None:
         await self._writer.run(lambda db: dispatches.finish(db, run_id), Need.DURABLE)
+
+    # ---------------------------------------------------------------------------------------------------- callbacks
+
+    async def store_callback(self, account: str, digest: bytes, heard: Heard) -> bool:
+        return await self._writer.run(lambda db: callbacks.store(db, account, digest, heard), Need.DURABLE)
+
+    async def stored_callbacks(self, account: str, limit: int, after: int = 0) -> tuple[Sequence[StoredCallback], int]:
+        return await self._read(lambda db: callbacks.stored(db, account, limit, after))
+
+    async def settle_callbacks(self, numbers: Sequence[int]) -> None:
+        await self._writer.run(lambda db: callbacks.settle(db, numbers), Need.WRITE)
+
+    async def count_callbacks(self, account: str, limit: int) -> int:
+        return await self._read(lambda db: callbacks.count(db, account, limit))
 
     # ------------------------------------------------------------------------------------------------------- people
 

@@ -1,4 +1,4 @@
-"""What the rest of the journal shares: finding a run, and moving payouts of one chunk.
+"""What the rest of the journal shares: finding a run, reading a chunk, and moving payouts of it.
 
 `move` is the one place that writes `progress` after intake, with the log entry beside it; only the intent of a whole
 chunk, which has nothing to tell yet, is written by `payment.intend` itself.
@@ -6,12 +6,13 @@ chunk, which has nothing to tell yet, is written by `payment.intend` itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import apsw
 
 from payout_engine.domain.errors import JournalError
-from payout_engine.domain.model import Receipt
+from payout_engine.domain.model import Lane, Receipt
 from payout_engine.domain.states import LETTERS
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, only, row, value
@@ -30,20 +31,51 @@ def run_no(db: apsw.Connection, run_id: str) -> int:
     return int(number)
 
 
-def judging(db: apsw.Connection, number: int, run_id: str) -> tuple[int, bytes]:
+def validating(db: apsw.Connection, number: int, run_id: str) -> tuple[int, bytes]:
     """Return how much of a run was recorded, if it was this process that recorded it.
 
     Raises:
         JournalError: it was another process, whose knowledge of the run has gone with it.
     """
-    found = row(db, "SELECT chunks, digest FROM judging WHERE run_no = ?", (number,))
+    found = row(db, "SELECT chunks, digest FROM validating WHERE run_no = ?", (number,))
     if found is None:
         raise JournalError(
-            f"Run {run_id} was judged by another process and its comparison with earlier runs is gone. Nothing of it "
-            "was sent; run its payout file again."
+            f"Run {run_id} was validated by another process and its comparison with earlier runs is gone. Nothing "
+            "of it was sent; run its payout file again."
         )
     chunks, digest = found
     return chunks, digest
+
+
+class ChunkRow(NamedTuple):
+    """A chunk as the tables hold it; its payouts and receipts are still text, since not everybody reads them."""
+
+    chunk_id: int
+    lane: Lane
+    payouts: str
+    states: str
+    receipts: str | None
+
+    def standing(self) -> list[Receipt]:
+        """Return where each payout stands, with what was last said of it."""
+        receipts = codec.read_receipts(self.receipts, len(self.states))
+        return [known or codec.standing(letter, known) for letter, known in zip(self.states, receipts, strict=True)]
+
+
+CHUNK_COLUMNS = "chunk_id, account, lane, currency, payouts, states, receipts"
+"""What `chunk_row` makes a `ChunkRow` of."""
+
+
+def chunk_row(found: Sequence[Any]) -> ChunkRow:
+    """Return a chunk, given its `CHUNK_COLUMNS`."""
+    chunk_id, account, lane, currency, *rest = found
+    return ChunkRow(chunk_id, Lane(account, lane, currency), *rest)
+
+
+def chunk_rows(db: apsw.Connection, where: str, *bindings: object) -> Iterator[ChunkRow]:
+    """Go through the chunks for which something is true."""
+    query = f"SELECT {CHUNK_COLUMNS} FROM chunks JOIN progress USING (chunk_id) WHERE {where}"  # noqa: S608
+    return map(chunk_row, every(db, query, bindings))
 
 
 def once_sent(db: apsw.Connection, chunk_id: int, count: int) -> set[int]:

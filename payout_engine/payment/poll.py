@@ -28,6 +28,7 @@ from payout_engine.domain.limits import (
 )
 from payout_engine.domain.model import LookUpResult, Query, Tally
 from payout_engine.domain.states import State
+from payout_engine.payment.callbacks import CALLBACKS_SECONDS, callback_reader
 from payout_engine.payment.context import Context
 from payout_engine.ports import observer
 from payout_engine.ports.provider import LookUpKind
@@ -102,6 +103,7 @@ class Follower:
         self._asking_seconds = policy.first_seconds
         self._not_before = 0.0
         self._reading = _Reading()
+        self._callbacks = callback_reader(context)
 
     async def run(self) -> None:
         """Return when nothing is open, or when all that is open is unknown and has been looked for long enough."""
@@ -177,6 +179,23 @@ class Follower:
         return self._policy.unknown_patience_seconds - (anyio.current_time() - looked_since)
 
     async def _pause(self, interval_seconds: float) -> None:
+        """Sleep, but wake early once when the last payout has been sent, and act on what the provider calls to say.
+
+        Here, between two look-ups: a slower one beside would bring older news. Once nothing is open it is over.
+        """
+        if self._callbacks is None:
+            await self._sleep(interval_seconds)
+            return
+        until, everything_sent = anyio.current_time() + interval_seconds, self.sent.is_set()
+        while True:
+            await self._sleep(min(CALLBACKS_SECONDS, max(0.0, until - anyio.current_time())))
+            changed = await self._callbacks.act()
+            if changed and self.sent.is_set() and not any(await self._open()):
+                return
+            if anyio.current_time() >= until or self.sent.is_set() is not everything_sent:
+                return
+
+    async def _sleep(self, interval_seconds: float) -> None:
         """Sleep, but wake early once when the last payout has been sent."""
         if self.sent.is_set():
             await anyio.sleep(interval_seconds)

@@ -160,7 +160,7 @@ class Payment:
         tallies = await self._journal.tally(self._run_id)
         ready = {tally.lane for tally in tallies if tally.state is State.READY}
         # A lane that had sent everything when it was validated by how its payouts ended was not stopped.
-        stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]
+        stops = [stop for stop in self._stops if stop.brake not in _COUNTED or stop.lane in ready]
         for stop in stops:
             await self._journal.add_fact(self._run_id, Stopped(stop))
         if self._failure is not None:
@@ -283,7 +283,7 @@ class Payment:
     def _may_speak(self, account: str) -> bool:
         """Whether any call that may move money is still allowed."""
         braked = any(stop.account == account and stop.lane is None for stop in self._stops)
-        asked = self._asked.is_set() or self._cancel is not None or self._failure is not None
+        asked = self._asked.is_set() or self._cancel is not None
         return self._send and not asked and not braked and account not in self._terms.uncleared
 
     def _fail(self, error: Exception) -> None:
@@ -389,7 +389,7 @@ class Payment:
         scope.cancel()
 
 
-_JUDGED = frozenset({Brake.FAILURES, Brake.CANARY})
+_COUNTED = frozenset({Brake.FAILURES, Brake.CANARY})
 """The brakes that look at how a lane's payouts ended."""
 
 _PAID_UNASKED = "It is not known whether any of what is paid was taken back since; ask again."

@@ -1,4 +1,4 @@
-"""The port of the journal, the durable memory: one protocol for each of its five uses, and `Journal`, which is all.
+"""The port of the journal, the durable memory: one protocol for each of its six uses, and `Journal`, which is all.
 
 `Raises` is part of the contract; what is not listed is not promised. `payout_engine.testing.journals` says whether an
 implementation keeps it.
@@ -36,6 +36,7 @@ from payout_engine.domain.model import (
 )
 from payout_engine.domain.proof import Audit
 from payout_engine.domain.states import State
+from payout_engine.ports.callbacks import Heard
 from payout_engine.ports.provider import Traits
 
 
@@ -78,6 +79,13 @@ class Mark(msgspec.Struct, frozen=True):
     seq: int
     hash: str
     at: float
+
+
+class StoredCallback(msgspec.Struct, frozen=True):
+    """A call of a provider that waits to be acted on: its number, in the order of arrival, and what it speaks of."""
+
+    number: int
+    heard: Heard
 
 
 OnWire = bool | Sequence[int]
@@ -140,7 +148,7 @@ class IntakeJournal(Protocol):
         ...
 
     async def seal(self, run_id: str) -> None:
-        """End intake: the run is `judged`. Its chunks can no longer be added to."""
+        """End intake: the run is `VALIDATED`. Its chunks can no longer be added to."""
         ...
 
     async def discard(self, run_id: str) -> None:
@@ -277,6 +285,41 @@ class LookUpJournal(Protocol):
         ...
 
 
+class CallbackJournal(Protocol):
+    """What providers call to say: stored by one process, acted on by whoever holds the account's lease.
+
+    It is a hint that leads to a look-up. No payout moves by it, and nothing of it is in the log.
+    """
+
+    async def store_callback(self, account: str, digest: bytes, heard: Heard) -> bool:
+        """Store, durably, what a call speaks of, once for each digest. From any process.
+
+        Returns:
+            True if it waits now. False if it is known already, speaks of nothing, or states keys of which none is of a
+            payout of this account.
+        """
+        ...
+
+    async def stored_callbacks(self, account: str, limit: int, after: int = 0) -> tuple[Sequence[StoredCallback], int]:
+        """Return calls of an account that wait, among up to `limit` above the number `after`, and the last number.
+
+        Those about a payout in `sending` are left out: its dispatch is still being spoken, and they wait for its end.
+        The number is 0 at the end.
+        """
+        ...
+
+    async def settle_callbacks(self, numbers: Sequence[int]) -> None:
+        """Mark calls as acted on. The latest are remembered, so that a repetition is known; the others are forgotten.
+
+        It may be lost with the power: then the provider is asked once more.
+        """
+        ...
+
+    async def count_callbacks(self, account: str, limit: int) -> int:
+        """Return how many calls of an account wait, as far as `limit`."""
+        ...
+
+
 class ControlJournal(Protocol):
     """What people ask and decide, from any process."""
 
@@ -400,11 +443,11 @@ class ReadingJournal(Protocol):
         ...
 
 
-class Journal(IntakeJournal, PaymentJournal, LookUpJournal, ControlJournal, ReadingJournal, Protocol):
+class Journal(IntakeJournal, PaymentJournal, LookUpJournal, CallbackJournal, ControlJournal, ReadingJournal, Protocol):
     """The durable memory. It refuses every move the lifecycle does not have. All methods may be awaited concurrently.
 
     Every method may raise JournalFullError (the disk is full or read-only) or JournalDamagedError. After either,
     nothing the failed call was to record is recorded. Whatever returns from `intend`, `record`, `intend_resend`,
-    `reconcile`, `hold`, `seal`, `approve`, `finish`, `decide`, `request`, `acknowledge`, `cancel`, `add_fact` or `note`
-    survives the loss of power.
+    `reconcile`, `store_callback`, `hold`, `seal`, `approve`, `finish`, `decide`, `request`, `acknowledge`, `cancel`,
+    `add_fact` or `note` survives the loss of power.
     """

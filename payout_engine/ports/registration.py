@@ -80,6 +80,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         timeout_seconds: for one call.
         options: the provider's other settings as written in the configuration.
         loopback_only: True in a sandbox run: any other host is refused before a connection is made.
+        callback_url: where the provider can call us about this account, to be sent along unless an option of the
+            provider's own says another address; None where nothing listens. It holds a secret part.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     timeout_seconds: float = 60.0
     options: Mapping[str, Any] = {}
     loopback_only: bool = False
+    callback_url: str | None = None
 
     def __repr__(self) -> str:
         return f"Account({self.name!r})"

@@ -22,10 +22,10 @@ from payout_engine.testing.journal_lines import (
     chunk,
     dispatched,
     entry,
-    judged,
     replay,
     sent,
     states,
+    validated,
 )
 
 
@@ -37,7 +37,7 @@ class PaymentSuite:
     async def test_nothing_is_sent_before_approval(self, journal_factory: JournalFactory) -> None:
         """An intent of a run that nobody approved is refused."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1]))
+            await validated(journal, "run", chunk([1]))
             ready = await journal.ready("run", ORANGE, 0, 1)
             with pytest.raises(IllegalMoveError):
                 await journal.intend(ready[0])
@@ -152,7 +152,7 @@ class PaymentSuite:
     async def test_a_finished_run_may_be_paid_on(self, journal_factory: JournalFactory) -> None:
         """A run is finished with its time, and paying again makes it paying."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1]))
+            await validated(journal, "run", chunk([1]))
             with pytest.raises(IllegalMoveError):
                 await journal.finish("run")
             await journal.approve("run")
@@ -193,6 +193,44 @@ class PaymentSuite:
             assert (asked[0].state, asked[-1].state) == (State.ACCEPTED, State.UNKNOWN)
             assert all(abs(query.sent.at - clock.now()) < 60 and query.age_seconds < 60 for query in asked)
 
+    async def test_each_part_of_a_chunk_has_its_own_call(self, journal_factory: JournalFactory) -> None:
+        """Its own receipts, and the age of its own call; what was never sent has none. Others' sizes mean nothing."""
+        async with journal_factory() as journal:
+            with clock.replaced(lambda: 1_000.0, lambda: ("boot", 500.0)):
+                await approved(journal, "run", chunk([1, 2, 3]), chunk([4]), chunk([5, 6], MOOV))
+                whole, _ = await journal.ready("run", ORANGE, 0, 2)
+            parts = [
+                msgspec.structs.replace(whole, indexes=[at], payouts=[whole.payouts[at]], keys=[whole.keys[at]])
+                for at in range(2)
+            ]
+            for at, part in enumerate(parts):
+                up_seconds = 1_500.0 + 100.0 * at
+                with clock.replaced(partial(sum, (up_seconds, 500.0)), partial(_up, "boot", up_seconds)):
+                    await journal.record(await journal.intend(part), [Receipt(State.UNKNOWN, f"call {at}")])
+            with clock.replaced(lambda: 3_000.0, lambda: ("boot", 2_500.0)):
+                queries, _ = await journal.open_queries("run", "bf", 9, ready=Ready.ALL)
+                ages = {query.payout.line: query.age_seconds for query in queries}
+                assert ages == {1: 1_000.0, 2: 900.0, 3: 0.0, 4: 0.0, 5: 0.0, 6: 0.0}
+            found = {line: (await entry(journal, "run", line)).receipt for line in (1, 2, 3)}
+            assert [(found[line].state, found[line].reason) for line in (1, 2, 3)] == [
+                (State.UNKNOWN, "call 0"),
+                (State.UNKNOWN, "call 1"),
+                (State.READY, ""),
+            ]
+
+    async def test_a_finished_run_may_be_finished_again(self, journal_factory: JournalFactory) -> None:
+        """Whoever follows it once more ends as the first did; one that is not approved has nothing to finish."""
+        async with journal_factory() as journal:
+            await validated(journal, "new", chunk([9]))
+            with pytest.raises(IllegalMoveError):
+                await journal.finish("new")
+            await approved(journal, "run", chunk([1]))
+            await sent(journal, "run", Receipt(State.PAID))
+            for _ in range(2):
+                await journal.finish("run")
+            found = await journal.find("run")
+            assert found is not None and found.state is RunState.FINISHED
+
     async def test_paid_payouts_are_asked_about_page_by_page(self, journal_factory: JournalFactory) -> None:
         """Only what is paid, of one account and one run; what was taken back is not asked about again."""
         async with journal_factory() as journal:
@@ -225,44 +263,6 @@ class PaymentSuite:
             taken_back = LookUpResult(first.key, Receipt(State.REVERSED, provider_reference="T0"))
             await journal.reconcile([taken_back])
             assert await lines(9) == [6, 7, 8, 10]
-
-    async def test_each_part_of_a_chunk_has_its_own_call(self, journal_factory: JournalFactory) -> None:
-        """Its own receipts, and the age of its own call; what was never sent has none. Others' sizes mean nothing."""
-        async with journal_factory() as journal:
-            with clock.replaced(lambda: 1_000.0, lambda: ("boot", 500.0)):
-                await approved(journal, "run", chunk([1, 2, 3]), chunk([4]), chunk([5, 6], MOOV))
-                whole, _ = await journal.ready("run", ORANGE, 0, 2)
-            parts = [
-                msgspec.structs.replace(whole, indexes=[at], payouts=[whole.payouts[at]], keys=[whole.keys[at]])
-                for at in range(2)
-            ]
-            for at, part in enumerate(parts):
-                up_seconds = 1_500.0 + 100.0 * at
-                with clock.replaced(partial(sum, (up_seconds, 500.0)), partial(_up, "boot", up_seconds)):
-                    await journal.record(await journal.intend(part), [Receipt(State.UNKNOWN, f"call {at}")])
-            with clock.replaced(lambda: 3_000.0, lambda: ("boot", 2_500.0)):
-                queries, _ = await journal.open_queries("run", "bf", 9, ready=Ready.ALL)
-                ages = {query.payout.line: query.age_seconds for query in queries}
-                assert ages == {1: 1_000.0, 2: 900.0, 3: 0.0, 4: 0.0, 5: 0.0, 6: 0.0}
-            found = {line: (await entry(journal, "run", line)).receipt for line in (1, 2, 3)}
-            assert [(found[line].state, found[line].reason) for line in (1, 2, 3)] == [
-                (State.UNKNOWN, "call 0"),
-                (State.UNKNOWN, "call 1"),
-                (State.READY, ""),
-            ]
-
-    async def test_a_finished_run_may_be_finished_again(self, journal_factory: JournalFactory) -> None:
-        """Whoever follows it once more ends as the first did; one that is not approved has nothing to finish."""
-        async with journal_factory() as journal:
-            await judged(journal, "new", chunk([9]))
-            with pytest.raises(IllegalMoveError):
-                await journal.finish("new")
-            await approved(journal, "run", chunk([1]))
-            await sent(journal, "run", Receipt(State.PAID))
-            for _ in range(2):
-                await journal.finish("run")
-            found = await journal.find("run")
-            assert found is not None and found.state is RunState.FINISHED
 
     async def test_an_age_is_not_what_the_wall_clock_says(self, journal_factory: JournalFactory) -> None:
         """A clock that is set forward makes no payout older; after a restart it is as old as that, at most."""
