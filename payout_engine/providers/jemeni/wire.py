@@ -201,7 +201,7 @@ def read(answer: HttpAnswer, kind: type[Shape]) -> Shape:
             brake=Brake.CREDENTIALS,
         )
     if answer.status not in _GIVEN or (envelope is not None and envelope.status != SUCCESS):
-        words = fit_to_show(f" {envelope.status}: {envelope.message}") if envelope is not None else ""
+        words = fit_to_show(f"{envelope.status}: {envelope.message}") if envelope is not None else ""
         reason = "refusal_not_documented" if answer.status in _GIVEN else f"http_{answer.status}"
         message = f"Jemeni answered HTTP {answer.status} {words}".rstrip()
         raise AmbiguousError(reason, message, brake=Brake.LIMIT if answer.status == 429 else None)
