@@ -30,6 +30,7 @@ from payout_engine.journal.snapshot import snapshot
 from payout_engine.payment.poll import FollowPolicy
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer, Payment, Terms
+from payout_engine.ports import observer
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 from payout_engine.testing.journal_lines import MOOV, approved, chunk, inline, sent, states
 
@@ -151,6 +152,9 @@ def test_a_lost_answer_is_asked_for_and_believed(verdict: State) -> None:
 
     assert live(scene, main) == [verdict] * 3
     assert ended_at[0] < 10.0, "it went on asking about nothing"
+    said = [event.message for event in scene.told if isinstance(event, observer.Waiting)]
+    words = "3 payouts without an answer were sent again under the same keys, to ask about them; 3 were answered."
+    assert said == [str(LOST), words]
     (_, first), (_, second) = scene.provider.calls
     assert first == second
 
