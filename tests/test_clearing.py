@@ -104,12 +104,13 @@ def test_who_sent_the_lines_before_is_asked_with_its_lease(scene: Scene) -> None
 
     async def life() -> None:
         keys = await all_failed(scene.journal, "earlier", [1, 2, 3])
-        await validated(scene.journal, "run", chunk([1, 2, 3, 4]))
+        await validated(scene.journal, "run", chunk([1, 2, 3, 4, 5]))
+        await approved(scene.journal, "other", chunk([5]))
         scene.providers["ci"].shows = {keys[1]: Receipt(State.PAID)}
         clearing = await scene.prepare()
         await clearing.must_clear()
         assert scene.asked == {"bf": 0, "ci": 1}
-        assert clearing.late == {2}
+        assert clearing.late == {2, 5}, "before and after it was asked"
         assert (await states(scene.journal, "run"))[2] is State.HELD
         who = await scene.holder("ci")
         assert who is not None and (who.task, who.run_id, who.journal) == ("looking after", "run", "")
