@@ -14,7 +14,7 @@ import pstats
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from itertools import islice
@@ -84,7 +84,7 @@ async def bare(job: Job) -> Measured:
 
 
 def floor(job: Job) -> Measured:
-    """Do once, and one after the other, what nobody who pays from a file can leave out; no line is judged.
+    """Do once, and one after the other, what nobody who pays from a file can leave out; no line is validated.
 
     Read the rows, encode the bodies, store each body durably before it would be sent, decode the provider's list, write
     a row for each.
@@ -180,8 +180,31 @@ async def _engine(job: Job, number: int = 0) -> AsyncIterator[Any]:
     if not job.rate_per_second:
         options["concurrency"] = CONCURRENCY
     accounts = {f"bench{number or ''}": AccountSettings("senfenico", options)}
+    if job.pays_once:
+        _promise_that_a_key_pays_once()
     async with Engine.open(Settings(journal=Path(job.folder) / "payouts.db", accounts=accounts)) as engine:
         yield engine
+
+
+def _promise_that_a_key_pays_once() -> None:
+    """Let Senfenico's adapter say so in this process: the same bodies, as if it promised that."""
+    from payout_engine.ports.provider import KeyPromise, Provider, Traits
+    from payout_engine.ports.registration import Account
+    from payout_engine.providers import senfenico
+
+    pays = senfenico.REGISTRATION.pays
+    assert pays is not None
+
+    def traits(options: Mapping[str, Any]) -> Traits:
+        return msgspec.structs.replace(pays.traits(options), key_promise=KeyPromise.IDEMPOTENT)
+
+    def connect(account: Account) -> Provider:
+        provider = pays.connect(account)
+        provider.traits = traits(account.options)
+        return provider
+
+    face = msgspec.structs.replace(pays, traits=traits, connect=connect)
+    senfenico.REGISTRATION = msgspec.structs.replace(senfenico.REGISTRATION, pays=face)
 
 
 class Paid:
@@ -205,14 +228,14 @@ class Paid:
 
 
 async def whole(job: Job) -> Measured:
-    """Judge a file, pay it until every line has settled, write the results: the main job, by the public API.
+    """Validate a file, pay it until every line has settled, write the results: the main job, by the public API.
 
     The proof by `verify` comes after the clock was stopped; the peak memory is that of both.
     """
     watch, paid = Stopwatch(), Paid()
     async with _engine(job) as engine:
         submission = await engine.submit(job.file)
-        watch.lap("judge", job.lines)
+        watch.lap("validate", job.lines)
         await paid.take(engine.pay(submission))
         watch.lap("pay", job.lines)
         await engine.results(submission.run_id, Path(job.folder) / "results")
@@ -240,7 +263,7 @@ async def follow(job: Job) -> Measured:
     watch, sent, followed = Stopwatch(), Paid(), Paid()
     async with _engine(job) as engine:
         submission = await engine.submit(job.file)
-        watch.lap("judge", job.lines)
+        watch.lap("validate", job.lines)
         await sent.take(engine.pay(submission, follow_for_seconds=0))
         watch.lap("send", job.lines)
         await followed.take(engine.pay(submission, send=False))
@@ -262,7 +285,7 @@ async def accounts(job: Job) -> Measured:
             share = islice(source, job.lines // job.accounts)
             payouts = [Payout(line.reference, line.amount, phone=COUNTRY_DIGITS + line.phone) for line in share]
             streams.append(engine.pay(await engine.submit(payouts)))
-        watch.lap("judge", job.lines)
+        watch.lap("validate", job.lines)
         async with anyio.create_task_group() as tasks:
             for stream in streams:
                 tasks.start_soon(paid.take, stream)
@@ -283,7 +306,7 @@ def day(job: Job) -> Measured:
 
 
 async def plan(job: Job) -> Measured:
-    """Judge a file and record nothing."""
+    """Validate a file and record nothing."""
     watch = Stopwatch()
     async with _engine(job) as engine:
         submission = await engine.plan(job.file)

@@ -24,6 +24,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         lines: how many payouts the file holds.
         rate_per_second: the account's documented rate, for the engine; 0 lifts it out of the way.
         batch: payouts in one call.
+        pays_once: the provider promises that a key pays once.
         accounts: how many accounts pay at once, each its share of the lines.
         profile: run under cProfile.
     """
@@ -35,6 +36,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     lines: int
     rate_per_second: float = 0.0
     batch: int = 100
+    pays_once: bool = False
     accounts: int = 1
     profile: bool = False
 

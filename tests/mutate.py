@@ -491,6 +491,11 @@ def key_of(mutant: Mutant) -> str:
     return f"{mutant.line}\n{mutant.before}\n{mutant.after}"
 
 
+def _is_open(module: str, key: str, fates: dict[str, str]) -> bool:
+    """Whether a mutant is to be tried: not again what was killed, or has survived with a reason."""
+    return fates[key] == UNTRIED or (fates[key] != KILLED and not _reason(module, key))
+
+
 def run(modules: list[str], *, survivors: bool, functions: bool, workers: int) -> bool:
     """Try the mutants of some modules; false when a test fails without any fault."""
     told = reviewed()
@@ -501,7 +506,7 @@ def run(modules: list[str], *, survivors: bool, functions: bool, workers: int) -
         made = mutants_of(PACKAGE, module)
         known = before if survivors else {}
         fates[module] = {key_of(mutant): known.get(key_of(mutant), UNTRIED) for mutant in made}
-        mutants += [mutant for mutant in made if fates[module][key_of(mutant)] != KILLED]
+        mutants += [mutant for mutant in made if _is_open(module, key_of(mutant), fates[module])]
     scratch = Path(tempfile.mkdtemp(prefix="mutants-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     done, kept_at = 0, 0.0
 
@@ -587,7 +592,7 @@ def main() -> int:
     known = reviewed().tests
     parser = argparse.ArgumentParser(description="Plant faults in the code that decides about money.")
     parser.add_argument("modules", nargs="*", help="such as journal/rules.py; all that mutants.toml names, if none")
-    parser.add_argument("--survivors", action="store_true", help="only what was not killed the last time")
+    parser.add_argument("--survivors", action="store_true", help="only what survived the last time without a reason")
     parser.add_argument("--functions", action="store_true", help="leave out faults outside of functions")
     parser.add_argument("--report", action="store_true", help="print the last result again")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that share the mutants")

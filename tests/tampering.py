@@ -17,8 +17,18 @@ from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Deci
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports.callbacks import Heard
-from payout_engine.testing.journal_asking import LIVES_AN_HOUR
-from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, dispatched, every, judged, refused, run
+from payout_engine.testing.journal_lines import (
+    MOOV,
+    ORANGE,
+    approved,
+    chunk,
+    dispatched,
+    every,
+    refused,
+    run,
+    validated,
+)
+from payout_engine.testing.journal_resends import LIVES_AN_HOUR
 
 
 async def a_life(path: Path) -> str:
@@ -50,9 +60,9 @@ async def a_life(path: Path) -> str:
         told = [Decision(entry.key, choice, "Awa", "saw it") for entry, choice in zip(held, choices, strict=True)]
         await journal.decide("run", told)
         await dispatched(journal, "run", MOOV)
-        await judged(journal, "other", chunk([1]))
+        await validated(journal, "other", chunk([1]))
         await journal.discard("other")
-        await judged(journal, "waiting", chunk([21]))
+        await validated(journal, "waiting", chunk([21]))
         await journal.request("run", ControlRequest(ControlKind.CANCEL, "Awa", "wrong month"))
         await journal.acknowledge("run", ControlKind.CANCEL, True)
         await journal.request("run", ControlRequest(ControlKind.PAUSE, "Issa", "lunch"))

@@ -169,7 +169,7 @@ def test_engine_runs(bench: Bench) -> None:
     row = bench.engine()
     assert_counts(row)
     assert row.measured is not None
-    assert list(row.measured.phases) == ["judge", "pay", "results", "verify"]
+    assert list(row.measured.phases) == ["validate", "pay", "results", "verify"]
     assert all(phase.cpu_us > 0 for phase in row.measured.phases.values())
 
 
@@ -178,7 +178,7 @@ def test_following_is_measured_by_itself(bench: Bench) -> None:
     row = bench.follow()
     assert_counts(row)
     assert row.measured is not None
-    assert list(row.measured.phases) == ["judge", "send", "follow"]
+    assert list(row.measured.phases) == ["validate", "send", "follow"]
 
 
 def test_scripts_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,10 +31,10 @@ from payout_engine.testing.journal_lines import (
     chunk,
     dispatched,
     inline,
-    judged,
     refused,
     sent,
     states,
+    validated,
 )
 
 
@@ -104,7 +104,7 @@ def test_who_sent_the_lines_before_is_asked_with_its_lease(scene: Scene) -> None
 
     async def life() -> None:
         keys = await all_failed(scene.journal, "earlier", [1, 2, 3])
-        await judged(scene.journal, "run", chunk([1, 2, 3, 4]))
+        await validated(scene.journal, "run", chunk([1, 2, 3, 4]))
         scene.providers["ci"].shows = {keys[1]: Receipt(State.PAID)}
         clearing = await scene.prepare()
         await clearing.must_clear()
@@ -125,7 +125,7 @@ def test_a_new_run_asks_nobody(scene: Scene) -> None:
     """Nothing of it was sent; but what repeats another run is held."""
 
     async def life() -> None:
-        await judged(scene.journal, "run", chunk([1, 2]))
+        await validated(scene.journal, "run", chunk([1, 2]))
         await approved(scene.journal, "other", chunk([2]))
         clearing = await scene.prepare()
         await clearing.clear()
@@ -140,7 +140,7 @@ def test_what_came_up_while_one_was_asked_is_asked_about(scene: Scene) -> None:
 
     async def life() -> None:
         await all_failed(scene.journal, "earlier", [1], IVORY)
-        await judged(scene.journal, "run", chunk([1, 2]))
+        await validated(scene.journal, "run", chunk([1, 2]))
 
         async def meanwhile() -> None:
             if await scene.journal.find("later") is None:
@@ -176,7 +176,7 @@ def test_an_account_that_cannot_be_asked_pays_nobody(tmp_path: Any) -> None:
 
     async def life() -> None:
         await all_failed(scene.journal, "earlier", [1])
-        await judged(scene.journal, "run", chunk([1]))
+        await validated(scene.journal, "run", chunk([1]))
         clearing = await scene.prepare()
         with pytest.raises(ConfigError, match="sent from account “ci” before"):
             await clearing.clear()
@@ -195,7 +195,7 @@ def test_who_could_not_say_stops_the_accounts_that_it_concerns(scene: Scene, fai
 
     async def life() -> None:
         await all_failed(scene.journal, "earlier", [1])
-        await judged(scene.journal, "run", chunk([1]))
+        await validated(scene.journal, "run", chunk([1]))
         scene.providers["ci"].fails = failure
         clearing = await scene.prepare()
         with pytest.raises(UnansweredError, match=f"account ci could not say what it already has .*: {failure}"):

@@ -157,11 +157,11 @@ def told(payout: Payout) -> tuple[str, str, int]:
 
 
 async def taken_in(journal: Journal, path: Path, mapping: dict[str, str], dialect: dict[str, str]) -> Run:
-    """Judge and approve a file, whose results are to be written in some dialect."""
+    """Validate and approve a file, whose results are to be written in some dialect."""
     source = await open_source(path)
-    run, judge = prepare(source, router(), columns=mapping)
+    run, validator = prepare(source, router(), columns=mapping)
     run = msgspec.structs.replace(run, dialect={**run.dialect, **dialect})
-    await intake(source, journal, run, judge)
+    await intake(source, journal, run, validator)
     assert await journal.approve(run.run_id)
     return run
 

@@ -30,7 +30,7 @@ from payout_engine.payment.first_look import PAUSES_SECONDS, look_first
 from payout_engine.payment.poll import Follower, FollowPolicy, Resend
 from payout_engine.ports import observer
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Provider
-from payout_engine.testing.journal_lines import IVORY, approved, chunk, every, inline, judged, sent, states
+from payout_engine.testing.journal_lines import IVORY, approved, chunk, every, inline, sent, states, validated
 
 POLICY = FollowPolicy(unknown_patience_seconds=60.0)
 DOWN = AmbiguousError("timeout", "No answer came in time.")
@@ -551,7 +551,7 @@ def test_a_first_look_asks_about_each_key_that_matters(scene: Scene) -> None:
         await approved(scene.journal, "earlier", *(chunk(range(at, at + 100)) for at in (1, 101, 201)))
         earlier = [await sent(scene.journal, "earlier", Receipt(State.FAILED)) for _ in range(3)]
         again = [chunk(range(at, at + 100)) for at in (1, 101, 201)]
-        await judged(scene.journal, "run", *again)
+        await validated(scene.journal, "run", *again)
         assert await every(scene.journal.duplicates("run")) == []
         assert not (await look_first(scene.context)).problem
         asked = [key for page in scene.provider.keys for key in page]

@@ -30,8 +30,8 @@ async def forecast_of(
     """Take in one payout of 999 francs for each phone, in this order, and forecast the run."""
     one = router_ or router()
     source = RowsSource(("reference", "phone", "amount"), [(f"r{i}", phone, "999") for i, phone in enumerate(phones)])
-    run, judge = prepare(source, one)
-    await intake(source, journal, run, judge)
+    run, validator = prepare(source, one)
+    await intake(source, journal, run, validator)
     held = {lane: Balance(lane.name, available, 0, lane.currency) for lane, available in balances.items()}
     return await forecast(journal, run.run_id, one, held, {"other": "cannot be reached"})
 

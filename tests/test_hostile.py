@@ -124,7 +124,7 @@ def parquet(rows: Sequence[tuple[str, float]]) -> bytes:
     return made.getvalue()
 
 
-async def judge(folder: Path, name: str, data: bytes) -> bool:
+async def reads(folder: Path, name: str, data: bytes) -> bool:
     """Read a file; return whether it came out as rows. Nothing but rows and `InputError` is let through."""
     path = folder / name
     path.write_bytes(data)
@@ -152,7 +152,7 @@ SUFFIXES = (".csv", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet", "")
 @example(data=b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), suffix="")
 async def test_any_bytes_are_rows_or_one_clear_refusal(tmp_path: Path, data: bytes, suffix: str) -> None:
     """Every reader, given anything at all."""
-    await judge(tmp_path, f"fuzz{suffix}", data)
+    await reads(tmp_path, f"fuzz{suffix}", data)
 
 
 @MANY
@@ -166,7 +166,7 @@ async def test_csv_of_any_shape(
     tmp_path: Path, table: list[list[str]], delimiter: str, encoding: str, cuts: list[tuple[int, bytes]]
 ) -> None:
     """Any cells, separators and encodings, with damage."""
-    await judge(tmp_path, "fuzz.csv", damaged(csv_bytes([["phone", "amount"], *table], delimiter, encoding), cuts))
+    await reads(tmp_path, "fuzz.csv", damaged(csv_bytes([["phone", "amount"], *table], delimiter, encoding), cuts))
 
 
 JSON = st.recursive(
@@ -182,7 +182,7 @@ JSON = st.recursive(
 async def test_jsonl_of_any_shape(tmp_path: Path, objects: list[Any], cuts: list[tuple[int, bytes]]) -> None:
     """Any values on any lines, with damage."""
     lines = b"\n".join(msgspec.json.encode(value) for value in [{"phone": "70123456", "amount": 1}, *objects])
-    await judge(tmp_path, "fuzz.jsonl", damaged(lines, cuts))
+    await reads(tmp_path, "fuzz.jsonl", damaged(lines, cuts))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ async def test_jsonl_of_any_shape(tmp_path: Path, objects: list[Any], cuts: list
 )
 async def test_jsonl_that_breaks_parsers(tmp_path: Path, line: bytes) -> None:
     """Nesting without end, halves of characters and numbers beyond every bound are bad lines, not a bad day."""
-    assert await judge(tmp_path, "fuzz.jsonl", b'{"phone":"70123456","amount":1}\n' + line + b"\n")
+    assert await reads(tmp_path, "fuzz.jsonl", b'{"phone":"70123456","amount":1}\n' + line + b"\n")
 
 
 @MANY
@@ -200,7 +200,7 @@ async def test_jsonl_that_breaks_parsers(tmp_path: Path, line: bytes) -> None:
 @example(rows=[])
 async def test_workbooks_of_any_shape(tmp_path: Path, rows: list[list[Any]]) -> None:
     """Any cells in a well-formed workbook."""
-    await judge(tmp_path, "fuzz.xlsx", workbook([["phone", "amount"], *rows]))
+    await reads(tmp_path, "fuzz.xlsx", workbook([["phone", "amount"], *rows]))
 
 
 async def test_an_archive_that_names_its_parts_in_no_encoding(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ async def test_an_archive_that_names_its_parts_in_no_encoding(tmp_path: Path) ->
     start = whole.index(b"PK\x03\x04")
     flags = whole[start + 6] | whole[start + 7] << 8 | 0x800
     named = whole[: start + 6] + flags.to_bytes(2, "little") + whole[start + 8 : start + 30] + b"\x80"
-    assert not await judge(tmp_path, "fuzz.xlsx", named + whole[start + 31 :])
+    assert not await reads(tmp_path, "fuzz.xlsx", named + whole[start + 31 :])
 
 
 @MANY
@@ -224,14 +224,14 @@ async def test_damaged_containers(tmp_path: Path, cuts: list[tuple[int, bytes]],
         "ods": open_document(f'<table:table table:name="S">{rows * 3}</table:table>'),
         "parquet": parquet([("70123456", 1500.0)] * 50),
     }
-    await judge(tmp_path, f"fuzz.{kind}", damaged(whole[kind], cuts))
+    await reads(tmp_path, f"fuzz.{kind}", damaged(whole[kind], cuts))
 
 
 @MANY
 @given(xml=st.text(st.sampled_from('<row r="c t=s>1A/&;!-[]v'), max_size=80))
 async def test_a_sheet_of_any_text(tmp_path: Path, xml: str) -> None:
     """A workbook whose sheet is no sheet."""
-    await judge(tmp_path, "fuzz.xlsx", workbook([["phone", "amount"], ["70123456", "1"]], added=xml))
+    await reads(tmp_path, "fuzz.xlsx", workbook([["phone", "amount"], ["70123456", "1"]], added=xml))
 
 
 # -------------------------------------------------------------------------------------------------------------- bombs
@@ -241,7 +241,7 @@ MEMORY_BYTES_MAX = 1024**3
 
 
 def plan_in_little_memory(folder: Path, name: str) -> subprocess.CompletedProcess[bytes]:
-    """Judge a file in a process that may not grow."""
+    """Plan a file in a process that may not grow."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))

@@ -32,8 +32,8 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 
 
 async def take_in(journal: Journal, source: RowsSource, **options: object) -> tuple[Run, IntakeFindings]:
-    run, judge = prepare(source, router(), **options)  # type: ignore[arg-type]
-    return run, await intake(source, journal, run, judge)
+    run, validator = prepare(source, router(), **options)  # type: ignore[arg-type]
+    return run, await intake(source, journal, run, validator)
 
 
 async def entries(journal: Journal, run: Run) -> list[Entry]:
@@ -57,8 +57,8 @@ async def test_every_line_is_recorded_once_with_its_row(journal: Journal) -> Non
     lines = [(f"{reference}-{index}", phone, amount) for index, (reference, phone, amount) in enumerate(lines)]
     told: list[Event] = []
     source = RowsSource(WITH_REFERENCES, lines, block_rows=90)
-    run, judge = prepare(source, router())
-    findings = await intake(source, journal, run, judge, on_progress=told.append)
+    run, validator = prepare(source, router())
+    findings = await intake(source, journal, run, validator, on_progress=told.append)
     assert (findings.lines, findings.accepted, findings.rejected, findings.held) == (382, 380, 2, 0)
     recorded = await entries(journal, run)
     assert [entry.payout.line for entry in recorded] == list(range(2, 384))
@@ -97,9 +97,9 @@ async def test_a_file_without_lines_leaves_nothing(journal: Journal) -> None:
 async def test_cancelling_leaves_nothing(journal: Journal) -> None:
     """An interrupted intake is as if it had never begun."""
     source = RowsSource(WITH_REFERENCES, rows(2_000), block_rows=100)
-    run, judge = prepare(source, router())
+    run, validator = prepare(source, router())
     with anyio.CancelScope() as scope:
-        await intake(source, journal, run, judge, on_progress=lambda _: scope.cancel())
+        await intake(source, journal, run, validator, on_progress=lambda _: scope.cancel())
     assert scope.cancelled_caught
     assert await journal.runs() == []
 
@@ -173,7 +173,7 @@ async def test_a_mended_copy_of_a_file_without_references_does_not_pay_everyone_
 
 
 async def test_repeats_are_found_again_when_another_run_was_approved_in_between(journal: Journal) -> None:
-    """Two files judged side by side: the second to be approved is compared again."""
+    """Two files validated side by side: the second to be approved is compared again."""
     one, _ = await take_in(journal, RowsSource(WITH_REFERENCES, rows(5)))
     other, findings = await take_in(journal, RowsSource(WITH_REFERENCES, rows(5), digest="f5" * 32))
     assert findings.held == 0
@@ -196,8 +196,8 @@ async def test_the_run_says_which_column_is_which(journal: Journal) -> None:
 def test_the_configured_country_must_exist() -> None:
     """A name is as good as a code; a mistake is found before any line is read."""
     source = RowsSource(WITH_REFERENCES, rows(1))
-    _, judge = prepare(source, router(), country="Sénégal")
-    assert judge.careful.default_country == "SN"
+    _, validator = prepare(source, router(), country="Sénégal")
+    assert validator.careful.default_country == "SN"
     with pytest.raises(ConfigError, match="Atlantide"):
         prepare(source, router(), country="Atlantide")
 

@@ -52,13 +52,13 @@ from payout_engine.testing.journal_lines import (
     entry,
     every,
     inline,
-    judged,
     payout,
     refused,
     run,
     said,
     sent,
     states,
+    validated,
 )
 
 
@@ -235,7 +235,7 @@ async def test_an_older_journal_gets_the_keys_it_would_have_had(path: Path) -> N
         await journal.add("results", [Chunk(ORANGE, [payout(6)], [["R", "1", "6"]])])
         await journal.seal("results")
         assert await journal.approve("results")
-        await judged(journal, "nobody said yes", chunk([7]))
+        await validated(journal, "nobody said yes", chunk([7]))
     keys = by_hand(path, "SELECT hash, position FROM keys ORDER BY hash, position")
     assert len(keys) == 3 * 4 + 2, "of a list without references, cells say nothing"
     by_hand(path, "PRAGMA user_version = 2; DELETE FROM keys WHERE position % 2; INSERT INTO keys VALUES (1, 1)")
@@ -376,7 +376,7 @@ async def test_a_closed_journal_says_so(path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ scratch
 
 
-async def test_a_scratch_journal_judges_by_the_real_one_and_leaves_it_alone(path: Path, tmp_path: Path) -> None:
+async def test_a_scratch_journal_validates_by_the_real_one_and_leaves_it_alone(path: Path, tmp_path: Path) -> None:
     """A plan finds the same repeats as a run would, and not a byte of the journal changes."""
     await a_paid_journal(path)
     before = path.read_bytes()
@@ -395,7 +395,7 @@ async def test_a_scratch_journal_judges_by_the_real_one_and_leaves_it_alone(path
 async def test_a_scratch_journal_needs_no_real_one(path: Path, tmp_path: Path) -> None:
     """A plan before the first run compares with nothing and does not make the journal."""
     async with SqliteJournal.open(tmp_path / "plan.db", scratch_of=path) as scratch:
-        await judged(scratch, "plan", chunk([1]))
+        await validated(scratch, "plan", chunk([1]))
         assert await every(scratch.duplicates("plan")) == []
     assert not path.exists()
 
@@ -412,10 +412,10 @@ async def test_a_scratch_journal_refuses_what_a_run_would_refuse(path: Path, tmp
             pass
 
 
-async def test_a_run_is_approved_by_who_judged_it(path: Path) -> None:
-    """Another process knows nothing of the run's comparison and is told to judge the file again."""
+async def test_a_run_is_approved_by_who_validated_it(path: Path) -> None:
+    """Another process knows nothing of the run's comparison and is told to validate the file again."""
     async with SqliteJournal.open(path) as journal:
-        await judged(journal, "run", chunk([1]))
+        await validated(journal, "run", chunk([1]))
     async with SqliteJournal.open(path) as journal:
         for refused_call in (journal.approve("run"), every(journal.duplicates("run"))):
             with pytest.raises(JournalError, match="run its payout file again"):
@@ -427,8 +427,8 @@ async def test_a_run_is_approved_by_who_judged_it(path: Path) -> None:
 async def test_two_processes_see_each_other(path: Path) -> None:
     """A run approved through another connection counts as earlier at once, and makes the other look again."""
     async with SqliteJournal.open(path) as one, SqliteJournal.open(path) as two:
-        await judged(one, "one", chunk([1, 2]))
-        await judged(two, "two", chunk([2, 3]))
+        await validated(one, "one", chunk([1, 2]))
+        await validated(two, "two", chunk([2, 3]))
         assert await one.approve("one")
         assert not await two.approve("two")
         assert {repeat.payout.line for repeat in await every(two.duplicates("two"))} == {2}
@@ -576,7 +576,7 @@ async def test_what_is_held_during_intake_is_born_held_in_the_log(path: Path) ->
 async def test_what_is_held_after_the_seal_is_told_in_the_log(path: Path) -> None:
     """Replay finds the hold where it was made."""
     async with SqliteJournal.open(path) as journal:
-        await judged(journal, "run", chunk([1, 2], reference="SAME"))
+        await validated(journal, "run", chunk([1, 2], reference="SAME"))
         duplicates = await every(journal.duplicates("run"))
         await journal.hold("run", {repeat.position: Problem("reference_repeated", "Again.") for repeat in duplicates})
         assert await journal.approve("run")
@@ -587,7 +587,7 @@ async def test_what_is_held_after_the_seal_is_told_in_the_log(path: Path) -> Non
 async def test_the_seal_says_all_that_never_changes_of_a_run(path: Path) -> None:
     """Whatever column a run has, but for those that its later entries tell."""
     async with SqliteJournal.open(path) as journal:
-        await judged(journal, "run", chunk([1]), retry_of="earlier", sandbox=True)
+        await validated(journal, "run", chunk([1]), retry_of="earlier", sandbox=True)
     columns = [name for _, name, *_ in by_hand(path, "PRAGMA table_info(runs)")]
     later = {"run_no", "state", "approved_no", "approved_at", "finished_at"}
     ((body,),) = by_hand(path, "SELECT body FROM log WHERE kind = 'seal'")
@@ -599,13 +599,13 @@ async def test_the_seal_says_all_that_never_changes_of_a_run(path: Path) -> None
 
 
 @pytest.mark.parametrize("end", ["approve", "discard"])
-async def test_what_was_known_for_judging_a_run_is_let_go_of(path: Path, end: str) -> None:
-    """A process that judges file after file needs no more memory for the last than for the first."""
+async def test_what_was_known_for_validating_a_run_is_let_go_of(path: Path, end: str) -> None:
+    """A process that validates file after file needs no more memory for the last than for the first."""
     async with SqliteJournal.open(path) as journal:
         await approved(journal, "earlier", chunk([1, 2], reference="PAID"), chunk([3]))
         await sent(journal, "earlier", Receipt(State.FAILED))
         for run_id in ("other", "run"):
-            await judged(journal, run_id, chunk([1, 2], reference="PAID"))
+            await validated(journal, run_id, chunk([1, 2], reference="PAID"))
             await anext(journal.duplicates(run_id))
 
         def count(db: apsw.Connection) -> dict[tuple[str, str], int]:
@@ -616,7 +616,7 @@ async def test_what_was_known_for_judging_a_run_is_let_go_of(path: Path, end: st
                     f" ON runs.run_no = {'position >> 34' if table == 'fresh' else f'{table}.run_no'} WHERE run_id = ?",
                     (run_id,),
                 )
-                for table in ("judging", "found", "formerly", "fresh")
+                for table in ("validating", "found", "formerly", "fresh")
                 for run_id in ("run", "other")
             }
 
@@ -625,7 +625,7 @@ async def test_what_was_known_for_judging_a_run_is_let_go_of(path: Path, end: st
 
         def rows(db: apsw.Connection) -> int:
             return sum(
-                value(db, f"SELECT count(*) FROM {table}") for table in ("judging", "found", "formerly", "fresh")
+                value(db, f"SELECT count(*) FROM {table}") for table in ("validating", "found", "formerly", "fresh")
             )
 
         both = await known()
@@ -645,7 +645,7 @@ async def test_a_search_that_was_broken_off_leaves_nothing(path: Path, monkeypat
     async with inline(path) as journal:
         await approved(journal, "first", chunk(range(1, 9)))
         for run_id in ("one", "two"):
-            await judged(journal, run_id, chunk(range(1, 9)))
+            await validated(journal, run_id, chunk(range(1, 9)))
         whole = await every(journal.duplicates("two"))
         assert {found.payout.line for found in whole} == set(range(1, 9))
         broken_off = 0
@@ -665,7 +665,7 @@ async def test_what_is_told_page_by_page_is_told_whole(path: Path, monkeypatch: 
     async with SqliteJournal.open(path) as journal:
         await approved(journal, "first", chunk([1, 2, 3]))
         for run_id in ("one", "two"):
-            await judged(journal, run_id, chunk([1, 2, 3], reference="SAME"))
+            await validated(journal, run_id, chunk([1, 2, 3], reference="SAME"))
         whole = await every(journal.duplicates("two"))
         assert len(whole) == len({(found.position, found.kind, found.same_run) for found in whole}) > 4
         pages = journal.duplicates("two")
@@ -689,12 +689,15 @@ async def test_a_run_has_as_many_chunks_as_can_be_numbered(path: Path, monkeypat
 
 def test_the_digest_of_the_payouts_is_that_of_each_part() -> None:
     """No part of a chunk may be another, or move into its neighbour, unnoticed."""
-    parts = (b"before", 7, "bf", "orange", "payouts", "cells", "refusals")
-    others = [
-        (*parts[:at], b"after" if at == 0 else 8 if at == 1 else "x", *parts[at + 1 :]) for at in range(len(parts))
+    lane, texts = Lane("bf", "orange", "XOF"), ("payouts", "cells", "refusals")
+    parts = (b"before", 7, lane, *texts)
+    others: list[tuple[object, ...]] = [
+        *((b"after", 7, lane, *texts), (b"before", 8, lane, *texts)),
+        *((b"before", 7, Lane("x", "orange", "XOF"), *texts), (b"before", 7, Lane("bf", "x", "XOF"), *texts)),
+        *((b"before", 7, lane, *texts[:at], "x", *texts[at + 1 :]) for at in range(3)),
+        *((*parts[:3], "payoutz", "cells", "refusals"), (*parts[:4], "cellz", "refusals")),
     ]
-    others += [(*parts[:4], "payoutz", "cells", "refusals"), (*parts[:5], "cellz", "refusals")]
-    shifted = [(*parts[:4], "payoutsc", "ells", "refusals"), (*parts[:4], "payouts", "cellsr", "efusals")]
+    shifted = [(*parts[:3], "payoutsc", "ells", "refusals"), (*parts[:3], "payouts", "cellsr", "efusals")]
     assert len({chained_payouts(*each) for each in [parts, *others, *shifted]}) == 1 + len(others) + 2  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ import apsw
 import msgspec
 import pytest
 
-from payout_engine.domain.model import ControlKind, ControlRequest, LookUpResult, Problem, Receipt
+from payout_engine.domain.model import ControlKind, ControlRequest, Lane, LookUpResult, Problem, Receipt
 from payout_engine.domain.states import LETTERS, State, move
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.ids import parse_key, run_no_of
@@ -22,10 +22,10 @@ from payout_engine.testing.journal_lines import (
     chunk,
     dispatched,
     every,
-    judged,
     refused,
     run,
     sent,
+    validated,
 )
 
 
@@ -53,7 +53,7 @@ async def an_eventful_life(path: Path) -> None:
         )
         again = await dispatched(journal, "run")
         await journal.record(again, [Receipt(State.FAILED)])
-        await judged(journal, "other", chunk([1]))
+        await validated(journal, "other", chunk([1]))
         await journal.discard("other")
         await journal.note("run", "remark", "All done.")
         await journal.finish("run")
@@ -130,12 +130,14 @@ async def test_the_seal_covers_every_payout(tmp_path: Path) -> None:
     await an_eventful_life(path)
     seal = msgspec.json.decode(read(path, "SELECT body FROM log WHERE kind = 'seal' ORDER BY seq")[0][0])
     digest = GENESIS
-    for chunk_id, account, lane, payouts, cells, receipts in read(
+    for chunk_id, account, lane, currency, payouts, cells, receipts in read(
         path,
-        "SELECT chunk_id, account, lane, payouts, rows, receipts FROM chunks JOIN progress USING (chunk_id)"
+        "SELECT chunk_id, account, lane, currency, payouts, rows, receipts FROM chunks JOIN progress USING (chunk_id)"
         " ORDER BY chunk_id",
     ):
-        digest = chained_payouts(digest, chunk_id, account, lane, payouts, cells, "" if account else receipts)
+        digest = chained_payouts(
+            digest, chunk_id, Lane(account, lane, currency), payouts, cells, "" if account else receipts
+        )
     assert seal["payouts_digest"] == digest.hex()
     assert seal["chunks"] == 3
     assert sum(total["count"] for total in seal["totals"]) == 7
@@ -146,7 +148,7 @@ async def test_a_discarded_number_is_never_given_again(tmp_path: Path) -> None:
     """The log goes on speaking of a discarded run, so its number is not reused."""
     path = tmp_path / "payouts.db"
     async with SqliteJournal.open(path) as journal:
-        await judged(journal, "one", chunk([1]))
+        await validated(journal, "one", chunk([1]))
         await journal.discard("one")
         await approved(journal, "two", chunk([1]))
         assert run_no_of((await dispatched(journal, "two")).chunk_id) == 2

@@ -42,8 +42,8 @@ from payout_engine.journal import SqliteJournal
 from payout_engine.journal.ids import chunk_id_of, parse_key, position_of
 from payout_engine.ports.journal import ReadyChunk
 from payout_engine.ports.provider import KeyPromise
-from payout_engine.testing.journal_asking import PAYS_ONCE
 from payout_engine.testing.journal_lines import MOOV, ORANGE, every, inline, payout, refused, run
+from payout_engine.testing.journal_resends import PAYS_ONCE
 
 pytestmark = pytest.mark.timeout(600)  # on a busy machine
 
@@ -133,7 +133,7 @@ class RunModel:
     number: int
     state: str = "intake"
     approved: bool = False
-    ours: bool = True  # judged by the process that has the journal open
+    ours: bool = True  # validated by the process that has the journal open
     compared: int | None = None
     cancelled: bool = False
     lines: dict[int, Line] = field(default_factory=dict)
@@ -261,7 +261,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        """Open the file anew. What was known of runs that were being judged went with the process."""
+        """Open the file anew. What was known of runs that were being validated went with the process."""
         self.wait(self.opened.__aexit__(None, None, None))
         for model in self.runs.values():
             model.ours = False
@@ -423,8 +423,8 @@ class JournalMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(model.lines and model.state != "intake" for model in self.runs.values()))
     @rule(drawn=st.lists(seen, min_size=1, max_size=4))
     def apply(self, drawn: Sequence[tuple[int, State, str, bool]]) -> None:
-        judged = [model for model in self.runs.values() if model.state != "intake"]
-        lines = [(model, line) for model in judged for line in model.lines.values()]
+        sealed = [model for model in self.runs.values() if model.state != "intake"]
+        lines = [(model, line) for model in sealed for line in model.lines.values()]
         lines.sort(key=lambda found: found[1].state in (State.PAID, State.REJECTED))
         results, absent = [LookUpResult("nonsense", Receipt(State.PAID))], []
         for pick, state, reference, fits in drawn:

@@ -32,7 +32,7 @@ from payout_engine.payment.context import Context
 from payout_engine.payment.first_look import look_first
 from payout_engine.payment.poll import Follower, FollowPolicy
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Provider
-from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
+from payout_engine.testing.journal_lines import approved, chunk, dispatched, inline, sent, states
 
 STARTED_AT = 1_800_000_000.0
 POLICY = FollowPolicy(unknown_patience_seconds=60.0)
@@ -125,6 +125,86 @@ def test_a_look_ends_when_all_that_is_open_was_shown() -> None:
 
     lister = live(life)
     assert lister.read == [3]
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+def test_one_look_counts_what_it_moved_and_ends_with_the_last(unknown: bool) -> None:
+    """Over as many pages as it takes, whatever is accepted and whatever unknown; what else is listed is not read."""
+
+    async def life(journal: SqliteJournal, lister: Lister, context: Context) -> None:
+        lister.lists("behind", State.PAID)
+        await anyio.sleep(1.0)
+        await approved(journal, "run", chunk([1, 2, 3]), chunk([4]))
+        await sent(journal, "run", Receipt(State.ACCEPTED))
+        if unknown:
+            await sent(journal, "run", Receipt(State.UNKNOWN))
+        for key in await keys(journal):
+            lister.lists(key, State.PAID)
+        expected = len(lister.transfers) - 1
+        assert (await Follower(context, POLICY).look_up()).changed == expected == 3 + unknown
+        if not unknown:
+            await sent(journal, "run", Receipt(State.ACCEPTED))
+            (key,) = await keys(journal)
+            await anyio.sleep(1.0)
+            lister.lists(key, State.FAILED)
+            assert (await Follower(context, POLICY).look_up()).changed == 1
+
+    assert live(life).read == ([4] if unknown else [3, 1])
+
+
+def test_while_nothing_is_open_yet_the_list_is_not_read() -> None:
+    """But who follows a run with nothing open wants to know all: everything that is listed is read, once."""
+
+    async def life(journal: SqliteJournal, lister: Lister, context: Context) -> None:
+        await approved(journal, "run", chunk([1]), chunk([2]))
+        for number in range(5):
+            lister.lists(f"others-{number}", State.PAID)
+        sending = Follower(context, POLICY)
+        assert (await sending.look_up()).changed == 0
+        assert lister.bounds == []
+        await follow(context)
+        assert (lister.bounds, lister.read) == ([None], [5])
+        for known in (State.UNKNOWN, State.ACCEPTED):
+            await sent(journal, "run", Receipt(known))
+            await sending.look_up()
+            assert lister.bounds[-1] is not None, "while payouts are sent the whole list is not read"
+        assert len(lister.bounds) == 3
+
+    live(life)
+
+
+def test_after_a_contradiction_everything_is_heard() -> None:
+    """Also when what came after it was as it should be."""
+
+    async def life(journal: SqliteJournal, lister: Lister, context: Context) -> None:
+        lister.lists("behind", State.PAID)
+        await anyio.sleep(1.0)
+        await approved(journal, "run", chunk([1, 2]))
+        await sent(journal, "run", Receipt(State.ACCEPTED))
+        first, second = await keys(journal)
+        lister.lists(first, State.PAID)
+        await anyio.sleep(1.0)
+        lister.lists(second, State.PAID, conflict="it is of another world")
+        await Follower(context, POLICY).look_up()
+
+    assert live(life).read == [3]
+
+
+def test_what_is_on_the_wire_is_not_looked_for_yet() -> None:
+    """The look ends when what is known to be open was shown; the call that nobody has answered comes with the next."""
+
+    async def life(journal: SqliteJournal, lister: Lister, context: Context) -> None:
+        for number in range(100):
+            lister.lists(f"old-{number}", State.PAID)
+        await approved(journal, "run", chunk([1]), chunk([2]))
+        await sent(journal, "run", Receipt(State.ACCEPTED))
+        (key,) = await keys(journal)
+        await dispatched(journal, "run")
+        await anyio.sleep(1.0)
+        lister.lists(key, State.PAID)
+        assert (await Follower(context, POLICY).look_up()).changed == 1
+
+    assert live(life).read == [1]
 
 
 def test_a_look_goes_back_to_the_oldest_open_call_and_no_further() -> None:

@@ -18,7 +18,7 @@ from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Dispatch, LookUpResult, Receipt, Run
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.testing.journal_lines import chunk, judged, sent
+from payout_engine.testing.journal_lines import chunk, sent, validated
 
 KEYS = ["key"]
 
@@ -35,7 +35,7 @@ async def opened(path: Path, run_id: str, digest: str = "D") -> AsyncIterator[tu
     """Open a journal, with a validated run of a content if it has none of that name yet."""
     async with SqliteJournal.open(path) as journal:
         if await journal.find(run_id) is None:
-            await judged(journal, run_id, chunk([1]), digest=digest)
+            await validated(journal, run_id, chunk([1]), digest=digest)
         yield journal, await found(journal, run_id)
 
 

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from simulation import virtual_time
 from simulation.bank import STARTED_AT
-from test_asking_again import SAFE, Answer, Scripted
+from test_asking_again import LOST, SAFE, Answer, Scripted
 
 from payout_engine.domain import clock
 from payout_engine.domain.ending import Ending, Stop
@@ -181,6 +181,7 @@ def test_what_there_is_to_do_is_told_and_done() -> None:
         assert (world.outcomes[0].line, world.outcomes[0].status) == (4, State.UNKNOWN)
         assert await world.is_finished(), "what is unknown was looked for"
         assert [len(keys) for _, keys in ours.calls[1:]] == [2]
+        assert not (await world.journal.facts("run")).canary_done, "there was none"
         assert theirs.calls == []
 
     world.live(life)
@@ -253,6 +254,35 @@ def test_a_run_of_which_something_is_unknown_is_not_finished_by_who_is_stopped()
     world.live(life)
 
 
+def test_when_look_ups_keep_failing_it_is_said_that_nobody_has_looked() -> None:
+    """The run is not finished then: whoever goes on may be luckier."""
+    world = World(chunk([1]), bf=Bank(State.UNKNOWN, verdict=None))
+    bank = world.banks["bf"]
+    assert isinstance(bank, Bank)
+    bank.failure = LOST
+
+    async def life() -> None:
+        assert await world.pay() == Ending([], timed_out=True, interrupted=False)
+        assert not await world.is_finished()
+
+    world.live(life)
+
+
+def test_time_that_was_over_stays_over() -> None:
+    """For one account, though a person stopped another later."""
+    slow = Bank(settles_seconds=1e9)
+    slow._takes_seconds = 10.0
+    waiting = Bank(settles_seconds=1e9)
+    world = World(*(chunk([line]) for line in range(1, 20)), chunk([21], IVORY), bf=slow, ci=waiting)
+
+    async def life() -> None:
+        ending = await world.after(50.0, lambda: world.payment.stop(), follow_for_seconds=5.0)
+        assert ending == Ending([], timed_out=True, interrupted=True)
+        assert max(waiting.looked_up_at) < 7.0
+
+    world.live(life)
+
+
 # --------------------------------------------------------------------------------------------------------- people
 
 
@@ -309,6 +339,21 @@ def test_who_only_follows_need_not_pause() -> None:
         assert await world.states() == [State.PAID] * 2
         (request,) = await world.journal.requests("run")
         assert not request.acknowledged
+
+    world.live(life)
+
+
+def test_who_only_follows_sends_nothing() -> None:
+    """However much waits to be sent; what was sent is followed to its end, and the rest is for who goes on."""
+    world = World(chunk([1]), chunk([2]))
+
+    async def life() -> None:
+        before = await sent(world.journal, "run", Receipt(State.ACCEPTED))
+        world.banks["bf"].calls.append((-10.0, tuple(before.keys)))
+        assert await world.pay(send=False) == Ending([], False, False)
+        assert await world.states() == [State.PAID, State.READY]
+        assert len(world.banks["bf"].calls) == 1
+        assert not await world.is_finished()
 
     world.live(life)
 
@@ -421,6 +466,22 @@ def test_a_key_that_a_look_up_finds_refused_pays_nobody_more() -> None:
     world.live(life)
 
 
+def test_each_account_stops_for_its_own_key() -> None:
+    """That another one's was refused before is no reason not to say it of this one."""
+    ours, theirs = Bank(), Bank(WRONG_KEY)
+    ours.failure = WRONG_KEY
+    world = World(chunk([1]), chunk([2], IVORY), bf=ours, ci=theirs)
+
+    async def life() -> None:
+        ending = await world.pay()
+        assert {(stop.account, stop.brake) for stop in ending.stops} == {
+            ("bf", Brake.CREDENTIALS),
+            ("ci", Brake.CREDENTIALS),
+        }
+
+    world.live(life)
+
+
 def test_a_lane_without_funds_does_not_stop_the_key_from_being_found_refused() -> None:
     """The lane's brake is not the account's."""
     bank = Bank(RefusedError("funds", "Empty.", brake=Brake.FUNDS), State.ACCEPTED)
@@ -480,6 +541,31 @@ def test_a_canary_without_a_word_stops_its_lane_after_the_patience() -> None:
         assert (await world.pay(canary=2)).stops == []
         assert [len(keys) for _, keys in bank.calls] == [2, 5], "it has arrived since"
         assert await world.states() == [State.PAID] * 7
+
+    world.live(life)
+
+
+def test_a_lane_that_is_all_canary_waits_for_nobody() -> None:
+    """There is no rest that would have to wait: it is followed like any other."""
+    world = World(chunk([1, 2]), chunk([3], MOOV), bf=Bank(settles_seconds=1e9))
+
+    async def life() -> None:
+        ending = await world.pay(canary=2, follow_for_seconds=10.0)
+        assert ending == Ending([], timed_out=True, interrupted=False)
+        assert world.ended_at < 15.0
+
+    world.live(life)
+
+
+def test_a_key_that_is_refused_with_the_canary_is_used_no_more() -> None:
+    """The account's brake keeps the rest of all its lanes back."""
+    world = World(chunk(range(1, 8)), chunk(range(11, 18), MOOV), bf=Bank(WRONG_KEY, State.ACCEPTED))
+
+    async def life() -> None:
+        ending = await world.pay(canary=2)
+        assert [(stop.lane, stop.brake) for stop in ending.stops] == [(None, Brake.CREDENTIALS)]
+        assert [len(keys) for _, keys in world.banks["bf"].calls] == [2]
+        assert await world.states() == [State.READY] * 14
 
     world.live(life)
 

@@ -1,4 +1,4 @@
-"""Judging by column: whatever a file holds, the answer is that of the validator that looks at one line at a time."""
+"""Validating by column: whatever a file holds, the answer is that of the validator that looks at one line at a time."""
 
 from __future__ import annotations
 
@@ -123,10 +123,10 @@ def files(draw: st.DrawFn, plain: Mapping[str, st.SearchStrategy[str]]) -> tuple
     return columns, Block(lines, rows, ragged=draw(broken), unreadable=unreadable)
 
 
-def flat(judged: Validated) -> object:
+def flat(found: Validated) -> object:
     """Everything of an answer, down to the order of the lanes."""
-    lanes = [(key, batch.lane, list(batch.payouts), list(batch.rows)) for key, batch in judged.accepted.items()]
-    return judged.lines, lanes, judged.refused, judged.warnings
+    lanes = [(key, batch.lane, list(batch.payouts), list(batch.rows)) for key, batch in found.accepted.items()]
+    return found.lines, lanes, found.refused, found.warnings
 
 
 def agree(careful: Validator, block: Block) -> None:
@@ -304,9 +304,9 @@ def test_odd_lines_leave_the_others_plain(monkeypatch: pytest.MonkeyPatch) -> No
     typed: list[str] = []
     look = careful.validate_line
 
-    def looking(block: Block, place: int, judged: Validated) -> tuple[Payout, Destination] | None:
+    def looking(block: Block, place: int, found: Validated) -> tuple[Payout, Destination] | None:
         seen.append(place)
-        return look(block, place, judged)
+        return look(block, place, found)
 
     def reading(text: str, country: str) -> Phone | Problem:
         typed.append(text)

@@ -24,8 +24,8 @@ from payout_engine.domain.model import Run
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports.journal import Mark
-from payout_engine.testing.journal_asking import PAYS_ONCE, doubtful
 from payout_engine.testing.journal_lines import ORANGE, approved, chunk, run, states
+from payout_engine.testing.journal_resends import PAYS_ONCE, doubtful
 
 MARKS_EACH = 400
 

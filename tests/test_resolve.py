@@ -16,8 +16,8 @@ from payout_engine.domain.model import Problem, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports.provider import Traits
-from payout_engine.testing.journal_asking import LIVES_AN_HOUR, PAYS_ONCE, PROMISES_NOTHING
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, chunk, dispatched, every, run, states
+from payout_engine.testing.journal_resends import LIVES_AN_HOUR, PAYS_ONCE, PROMISES_NOTHING
 
 CONFIG = '[accounts.bf]\nprovider = "senfenico"\napi_key = "sk_test_resolve"\nbase_url = "http://127.0.0.1:9"\n'
 WHO = ("--who", "Awa", "--why", "asked Orange")

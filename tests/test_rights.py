@@ -38,9 +38,9 @@ from payout_engine.testing.journal_lines import (
     dispatched,
     every,
     inline,
-    judged,
     refused,
     sent,
+    validated,
 )
 from payout_engine.testing.journal_lines import run as a_run
 
@@ -95,7 +95,7 @@ async def held_now(journal: SqliteJournal, accounts: Accounts) -> Mapping[str, H
 
 async def a_run_of_two(journal: SqliteJournal, known: State, *, approve: bool) -> Run:
     """A run with a line of `bf` that waits, lines of `ci` that are sent or held, and refused lines of nobody."""
-    await judged(journal, "run", chunk([1]), chunk([2], IVORY), refused([3]))
+    await validated(journal, "run", chunk([1]), chunk([2], IVORY), refused([3]))
     if known is State.HELD:
         (waiting,) = await journal.ready("run", IVORY, 0, 1)
         await journal.hold("run", {position_of(waiting.chunk_id, 0): Problem("repeated", "Again.")})
@@ -154,7 +154,7 @@ def test_who_may_send_holds_the_accounts_that_sent_the_lines_before(tmp_path: Pa
     async def test(journal: SqliteJournal) -> None:
         await approved(journal, "earlier", chunk([1, 2], IVORY))
         await sent(journal, "earlier", Receipt(State.FAILED), IVORY)
-        await judged(journal, "again", chunk([1, 2], ORANGE))
+        await validated(journal, "again", chunk([1, 2], ORANGE))
         assert await every(journal.duplicates("again")) == []
         run, path = await found(journal, "again"), tmp_path / "payouts.db"
         async with two_accounts(path) as accounts:
@@ -172,7 +172,7 @@ def test_a_key_whose_lock_cannot_be_made_is_not_used(tmp_path: Path, monkeypatch
     """Nothing stays held, and the error names the file."""
 
     async def test(journal: SqliteJournal) -> None:
-        await judged(journal, "run", chunk([1]))
+        await validated(journal, "run", chunk([1]))
         run, path, opening = await found(journal, "run"), tmp_path / "payouts.db", os.open
 
         def fails(place: Any, *arguments: Any, **named: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,23 @@ async def test_what_must_never_come_this_far_never_leaves(malformed: Dispatch) -
 
 
 # ---------------------------------------------------------------------------------------------------------- faults
+
+
+async def test_there_are_as_many_connections_as_calls_at_once() -> None:
+    """And a fault in making them leaves everybody in doubt, without repeating what it says."""
+    opened: list[int] = []
+
+    def faulty(headers: Mapping[str, str], limit: int) -> Any:
+        opened.append(limit)
+        raise KeyError("secret")
+
+    for concurrency in (3, 7):
+        provider = SenfenicoProvider(account("http://127.0.0.1:9", concurrency=concurrency), open_session=faulty)
+        with pytest.raises(AmbiguousError) as caught:
+            await provider.send(THREE)
+        assert "secret" not in str(caught.value)
+        await provider.aclose()
+    assert opened[1] - opened[0] == 4
 
 
 async def test_late_visibility_is_not_absence() -> None:

@@ -14,7 +14,7 @@ from msgspec import Raw
 from payout_engine.domain.errors import AmbiguousError, RefusedError
 from payout_engine.providers.senfenico import listing
 from payout_engine.providers.senfenico.listing import OLDER_MIN, NewestFirst, TransferListReader
-from payout_engine.providers.senfenico.shown import Transfer
+from payout_engine.providers.senfenico.shown import FullTransfer, Transfer
 
 AWKWARD = ["},", '"},{"', "]}", '"data":[', "}" * 120, "\\", "{[", 'a"},{"b', "é}€,"]
 texts = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=8))
@@ -96,6 +96,20 @@ def test_brackets_that_do_not_balance_are_no_list(inside: bytes) -> None:
         for size in (1, 10_000):
             with pytest.raises(AmbiguousError):
                 read(b'{"status": true, "message": "list", "data": [' + inside + end, size)
+
+
+@pytest.mark.parametrize("size", [1, 50, 10_000])
+def test_every_documented_field_comes_out_where_it_is_wanted(size: int) -> None:
+    """However the list is cut."""
+    body = envelope([item(str(place), recipient_wallet="moov_bf", ip_address="::1") for place in range(5)])
+    reader = TransferListReader(200, complete=True)
+    found = [one for start in range(0, len(body), size) for one in reader.feed(body[start : start + size])]
+    reader.close()
+
+    assert [(one.reference, type(one)) for one in found] == [(str(place), FullTransfer) for place in range(5)]
+    for one in found:
+        assert isinstance(one, FullTransfer)
+        assert (str(one.fees), one.recipient_wallet, one.ip_address) == ("1.50", "moov_bf", "::1")
 
 
 def test_a_list_that_breaks_off_is_never_complete() -> None:

@@ -1,4 +1,4 @@
-"""What look-ups plainly agree with is recorded by a short cut: it must do, to the letter, what careful judging does."""
+"""What look-ups plainly agree with is recorded by a short cut: it must do, to the letter, what is done with care."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def reported(draw: st.DrawFn) -> tuple[int, LookUpResult]:
 
 
 @contextmanager
-def judging_all_with_care() -> Any:
+def all_with_care() -> Any:
     """Take no short cut."""
     with patch.object(lookups._ChunkLookUps, "_peel", lambda self, sighted: sighted):
         yield
@@ -89,12 +89,12 @@ def story(first: Sequence[Receipt], looks: Sequence[Sequence[tuple[int, LookUpRe
 
 @settings(max_examples=150, deadline=None)
 @given(answers, st.lists(st.lists(reported(), min_size=1, max_size=6), min_size=1, max_size=3))
-def test_the_short_cut_is_the_careful_judge(
+def test_the_short_cut_does_what_care_does(
     first: Sequence[Receipt], looks: Sequence[Sequence[tuple[int, LookUpResult]]]
 ) -> None:
     """The same states, receipts, outcomes, conflicts and entries of the log, whatever is shown and however often."""
     quick = story(first, looks)
-    with judging_all_with_care():
+    with all_with_care():
         assert story(first, looks) == quick
 
 
@@ -121,26 +121,26 @@ def test_what_is_nearly_plain_is_as_with_care(state: State, change: dict[str, An
     odd = msgspec.structs.replace(PLAINLY, **change)
     looks = [[(1, odd), (2, msgspec.structs.replace(odd, recipient=OURS[2].phone))], [(1, PLAINLY)]]
     quick = story(first, looks)
-    with judging_all_with_care():
+    with all_with_care():
         assert story(first, looks) == quick
 
 
 def test_one_deviant_leaves_the_others_to_the_short_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a chunk in which one payout failed for a reason of another amount, only that one is judged with care."""
-    judged: list[int] = []
-    original = rules.judge
+    """Of a chunk in which one payout failed for a reason of another amount, only that one is looked at with care."""
+    careful: list[int] = []
+    original = rules.verdict_on
 
     def counting(ours: Any, *rest: Any) -> Any:
-        judged.append(ours.line)
+        careful.append(ours.line)
         return original(ours, *rest)
 
-    monkeypatch.setattr(lookups, "judge", counting)
+    monkeypatch.setattr(lookups, "verdict_on", counting)
     seen = [
         (i, LookUpResult("", Receipt(State.PAID, "", "", f"T{i}"), OURS[i].amount_minor + (i == 2), OURS[i].phone))
         for i in range(COUNT)
     ]
     told, kept, _ = story([Receipt(State.ACCEPTED)], [seen])
-    assert judged == [3]
+    assert careful == [3]
     assert kept[0][0] == "pphp" and len(told[0][0]) == COUNT and len(told[0][1]) == 1
 
 

@@ -19,8 +19,8 @@ from payout_engine.domain.errors import JournalBusyError, JournalFullError
 from payout_engine.domain.model import Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
-from payout_engine.testing.journal_asking import PAYS_ONCE
 from payout_engine.testing.journal_lines import ORANGE, SOMEBODY, approved, chunk, inline, states
+from payout_engine.testing.journal_resends import PAYS_ONCE
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ready_amounts": ("run", ORANGE, 0, 1),
     "resendable_chunks": ("run", ORANGE, PAYS_ONCE, 0.0, 0, 1),
     "open_queries": ("run", "bf", 1),
+    "paid_queries": ("run", "bf", 1),
     "former_queries": ("run", "bf", 1),
     "runs": (),
     "find_digest": ("digest of run",),

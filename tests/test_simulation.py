@@ -46,7 +46,7 @@ from payout_engine.domain.model import (
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal, runs
 from payout_engine.journal import dispatches as journal_payment
-from payout_engine.journal import requests as journal_steering
+from payout_engine.journal import requests as journal_requests
 from payout_engine.journal.db import every, value
 from payout_engine.journal.ids import chunk_range
 from payout_engine.journal.transitions import run_no
@@ -186,7 +186,7 @@ def withdraw_what_is_unknown(
     ready = "UPDATE progress SET states = replace(replace(states, 's', 'r'), 'u', 'r') WHERE chunk_id BETWEEN ? AND ?"
     db.execute(ready, chunk_range(run_no(db, run_id)))
     with pytest.MonkeyPatch.context() as planted:
-        planted.setattr(journal_steering, "once_sent", lambda *_: set())
+        planted.setattr(journal_requests, "once_sent", lambda *_: set())
         return withdraw(db, run_id, request, after, limit)
 
 
@@ -245,7 +245,7 @@ def with_rivals(chance: random.Random) -> Plan:
     return plans.with_rivals(plainly(chance), chance)
 
 
-withdraw = journal_steering.cancel
+withdraw = journal_requests.cancel
 NOT_HEEDED = "meant to be sent after a (pause|cancellation) was heard"
 
 
@@ -265,7 +265,7 @@ def test_a_planted_fault_is_found(
 @pytest.mark.parametrize(
     ("owner", "name", "planted", "draw", "damage", "begin"),
     [
-        (journal_steering, "cancel", withdraw_what_is_unknown, with_cancels, "is cancelled, and the bank paid it", 60),
+        (journal_requests, "cancel", withdraw_what_is_unknown, with_cancels, "is cancelled, and the bank paid it", 60),
         (mortal, "_mortally_locked", lock_nothing, with_twins, "two processes send for account .* at once", 2),
         (run.Payment, "_send_canary", send_no_canary, draw_plan, "are out, and its canary of . was not well yet", 2),
         (controls, "unpause", say_it_passed, draw_plan, "was told to have passed, and it had not", 2),

@@ -111,7 +111,7 @@ async def test_surplus_cells_make_a_line_ragged_and_empty_ones_do_not() -> None:
 
 
 async def test_missing_cells_are_empty() -> None:
-    """A short line is filled up, and judged by what it lacks."""
+    """A short line is filled up, and refused by what it lacks."""
     found = await read(INPUTS / "too_few_cells.csv")
     assert found.rows == [["70123456", "1000", ""], ["71123456", "", ""]] and not found.ragged
 

@@ -340,7 +340,17 @@ async def test_the_extension_decides_before_the_content_and_the_format_before_bo
 
 async def test_payouts_of_a_program_become_rows() -> None:
     """Amounts stay in minor units, positions count from 1; sync and async iterables are alike."""
-    payouts = [Payout("A1", 1000, "XOF", phone="70123456"), Payout("A2", 1250, email="a@example.com", name="Awa")]
+    awa = Payout(
+        "A2",
+        1250,
+        email="a@example.com",
+        name="Awa",
+        bank="ABNGNGLA",
+        document_type="national id",
+        document_number="N1",
+        otp="5647",
+    )
+    payouts = [Payout("A1", 1000, "XOF", phone="70123456"), awa]
 
     async def later() -> AsyncIterator[Payout]:
         for payout in payouts:
@@ -352,8 +362,8 @@ async def test_payouts_of_a_program_become_rows() -> None:
         blocks = [block async for block in source.blocks()]
         assert [list(block.lines) for block in blocks] == [[1, 2]]
         assert blocks[0].rows == [
-            ["A1", "1000", "XOF", "70123456", "", "", "", "", ""],
-            ["A2", "1250", "", "", "a@example.com", "", "", "", "Awa"],
+            ["A1", "1000", "XOF", "70123456", "", "", "", "", "", "", "", "", ""],
+            ["A2", "1250", "", "", "a@example.com", "", "", "", "Awa", "ABNGNGLA", "national id", "N1", "5647"],
         ]
 
 

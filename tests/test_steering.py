@@ -213,7 +213,7 @@ async def test_a_run_over_its_limit_is_refused_and_leaves_no_trace(
 
 
 async def test_the_day_limit_counts_what_was_approved_in_the_last_24_hours(bank: Bank, engine_with: EngineWith) -> None:
-    """Yesterday's run no longer counts, today's does, and so does one approved between judging and paying."""
+    """Yesterday's run no longer counts, today's does, and so does one approved between validating and paying."""
     one, two, three = (payouts(1, tag=tag) for tag in "abc")  # 1,000 francs each
     async with bank() as server, engine_with(server, max_day_amount=2000) as engine:
         yesterday = now() - 25 * 3600
@@ -272,20 +272,20 @@ async def test_a_lane_where_too_many_fail_stops_and_others_go_on(bank: Bank, eng
 # ------------------------------------------------------------------------------------------------------------- canary
 
 
-def test_a_canary_is_judged_by_what_the_journal_counts() -> None:
-    """Each count of the first payouts leads to one judgement."""
+def test_a_canary_is_known_by_what_the_journal_counts() -> None:
+    """Each count of the first payouts leads to one answer."""
 
-    def judge(size: int = 3, **counts: int) -> tuple[Canary, int]:
+    def known(size: int = 3, **counts: int) -> tuple[Canary, int]:
         return canary_of(MOOV, [Tally(MOOV, State(word), count, count) for word, count in counts.items()], size)
 
-    assert judge(ready=10) == (Canary.PENDING, 3)
-    assert judge(ready=2) == (Canary.PENDING, 2)
-    assert judge(ready=9, paid=1) == (Canary.PENDING, 2)
-    assert judge(ready=7, paid=2, accepted=1) == (Canary.PENDING, 0)
-    assert judge(ready=7, paid=2, unknown=1) == (Canary.PENDING, 0)
-    assert judge(ready=7, paid=3) == (Canary.PASSED, 0)
-    assert judge(ready=7, paid=2, failed=1) == (Canary.FAILED, 0)
-    assert judge(paid=2, failed=1) == (Canary.NOT_NEEDED, 0)
+    assert known(ready=10) == (Canary.PENDING, 3)
+    assert known(ready=2) == (Canary.PENDING, 2)
+    assert known(ready=9, paid=1) == (Canary.PENDING, 2)
+    assert known(ready=7, paid=2, accepted=1) == (Canary.PENDING, 0)
+    assert known(ready=7, paid=2, unknown=1) == (Canary.PENDING, 0)
+    assert known(ready=7, paid=3) == (Canary.PASSED, 0)
+    assert known(ready=7, paid=2, failed=1) == (Canary.FAILED, 0)
+    assert known(paid=2, failed=1) == (Canary.NOT_NEEDED, 0)
 
 
 async def test_a_canary_that_arrives_lets_the_rest_go(bank: Bank, engine_with: EngineWith) -> None:
@@ -425,7 +425,7 @@ async def test_an_unfinished_retry_has_to_be_finished_first(bank: Bank, engine_w
 
 
 async def test_a_retry_that_nobody_approved_leaves_nothing_behind(bank: Bank, engine_with: EngineWith) -> None:
-    """A process died at the question: the next retry of the same run throws its judgement away."""
+    """A process died at the question: the next retry of the same run throws its validation away."""
     async with bank() as server, engine_with(server) as engine:
         first = await engine.submit(failing(3))
         await collect(engine.pay(first))

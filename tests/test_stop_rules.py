@@ -45,7 +45,7 @@ def waiting(count: int, lane: Lane = ORANGE) -> ReadyChunk:
     return ReadyChunk(7, lane, list(range(count)), payouts, [f"key-{line}" for line in range(count)])
 
 
-def test_a_lane_is_judged_by_its_own_settled_payouts() -> None:
+def test_a_lane_goes_by_its_own_settled_payouts() -> None:
     """From the smallest sample on, whenever they came; what is not settled says nothing."""
     failures = Failures(0.5)
     half = FAILURES_SAMPLE_MIN // 2

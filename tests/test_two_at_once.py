@@ -408,7 +408,7 @@ async def test_a_program_is_told_at_once_unless_it_wants_to_wait(tmp_path: Path,
             assert [outcome.status async for outcome in waiting][-1] == "paid"
 
 
-async def test_one_content_is_judged_by_one(tmp_path: Path, bank: BankMaker) -> None:
+async def test_one_content_is_validated_by_one(tmp_path: Path, bank: BankMaker) -> None:
     """Two programs submit one file: the second is told, waits if it wants, and gets the run of the first."""
     path = a_file(tmp_path, "salaries", 0, 5)
     async with bank() as server:

@@ -1,4 +1,4 @@
-"""Judging lines: every line in comes out once, with one reason that a clerk can act on."""
+"""Validating lines: every line in comes out once, with one reason that a clerk can act on."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ COLUMNS = ("Référence", "Nom", "Téléphone", "Opérateur", "Montant", "Devise
 GOOD = ("A-1", "Awa Traoré", "70123456", "", "150000", "", "")
 
 
-def judge(columns: Sequence[str] = COLUMNS, router_: Router | None = None, **options: object) -> Validator:
+def validator(columns: Sequence[str] = COLUMNS, router_: Router | None = None, **options: object) -> Validator:
     facts: dict[str, object] = {"default_country": "BF", "digest": DIGEST, **options}
     return Validator(find_layout(columns), router_ or router(), **facts)  # type: ignore[arg-type]
 
 
-def judged(row: Sequence[str], one: Validator | None = None) -> Validated:
-    return (one or judge()).validate(Block([2], [row]))
+def validated(row: Sequence[str], one: Validator | None = None) -> Validated:
+    return (one or validator()).validate(Block([2], [row]))
 
 
 def payout(row: Sequence[str], one: Validator | None = None) -> Payout:
-    found = judged(row, one)
+    found = validated(row, one)
     assert not found.refused, found.refused[0][2].message
     (batch,) = found.accepted.values()
     return batch.payouts[0]
 
 
 def reason(row: Sequence[str], one: Validator | None = None) -> Problem:
-    ((_, _, found),) = judged(row, one).refused
+    ((_, _, found),) = validated(row, one).refused
     assert "{" not in found.message
     return found
 
@@ -107,7 +107,7 @@ def test_the_most_fundamental_fault_comes_first() -> None:
 
 def test_what_the_source_could_not_read_is_refused() -> None:
     """Ragged and unreadable lines come out like any other."""
-    found = judge().validate(Block([2, 3, 5], [GOOD, GOOD, GOOD], ragged={3: 9}, unreadable={5: "it is not JSON"}))
+    found = validator().validate(Block([2, 3, 5], [GOOD, GOOD, GOOD], ragged={3: 9}, unreadable={5: "it is not JSON"}))
     assert [(payout.line, why.code) for payout, _, why in found.refused] == [(3, "line_ragged"), (5, "line_unreadable")]
     assert "9 cells" in found.refused[0][2].message
     assert "it is not JSON" in found.refused[1][2].message
@@ -115,28 +115,28 @@ def test_what_the_source_could_not_read_is_refused() -> None:
 
 def test_the_payers_own_limit_is_kept() -> None:
     """It is in major units of whatever currency the line is in."""
-    limited = judge(max_payout_amount=200_000)
+    limited = validator(max_payout_amount=200_000)
     assert payout(changed(amount="200000"), limited).amount_minor == 200_000
     assert reason(changed(amount="200001"), limited).code == "amount_above_limit"
 
 
 def test_references_are_derived_from_content_and_line() -> None:
     """The same file gives the same references."""
-    derived = judge(("phone", "amount"))
+    derived = validator(("phone", "amount"))
     assert payout(("70123456", "500"), derived).reference == "abcdef012345-2"
 
 
 def test_lines_without_any_reference_are_not_taken_from_a_program() -> None:
     """There is no content to derive them from, so nothing would prevent a second payment."""
     with pytest.raises(InputError, match="references"):
-        judge(("phone", "amount"), digest="")
+        validator(("phone", "amount"), digest="")
 
 
 def test_amounts_in_minor_units_are_taken_as_they_are() -> None:
     """Programs give integers."""
     kenya = Router([served(wallets=(wallet("mpesa", "M-Pesa", country="KE", currency="KES", decimals=2),))])
     columns = ("reference", "amount_minor", "phone")
-    one = judge(columns, kenya, default_country="KE")
+    one = validator(columns, kenya, default_country="KE")
     assert payout(("a", "12345", "0712345678"), one).amount_minor == 12_345
     assert reason(("a", "123.45", "0712345678"), one).code == "amount_not_a_number"
 
@@ -144,8 +144,8 @@ def test_amounts_in_minor_units_are_taken_as_they_are() -> None:
 def test_a_header_that_names_a_currency_is_believed() -> None:
     """`Montant (FCFA)` is fine for francs, and refuses lines that would be paid in shillings."""
     columns = ("reference", "phone", "Montant (KES)")
-    assert reason(("a", "70123456", "500"), judge(columns)).code == "wrong_currency"
-    assert payout(("a", "70123456", "500"), judge(("reference", "phone", "Montant (FCFA)"))).amount_minor == 500
+    assert reason(("a", "70123456", "500"), validator(columns)).code == "wrong_currency"
+    assert payout(("a", "70123456", "500"), validator(("reference", "phone", "Montant (FCFA)"))).amount_minor == 500
 
 
 NEEDS = ("name", "email", "bank", "document_type", "document_number", "otp")
@@ -157,7 +157,7 @@ def test_other_kinds_of_recipients() -> None:
         [served(wallets=(wallet("w", "Any", recipient="email"), wallet("b", "Bank", recipient="account_number")))]
     )
     columns = ("reference", "amount", "phone", "email", "iban")
-    one = judge(columns, everywhere)
+    one = validator(columns, everywhere)
     by_email = payout(("a", "500", "70123456", "awa@example.com", ""), one)
     assert (by_email.recipient, by_email.phone) == ("awa@example.com", "")
     by_account = payout(("b", "500", "", "", "BF42 0840 0001 2345"), one)
@@ -166,13 +166,13 @@ def test_other_kinds_of_recipients() -> None:
     assert reason(("d", "500", "", "", "#"), one).code == "account_number_unreadable"
     assert reason(("e", "500", "", "", ""), one).code == "recipient_missing"
     assert reason(("f", "500", "70123456", "", ""), one).code == "recipient_kind_not_served"
-    assert reason(("g", "500", ""), judge(("reference", "amount", "email"), everywhere)).code == "email_missing"
+    assert reason(("g", "500", ""), validator(("reference", "amount", "email"), everywhere)).code == "email_missing"
 
 
 def test_a_named_wallet_says_which_recipient_is_meant() -> None:
     """With a phone and an account number beside each other, the phone is paid unless the bank is named."""
     both = Router([served(wallets=(ORANGE, wallet("bank_bf", "Bank transfer", recipient="account_number")))])
-    one = judge(("reference", "amount", "phone", "iban", "wallet", "email"), both)
+    one = validator(("reference", "amount", "phone", "iban", "wallet", "email"), both)
     by_phone = payout(("a", "500", "74123456", "BF42084000012345", "", "a@example.com"), one)
     by_bank = payout(("b", "500", "74123456", "BF42084000012345", "bank", "a@example.com"), one)
     assert (by_phone.recipient, by_phone.account_number) == ("22674123456", "")
@@ -183,20 +183,20 @@ def test_an_address_that_fits_two_wallets_is_refused() -> None:
     """Nothing in an e-mail address says whose it is; the payer says it."""
     two = Router([served(wallets=(wallet("one", "One", recipient="email"), wallet("two", "Two", recipient="email")))])
     columns = ("reference", "amount", "email", "wallet")
-    assert reason(("a", "500", "awa@example.com", ""), judge(columns, two)).code == "wallet_ambiguous"
-    assert payout(("a", "500", "awa@example.com", "two"), judge(columns, two)).wallet == "two"
+    assert reason(("a", "500", "awa@example.com", ""), validator(columns, two)).code == "wallet_ambiguous"
+    assert payout(("a", "500", "awa@example.com", "two"), validator(columns, two)).wallet == "two"
 
 
 @pytest.mark.parametrize("need", NEEDS)
 def test_what_a_wallet_needs_is_asked_for(need: str) -> None:
     """Without it the line is refused, with the column and the remedy; with it, it rides along."""
     asking = Router([served(wallets=(wallet("w", "Any", needs=(need,)),))])
-    one = judge(("reference", "amount", "phone", need), asking)
+    one = validator(("reference", "amount", "phone", need), asking)
     said = reason(("a", "500", "70123456", " "), one)
     assert (said.code, said.column) == (f"{need}_needed", need)
     filled = payout(("a", "500", "70123456", "a@example.com"), one)
     assert getattr(filled, need) == "a@example.com"
-    assert need in reason(("a", "500", "70123456"), judge(("reference", "amount", "phone"), asking)).message
+    assert need in reason(("a", "500", "70123456"), validator(("reference", "amount", "phone"), asking)).message
 
 
 def test_a_route_may_look_at_a_column_or_the_amount_of_a_line() -> None:
@@ -204,7 +204,7 @@ def test_a_route_may_look_at_a_column_or_the_amount_of_a_line() -> None:
     routes = [Route("site", column="Site", equals="Koudougou"), Route("large", currency="XOF", min_amount=1_000)]
     accounts = [served("site"), served("large"), served("rest")]
     both = Router(accounts, [*routes, Route("rest")])
-    one = judge(("reference", "amount", "phone", "Site "), both)
+    one = validator(("reference", "amount", "phone", "Site "), both)
     for row, account in (
         (("a", "500", "70123456", "KOUDOUGOU"), "site"),
         (("b", "1 000", "70123456", ""), "large"),
@@ -213,15 +213,15 @@ def test_a_route_may_look_at_a_column_or_the_amount_of_a_line() -> None:
         found = one.validate(Block([2], [row]))
         assert [batch.lane.account for batch in found.accepted.values()] == [account]
     with pytest.raises(InputError, match=r"Site.*“reference”, “amount”, “phone”"):
-        judge(("reference", "amount", "phone"), both)
+        validator(("reference", "amount", "phone"), both)
 
 
 def test_a_refused_line_is_counted_with_what_could_be_read() -> None:
     """The sum of the file's amounts includes refused lines, so that a person can compare totals."""
-    ((payout, row, _),) = judged(changed(phone="78123456")).refused
+    ((payout, row, _),) = validated(changed(phone="78123456")).refused
     assert (payout.reference, payout.amount_minor, payout.currency, payout.line) == ("A-1", 150_000, "XOF", 2)
     assert row == changed(phone="78123456")
-    assert judged(changed(amount="10.000")).refused[0][0].amount_minor == 0
+    assert validated(changed(amount="10.000")).refused[0][0].amount_minor == 0
 
 
 def test_a_name_is_one_line() -> None:
@@ -232,7 +232,7 @@ def test_a_name_is_one_line() -> None:
 @given(st.lists(st.tuples(*[st.text(max_size=12)] * len(COLUMNS)) | st.just(GOOD), max_size=30))
 def test_every_line_comes_out_once(rows: list[tuple[str, ...]]) -> None:
     """Whatever the cells hold, nothing raises, is lost or is doubled."""
-    found = judge().validate(Block(range(2, len(rows) + 2), rows))
+    found = validator().validate(Block(range(2, len(rows) + 2), rows))
     lines = [payout.line for batch in found.accepted.values() for payout in batch.payouts]
     lines += [payout.line for payout, _, _ in found.refused]
     assert sorted(lines) == list(range(2, len(rows) + 2))
@@ -248,7 +248,7 @@ def test_every_line_comes_out_once(rows: list[tuple[str, ...]]) -> None:
 @example([["bad"] * 250, ["70123456", "bad", "76123456"] * 110], 100)
 def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[str]], batch_limit: int) -> None:
     """Each line is in one chunk of its lane, in order, with its own row; chunks keep the provider's limit."""
-    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": traits(batch_limit=batch_limit)})
+    one, packer = validator(("reference", "phone", "amount")), Packer({"bf": traits(batch_limit=batch_limit)})
     chunks: list[Chunk] = []
     expected: dict[int, Sequence[str]] = {}
     line = 2
@@ -271,7 +271,7 @@ def test_packing_loses_and_doubles_nothing_and_keeps_limits(blocks: list[list[st
 
 def test_refused_lines_leave_as_soon_as_they_fill_a_chunk() -> None:
     """A file of nothing but refusals needs no more memory than another."""
-    one, packer = judge(("reference", "phone", "amount")), Packer({"bf": traits()})
+    one, packer = validator(("reference", "phone", "amount")), Packer({"bf": traits()})
     bad = [(f"r{line}", "bad", "500") for line in range(250)]
     assert [len(chunk.payouts) for chunk in packer.add(one.validate(Block(range(2, 252), bad)))] == [100, 100]
     assert [len(chunk.payouts) for chunk in packer.rest()] == [50]

@@ -9,7 +9,7 @@ import pytest
 from payout_engine.domain.errors import IllegalMoveError
 from payout_engine.domain.model import LookUpResult, Payout, Receipt
 from payout_engine.domain.states import OPEN, State
-from payout_engine.journal.rules import CONTRADICTION, NOTHING, Verdict, judge, same_recipient
+from payout_engine.journal.rules import CONTRADICTION, NOTHING, Verdict, same_recipient, verdict_on
 
 PAYOUT = Payout("R1", 500, "XOF", phone="22670000000")
 NEVER_SENT = (State.READY, State.HELD, State.REJECTED, State.CANCELLED)
@@ -24,7 +24,7 @@ def seen(state: State, **about: Any) -> LookUpResult:
 
 
 def verdict(known: Receipt | State, result: LookUpResult) -> Verdict:
-    return judge(PAYOUT, known if isinstance(known, Receipt) else Receipt(known), result, NOW)
+    return verdict_on(PAYOUT, known if isinstance(known, Receipt) else Receipt(known), result, NOW)
 
 
 def assert_doubt(found: Verdict, known: State) -> None:
@@ -43,7 +43,7 @@ def test_a_look_up_cannot_see_what_only_we_know(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", [*SHOWN, State.READY])
-def test_what_is_on_the_wire_is_not_judged(state: State) -> None:
+def test_what_is_on_the_wire_is_passed_over(state: State) -> None:
     """Whatever is seen while a payout is being sent: the answer of the call itself comes first."""
     assert verdict(State.SENDING, seen(state, amount_minor=1)) == NOTHING
 

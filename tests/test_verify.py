@@ -426,7 +426,7 @@ def _(row: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(("change", "said"), REPETITIONS.values(), ids=REPETITIONS.keys())
-def test_a_repetition_is_judged_by_the_promise_it_names(
+def test_a_repetition_goes_by_the_promise_it_names(
     honest: tuple[Path, str], tmp_path: Path, change: Callable[[list[Any]], None], said: str
 ) -> None:
     """A log whose hashes all fit: what was resent to ask must have been unknown, and allowed by that promise."""

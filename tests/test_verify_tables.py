@@ -32,7 +32,7 @@ NEEDS_NO_PROOF |= dict.fromkeys(
 )
 
 MAY_GROW = {("sqlite_sequence", "runs")}
-"""SQLite may remember more runs than there are, since an interrupted judging leaves its number unused; never fewer."""
+"""SQLite may remember more runs than there are, since an interrupted intake leaves its number unused; never fewer."""
 
 TABLES = [name for (name,) in pristine().execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
 COLUMNS = [

@@ -69,7 +69,7 @@ class World:
             bank.calm()
             await anyio.sleep(CALM_SECONDS)
             await self._look_up(of_all=True)
-            self._judge()
+            self._compare()
             assert isinstance(self._provider, HasBalances)
             held = {balance.lane_name: balance.available_minor for balance in await self._provider.balances()}
             assert held == {"sank_bf": 0, **bank.balances_minor}
@@ -133,7 +133,7 @@ class World:
     def _note(self, key: str, state: State) -> None:
         self._seen.setdefault(key, set()).add(state)
 
-    def _judge(self) -> None:
+    def _compare(self) -> None:
         """Compare every claim that was ever made with what became of the money."""
         taken = Counter(transfer.key for transfer in self._bank.transfers)
         pays = {transfer.key: transfer.pays for transfer in self._bank.transfers}

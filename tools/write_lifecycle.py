@@ -16,7 +16,7 @@ from payout_engine.domain.states import ATTENTION, EDGES, INITIAL_STATES, OPEN, 
 PAGE = Path(__file__).parent.parent / "docs" / "lifecycle.md"
 
 MEANINGS: Mapping[State, str] = {
-    State.READY: "Judged good and routed; nothing was sent.",
+    State.READY: "Validated and routed; nothing was sent.",
     State.SENDING: "The intent to send it is on the disk; the provider may or may not have heard. A crash here leaves "
     "`unknown`, never `ready`.",
     State.ACCEPTED: "The provider acknowledged it and will say later what became of it.",

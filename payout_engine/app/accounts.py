@@ -89,7 +89,7 @@ class Accounts:
                 self.traits(route.account, direction)  # Refuses a route to an account that goes the other way.
             served = [
                 AccountWallets(
-                    name, self.traits(name, direction), self.wallets(name, direction), self._closed(name, direction)
+                    name, self.traits(name, direction), self.wallets(name, direction), self.closed(name, direction)
                 )
                 for name in self._settings
                 if direction in self.directions(name)
@@ -235,7 +235,8 @@ class Accounts:
         for settings in self._settings.values():
             if settings.provider == registration.name:
                 for face in registration.faces.values():
-                    face.traits(settings.options)  # Refuses options that are not what they should be.
+                    # Refuses options that are not what they should be.
+                    face.traits({**registration.sandbox_options, **settings.options})
                 found |= settings.options.get("extra_prefixes", {})
         return found
 
@@ -254,7 +255,7 @@ class Accounts:
         with _about(name):
             return self._registration(name).face(direction).wallets(self._options(name))
 
-    def _closed(self, name: str, direction: Direction) -> Sequence[ClosedWallet]:
+    def closed(self, name: str, direction: Direction) -> Sequence[ClosedWallet]:
         """Return what an account could pay to as well, if it were configured otherwise."""
         with _about(name):
             return self._registration(name).face(direction).closed(self._options(name))

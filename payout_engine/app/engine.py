@@ -28,6 +28,7 @@ from payout_engine.app import submit as submitting
 from payout_engine.app.accounts import Accounts
 from payout_engine.app.locks import holder, leases
 from payout_engine.app.payment_stream import PaymentStream, unwrap_group
+from payout_engine.app.recall import Recall, recall
 from payout_engine.app.remembered import Remembered
 from payout_engine.app.serve import listening, open_doors
 from payout_engine.app.settings import SANDBOX_JOURNAL, Settings, load_settings
@@ -224,6 +225,7 @@ class Engine:
         wait: bool = False,
         key_renewed: bool = False,
         journal_lost: bool = False,
+        ask_paid: bool = False,
     ) -> PaymentStream:
         """Pay a run, or finish paying it, and stream its outcomes.
 
@@ -241,6 +243,7 @@ class Engine:
                 accounts, a person says.
             journal_lost: a person says that the newer copy of this journal is lost for good, or else the journal with
                 which the same content was begun; recorded, with the name of this machine's user.
+            ask_paid: ask as well, once, whether what is paid was taken back since.
 
         Returns:
             An async iterator of outcomes, each told once. Paying goes on whether or not anybody iterates, and `done`
@@ -260,6 +263,7 @@ class Engine:
             wait=wait,
             key_renewed=key_renewed,
             journal_lost=journal_lost,
+            ask_paid=ask_paid,
         )
         self._tasks.start_soon(paying.pay_run, self._workspace, stream, terms)
         return stream
@@ -336,6 +340,27 @@ class Engine:
         """
         await self._workspace.require_newest()
         return await controls.cancel(await self.journal(), await self.run(run_id), who, why)
+
+    async def recall(self, run_id: str, reference: str, who: str, why: str) -> Recall:
+        """Ask the provider, once, to take back what is left of a paid payout; where it can do that at all.
+
+        Who asks and why is recorded first. It moves no payout: what came back is what a look-up tells, now or later
+        (`pay` with `ask_paid`).
+
+        Args:
+            run_id: the run.
+            reference: the payer's reference, or `line:57`.
+            who: the person, as they call themselves.
+            why: in their words.
+
+        Raises:
+            ConfigError: there is no such run, or its provider takes nothing back, or it was paid with another key; or
+                this journal is an older copy.
+            DecisionError: the run has no such paid line, or several, or nobody says who and why.
+            JournalBusyError: somebody pays from the account, or follows it.
+        """
+        await self._workspace.require_newest()
+        return await recall(self._workspace, await self.run(run_id), reference, who.strip(), why.strip())
 
     async def unpause(self, run_id: str, who: str = "") -> None:
         """Let a run go on that a person paused, or whose canary a person has looked at. `pay` pays it then.

@@ -54,6 +54,7 @@ class PayTerms(msgspec.Struct, frozen=True, kw_only=True):
     wait: bool
     key_renewed: bool
     journal_lost: bool
+    ask_paid: bool = False
 
 
 async def pay_run(workspace: Workspace, stream: PaymentStream, terms: PayTerms) -> None:
@@ -107,6 +108,7 @@ async def _begin(
         uncleared=clearing.uncleared(granted.accounts),
         max_failure_share=_failure_share(workspace.settings, run),
         canary=await _canary(journal, run.run_id),
+        ask_paid=terms.ask_paid,
     )
     return Payment(journal, run.run_id, payers, paying, publish, terms.notify)
 

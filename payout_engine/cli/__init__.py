@@ -7,9 +7,9 @@ Exit codes are those of `payout_engine.results.summary.Exit`.
 
 In the order in which a command meets them: `main`: every command, with its options from `options`. A module for each
 group of commands: `look` (plan, runs, show, results, balance, providers, countries), `pay` (run, resume, follow),
-`control` (pause, cancel, retry), `decide` (resolve, verify), `serve`, `sandbox`. `render` says it in words and tables,
-`progress` while it goes on; `console` makes foreign text harmless, and `outlet` prints without waiting for whoever
-reads.
+`control` (pause, cancel, retry, recall), `decide` (resolve, verify), `serve`, `sandbox`. `render` says it in words and
+tables, `progress` while it goes on; `console` makes foreign text harmless, and `outlet` prints without waiting for
+whoever reads.
 """
 
 from __future__ import annotations

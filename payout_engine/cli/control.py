@@ -1,4 +1,4 @@
-"""The commands that steer a run: pause and cancel, also from another terminal, and retry."""
+"""The commands that steer a run: pause and cancel, also from another terminal, retry, and recall of one payout."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 from payout_engine.app.engine import Engine
-from payout_engine.cli.console import data, emit, plain, say
+from payout_engine.cli.console import data, emit, fail, plain, say
 from payout_engine.cli.options import asker
 from payout_engine.cli.pay import PayOptions, pay_submission
 from payout_engine.cli.progress import LineCounter
 from payout_engine.cli.render import counted
 from payout_engine.domain.errors import UserError
+from payout_engine.domain.model import masked
 from payout_engine.results.summary import Exit
 from payout_engine.sinks import check_format
 
@@ -36,6 +37,35 @@ async def cancel(engine: Engine, run_id: str, who: str, why: str, *, json: bool)
         total = counted(sum(done.others.values()), "payout")
         data.print(f"{total} could not be cancelled, because a provider has them or may have them: {states}.")
     return Exit.ALL_PAID
+
+
+async def recall(engine: Engine, run_id: str, reference: str, who: str, why: str, *, json: bool, given: str) -> int:
+    """Ask a provider to take a paid payout back, and say what it shows of it."""
+    done = await engine.recall(run_id, reference, who, why)
+    payout, shown = done.entry.payout, done.shown
+    state = next((outcome.status for outcome in done.outcomes), done.entry.receipt.state)
+    follow_up = f"payout-engine follow {run_id} --paid{given}"
+    if json:
+        emit(
+            "recalled",
+            run_id=run_id,
+            line=payout.line,
+            reference=payout.reference,
+            status=state,
+            reason=shown.reason if shown else "",
+            message=masked(shown.message) if shown else "",
+            problem=masked(done.problem),
+            next=follow_up,
+        )
+    else:
+        said = shown.message if shown else ""
+        data.print(
+            f"line {payout.line}  {plain(payout.reference)}  now [bold]{state}[/]  {plain(said)}", soft_wrap=True
+        )
+        if done.problem:
+            fail(f"It is not known to be on its way back: {done.problem}")
+        say(f"What became of it is told by: [bold]{plain(follow_up)}[/]")
+    return Exit.NEEDS_A_PERSON if done.problem else Exit.ALL_PAID
 
 
 async def retry(engine: Engine, run_id: str, options: PayOptions, *, yes: bool) -> int:

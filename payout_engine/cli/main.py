@@ -21,6 +21,7 @@ from payout_engine.cli.options import (
     AccountName,
     AnyRunId,
     Asker,
+    AskPaid,
     CanaryCount,
     Collect,
     Config,
@@ -238,6 +239,28 @@ def cancel(
     _on_engine(lambda engine: control.cancel(engine, run, who, why, json=json), config, journal, None, sandbox)
 
 
+@app.command(epilog='Example: payout-engine recall 7k3m9q EMP-1056 --who Awa --why "left the company"')
+def recall(
+    run: RunId,
+    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="The paid line: its reference, or line:57.")],
+    who: Who = "",
+    why: Why = "",
+    config: Config = None,
+    journal: JournalPath = None,
+    sandbox: Sandbox = False,
+    json: Json = False,
+) -> None:
+    """Ask the provider to take back what is unspent of a paid line, where it can do that."""
+    given = as_given(config, journal, sandbox)
+    _on_engine(
+        lambda engine: control.recall(engine, run, reference, who, why, json=json, given=given),
+        config,
+        journal,
+        None,
+        sandbox,
+    )
+
+
 @app.command(epilog="Example: payout-engine retry 7k3m9q")
 def retry(
     run: RunId,
@@ -280,6 +303,7 @@ def follow(
     follow_for: FollowFor = FOLLOW_FOR_SECONDS,
     format: Format = "csv",
     key_renewed: KeyRenewed = False,
+    paid: AskPaid = False,
 ) -> None:
     """Ask again for final answers; send nothing."""
     options = PayOptions(
@@ -289,6 +313,7 @@ def follow(
         follow_for_seconds=follow_for,
         given=as_given(config, journal, sandbox),
         key_renewed=key_renewed,
+        ask_paid=paid,
     )
     _on_engine(lambda engine: resume_runs(engine, run, options, send=False), config, journal, account, sandbox)
 

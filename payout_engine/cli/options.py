@@ -109,5 +109,8 @@ CanaryCount = Annotated[
         "--canary", min=1, metavar="N", help="Pay the first N of each wallet and see them arrive, then the rest."
     ),
 ]
+AskPaid = Annotated[
+    bool, typer.Option("--paid", help="Ask also about what is paid: the provider may have taken some of it back.")
+]
 Asker = Annotated[str, typer.Option("--who", metavar="NAME", help="Who asks; the user of this machine if not given.")]
 Reason = Annotated[str, typer.Option("--why", metavar="TEXT", help="Why, for the journal.")]

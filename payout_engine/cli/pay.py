@@ -45,6 +45,7 @@ class PayOptions(msgspec.Struct, frozen=True, kw_only=True):
     canary: int | None = None
     key_renewed: bool = False
     journal_lost: bool = False
+    ask_paid: bool = False
 
 
 async def run_file(engine: Engine, file: str, options: PayOptions, *, yes: bool) -> int:
@@ -250,6 +251,7 @@ async def _pay(engine: Engine, run: Run, out: Path, options: PayOptions, *, send
             wait=True,
             key_renewed=options.key_renewed,
             journal_lost=options.journal_lost,
+            ask_paid=options.ask_paid,
         )
         async with _interruptible(stream) as asked:
             async for outcome in stream:

@@ -34,7 +34,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         pid: its process.
-        task: what it does, such as `paying` or `judging`.
+        task: what it does, such as `paying` or `validating`.
         journal: the path of its journal.
         run_id: the run it is about, or empty.
         name: what that run's file is called.
@@ -82,7 +82,7 @@ class JournalFullError(JournalError):
 
 
 class JournalBusyError(JournalError):
-    """Another process is paying for the same account, or judging the same file.
+    """Another process is paying for the same account, or validating the same file.
 
     Attributes:
         holder: who, as far as it told; None when that cannot be read.

@@ -235,12 +235,12 @@ class Dispatch(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """One open payout to ask the provider about.
+    """One payout to ask the provider about: an open one, or one that was paid and may have been taken back.
 
     Attributes:
         key: our provider key.
         provider_reference: the provider's id, or empty when it never told us.
-        state: `sending`, `accepted` or `unknown`.
+        state: `sending`, `accepted` or `unknown`; `paid` where it is asked whether that still holds.
         sent: when it was last sent, also if only to ask again.
         payout: the payout itself.
     """

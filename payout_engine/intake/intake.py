@@ -190,7 +190,7 @@ def _default_country(country: str, router: Router) -> str:
 async def intake(
     source: Source, journal: Journal, run: Run, validator: BlockValidator, *, on_progress: Observer | None = None
 ) -> IntakeFindings:
-    """Read, validate and record a whole file; end with the run `judged`.
+    """Read, validate and record a whole file; end with the run `VALIDATED`.
 
     Args:
         source: read once, to its end.

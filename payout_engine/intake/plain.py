@@ -77,7 +77,7 @@ class BlockValidator:
 
     def validate(self, block: Block) -> Validated:
         """Validate every line of a block."""
-        if not self.careful.by_phone_alone:
+        if not self.careful.by_phone_alone(block):
             return self.careful.validate(block)
         payouts, keys = self._plain(block)
         validated = Validated(len(block.rows), {}, [], [])

@@ -351,8 +351,10 @@ def _choose(one: AccountWallets, wallets: Sequence[Wallet], recipient: Recipient
             return problem("wallet_unknown", text=word[:40], account=one.account, codes=codes)
     automatic = [wallet for wallet in wallets if wallet.automatic]
     if recipient.kind != "phone":
-        # Nothing in an e-mail address or an account number says which wallet it is of.
-        if len(automatic) == 1:
+        # Nothing in an e-mail address or an account number says which wallet it is of; without a country, nor whether
+        # a place is meant that is not configured.
+        elsewhere = [closed for closed in one.closed if closed.wallet.recipient == recipient.kind]
+        if len(automatic) == 1 and (recipient.country or not elsewhere):
             return automatic[0]
         codes = ", ".join(wallet.code for wallet in wallets)
         return problem("wallet_ambiguous", codes=codes)
@@ -376,7 +378,7 @@ def _closed(one: AccountWallets, recipient: Recipient) -> Problem | None:
     """Say what to configure if the line is meant for a place that the account's provider serves and it does not."""
     for closed in one.closed:
         wallet, word = closed.wallet, recipient.wallet_word
-        if wallet.recipient != recipient.kind or recipient.country not in ("", wallet.country):
+        if wallet.recipient != recipient.kind or recipient.country != wallet.country:
             continue
         by_number = _serves_operator(wallet, recipient) or (recipient.kind != "phone" and wallet.automatic)
         if fold(word) in _spellings(wallet) if word else by_number:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -114,12 +115,14 @@ class Validator:
         self._amount_at = max(layout.amount, layout.amount_minor)
         self._countries: dict[str, Country | None] = {}
 
-    @property
-    def by_phone_alone(self) -> bool:
-        """True where every line that names a phone is paid to it, and no cell but the usual ones rides along."""
+    def by_phone_alone(self, block: Block) -> bool:
+        """Tell whether each line that names a phone is paid to it, and no cell but the usual ones rides along."""
         kinds = {kind for kind, _ in self._kinds}
-        alone = kinds & self.router.kinds <= {"phone"} and max(self._riding) < 0
-        return self._kinds[0][0] == "phone" and alone and not self._routed_by and not self.router.by_amount
+        if self._kinds[0][0] != "phone" or not kinds & self.router.kinds <= {"phone"}:
+            return False
+        if self._routed_by or self.router.by_amount:
+            return False
+        return not any(index >= 0 and any(map(itemgetter(index), block.rows)) for index in self._riding)
 
     def validate(self, block: Block) -> Validated:
         """Validate every line of a block, one by one."""

@@ -124,7 +124,7 @@ class RunReplay:
     """What the log says of one run as a whole, gathered while the chain is followed.
 
     Attributes:
-        judged: whether it says anything of the run apart from remarks.
+        told: whether it says anything of the run apart from remarks.
         head_seq: its last entry, 0 if there is none.
         head: the hash of that entry.
         seal_text: the body of its seal, or empty.
@@ -134,7 +134,7 @@ class RunReplay:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.judged = False
+        self.told = False
         self.head_seq, self.head = 0, log.GENESIS
         self.kept_head: bytes | None = None
         self.seal_text = ""
@@ -146,8 +146,8 @@ class RunReplay:
 
     def hear(self, entry: LogRow) -> None:
         """Take in one entry of the run."""
-        first = not self.judged and entry.kind not in log.ASIDE_KINDS
-        self.judged = self.judged or first
+        first = not self.told and entry.kind not in log.ASIDE_KINDS
+        self.told = self.told or first
         self.head_seq, self.head = entry.seq, entry.hash
         self._set_back = self._set_back or entry.at < self._latest_at - CLOCK_SLACK_SECONDS
         self._latest_at = max(self._latest_at, entry.at)
@@ -166,11 +166,11 @@ class RunReplay:
         elif entry.kind == log.APPROVE:
             if self.approved:
                 self.problems.append((entry.seq, "the run is approved a second time"))
-            self.approved = msgspec.json.decode(entry.body, type=log.Approval).approved_no, entry.at, entry.seq
+            self.approved = log.read_approval(entry.body).approved_no, entry.at, entry.seq
         elif entry.kind == log.DISCARD:
             self.problems.append((entry.seq, "the log says that the run was discarded"))
         elif entry.kind == log.ASKED_AGAIN:
-            if self._set_back and _asked_again.decode(entry.body).lifetime_seconds is not None:
+            if self._set_back and log.read_asked_again(entry.body).lifetime_seconds is not None:
                 self.problems.append((entry.seq, "sent again to ask although the clock had been set back"))
         elif entry.kind == log.FINISH:
             self.finished_at = entry.at
@@ -321,9 +321,9 @@ class ChunkReplay:
         """Take in the next entry of the chunk; yield what does not follow."""
         try:
             if entry.kind == log.INTENT:
-                yield from self._intent(entry, msgspec.json.decode(entry.body, type=log.Intent))
+                yield from self._intent(entry, log.read_intent(entry.body))
             elif entry.kind == log.ASKED_AGAIN:
-                yield from self._sent_again(entry, _asked_again.decode(entry.body))
+                yield from self._sent_again(entry, log.read_asked_again(entry.body))
             elif entry.kind in log.MOVED_KINDS:
                 yield from self._moved(entry, log.read_moved(entry.body))
             elif entry.kind not in log.ASIDE_KINDS:
@@ -438,7 +438,6 @@ _ASKED = "asked_"  # So began the kinds of the remarks by which older journals t
 _KIND = ControlKind.PAUSE  # Of what was asked, the kind is told apart.
 _noted = msgspec.json.Decoder(log.AskedRemark)
 _answered = msgspec.json.Decoder(log.Answered)
-_asked_again = msgspec.json.Decoder(log.AskedAgain)
 
 
 class Totals:

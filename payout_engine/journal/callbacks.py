@@ -19,6 +19,7 @@ from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal.db import every, row, value
 from payout_engine.journal.dispatches import queries_of
 from payout_engine.journal.ids import chunk_id_of, parse_key
+from payout_engine.journal.transitions import chunk_rows
 from payout_engine.ports.callbacks import Heard
 from payout_engine.ports.journal import StoredCallback
 
@@ -70,11 +71,9 @@ def queries(db: apsw.Connection, account: str, keys: Sequence[str]) -> Sequence[
             chunks.setdefault((parsed.token, chunk_id), []).append(parsed.index)
     found: list[Query] = []
     for (token, chunk_id), indexes in chunks.items():
-        query = "SELECT states, receipts, payouts FROM chunks JOIN progress USING (chunk_id)"
-        chunk = row(db, f"{query} WHERE chunk_id = ? AND account = ?", (chunk_id, account))
-        if chunk is not None:
-            spoken = [index for index in indexes if index < len(chunk[0]) and chunk[0][index] != _SENDING]
-            found += queries_of(db, chunk_id, token, spoken, *chunk)
+        for chunk in chunk_rows(db, "chunk_id = ? AND account = ?", chunk_id, account):
+            spoken = [index for index in indexes if index < len(chunk.states) and chunk.states[index] != _SENDING]
+            found += queries_of(db, token, chunk, spoken)
     return found
 
 

@@ -8,8 +8,7 @@ receipts; where only some payouts of a chunk have one, they are stored one by on
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,7 +28,7 @@ INTERRUPTED = Receipt(
 class _PayoutColumns(msgspec.Struct, omit_defaults=True, gc=False):
     """The payouts of a chunk, field by field: what is the same for all of them stands there once."""
 
-    line: list[int]
+    line: Sequence[int]
     reference: list[str] | str = ""
     amount_minor: list[int] | int = 0
     currency: list[str] | str = ""
@@ -55,21 +54,26 @@ class ReceiptColumns(msgspec.Struct, omit_defaults=True, gc=False):
     at: list[float] | float = 0.0
 
 
+assert sorted(_PayoutColumns.__struct_fields__) == sorted(Payout.__struct_fields__)
+assert ReceiptColumns.__struct_fields__ == Receipt.__struct_fields__
+
 _payout_columns: msgspec.json.Decoder[_PayoutColumns] = msgspec.json.Decoder(_PayoutColumns)
 _receipts: msgspec.json.Decoder[list[Receipt | None] | ReceiptColumns] = msgspec.json.Decoder(
     list[Receipt | None] | ReceiptColumns
 )
 # Journals of format 4 and older hold one array for each payout, and so do chunks where some receipts are missing.
 _payouts: msgspec.json.Decoder[list[Payout]] = msgspec.json.Decoder(list[Payout])
-_rows: msgspec.json.Decoder[list[list[str]]] = msgspec.json.Decoder(list[list[str]])
 _indexes: msgspec.json.Decoder[list[int]] = msgspec.json.Decoder(list[int])
-
-_columns: msgspec.json.Decoder[list[str]] = msgspec.json.Decoder(list[str])
 
 encode = msgspec.json.Encoder().encode
 
 _FIELDS = Payout.__struct_fields__
-_values = attrgetter(*_FIELDS)
+
+read_rows = msgspec.json.Decoder(list[list[str]]).decode
+"""Return the rows of a chunk."""
+
+read_columns = msgspec.json.Decoder(list[str]).decode
+"""Return the header of a run's input."""
 
 
 def text(value: object) -> str:
@@ -77,7 +81,7 @@ def text(value: object) -> str:
     return encode(value).decode()
 
 
-def _column(values: list[T]) -> list[T] | T:
+def _column(values: tuple[Any, ...]) -> Any:
     """Return values as a column: one value if they are all the same."""
     first = values[0]
     return first if first == values[-1] and values.count(first) == len(values) else values
@@ -98,54 +102,26 @@ def _spread(column: list[T] | T, count: int) -> list[T]:
 
 def payouts_text(payouts: Sequence[Payout]) -> str:
     """Return the stored form of a chunk's payouts."""
-    columns = dict(zip(_FIELDS, map(_column, map(list, zip(*map(_values, payouts), strict=True))), strict=True))
-    columns["line"] = [payout.line for payout in payouts]  # Always a list: its length says how many payouts there are.
-    return text(_PayoutColumns(**columns))
+    columns = dict(zip(_FIELDS, zip(*map(msgspec.structs.astuple, payouts), strict=True), strict=True))
+    stored = {field: _column(values) for field, values in columns.items()}
+    stored["line"] = columns["line"]  # Always an array: its length says how many payouts there are.
+    return text(_PayoutColumns(**stored))
 
 
 def read_payouts(stored: str) -> list[Payout]:
     """Return the payouts of a chunk."""
     if stored.startswith("["):
         return _payouts.decode(stored)
-    columns = _payout_columns.decode(stored)
-    count = len(columns.line)
-    return list(map(Payout, *[_spread(getattr(columns, field), count) for field in _FIELDS]))
+    return list(map(Payout, *read_fields(stored, *_FIELDS)))
 
 
-def read_amounts(stored: str) -> list[int]:
-    """Return only the amounts of a chunk's payouts, at a fraction of the cost."""
-    if stored.startswith("["):
-        return [payout.amount_minor for payout in _payouts.decode(stored)]
-    columns = _payout_columns.decode(stored)
-    return _spread(columns.amount_minor, len(columns.line))
-
-
-def read_paid_to(stored: str) -> tuple[list[int], list[str]]:
-    """Return only the amounts and the phones of a chunk's payouts."""
+def read_fields(stored: str, *names: str) -> list[list[Any]]:
+    """Return only some fields of a chunk's payouts, a list for each, at a fraction of the cost."""
     if stored.startswith("["):
         payouts = _payouts.decode(stored)
-        return [payout.amount_minor for payout in payouts], [payout.phone for payout in payouts]
+        return [[getattr(payout, name) for payout in payouts] for name in names]
     columns = _payout_columns.decode(stored)
-    count = len(columns.line)
-    return _spread(columns.amount_minor, count), _spread(columns.phone, count)
-
-
-def read_references(stored: str) -> list[str]:
-    """Return only the references of a chunk's payouts."""
-    if stored.startswith("["):
-        return [payout.reference for payout in _payouts.decode(stored)]
-    columns = _payout_columns.decode(stored)
-    return _spread(columns.reference, len(columns.line))
-
-
-def read_rows(stored: str) -> list[list[str]]:
-    """Return the rows of a chunk."""
-    return _rows.decode(stored)
-
-
-def read_columns(stored: str) -> list[str]:
-    """Return the header of a run's input."""
-    return _columns.decode(stored)
+    return [_spread(getattr(columns, name), len(columns.line)) for name in names]
 
 
 def read_indexes(stored: str | None, count: int) -> Sequence[int]:
@@ -153,16 +129,14 @@ def read_indexes(stored: str | None, count: int) -> Sequence[int]:
     return range(count) if stored is None else _indexes.decode(stored)
 
 
-def receipt_columns(receipts: Sequence[Receipt]) -> bytes:
-    """Return the stored form of receipts, one for each payout or one that stands for all."""
-    columns = ReceiptColumns(
-        _column([receipt.state for receipt in receipts]),
-        _column([receipt.reason for receipt in receipts]),
-        _column([receipt.message for receipt in receipts]),
-        _column([receipt.provider_reference for receipt in receipts]),
-        _column([receipt.at for receipt in receipts]),
-    )
-    return encode(columns)
+def part(indexes: Sequence[int], count: int) -> list[int] | None:
+    """Return payouts of a chunk as they are stored: None for all of it."""
+    return None if len(indexes) == count else list(indexes)
+
+
+def receipt_columns(receipts: Sequence[Receipt]) -> ReceiptColumns:
+    """Return receipts by column, one for each payout or one that stands for all."""
+    return ReceiptColumns(*map(_column, zip(*map(msgspec.structs.astuple, receipts), strict=True)))
 
 
 def receipts_of(columns: ReceiptColumns) -> list[Receipt]:
@@ -171,18 +145,9 @@ def receipts_of(columns: ReceiptColumns) -> list[Receipt]:
     Raises:
         ValueError: the columns are not of one length.
     """
-    values = columns.state, columns.reason, columns.message, columns.provider_reference, columns.at
+    values = msgspec.structs.astuple(columns)
     count = max((len(column) for column in values if isinstance(column, list)), default=1)
-    return list(
-        map(
-            Receipt,
-            _spread(columns.state, count),
-            _spread(columns.reason, count),
-            _spread(columns.message, count),
-            _spread(columns.provider_reference, count),
-            _spread(columns.at, count),
-        )
-    )
+    return list(map(Receipt, *[_spread(column, count) for column in values]))
 
 
 def read_receipts(stored: str | None, count: int) -> Sequence[Receipt | None]:
@@ -199,7 +164,7 @@ def receipts_text(receipts: Sequence[Receipt | None]) -> str | None:
     known = [receipt for receipt in receipts if receipt is not None]
     if not known:
         return None
-    return receipt_columns(known).decode() if len(known) == len(receipts) else text(receipts)
+    return text(receipt_columns(known) if len(known) == len(receipts) else receipts)
 
 
 def letters(states: Iterable[State]) -> str:

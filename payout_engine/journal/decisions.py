@@ -12,13 +12,13 @@ import apsw
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import DecisionError
-from payout_engine.domain.model import Choice, Decision, Lane, Outcome, Payout, Receipt
+from payout_engine.domain.model import Choice, Decision, Outcome, Payout, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import codec, log
-from payout_engine.journal.db import only, row
+from payout_engine.journal.db import only
 from payout_engine.journal.ids import chunk_id_of, parse_key
 from payout_engine.journal.rules import CONTRADICTION
-from payout_engine.journal.transitions import move, once_sent, run_no
+from payout_engine.journal.transitions import chunk_rows, move, once_sent, run_no
 
 TARGETS: Mapping[Choice, State] = {
     Choice.PAID: State.PAID,
@@ -132,22 +132,14 @@ class _ChunkDecisions:
         self.problems: list[str] = []
         self._db, self._run_id, self._chunk_id = db, run_id, chunk_id
         self._chosen = dict(sorted(chosen.items()))
-        found = row(
-            db,
-            "SELECT account, lane, currency, payouts, states, receipts FROM chunks JOIN progress USING (chunk_id)"
-            " WHERE chunk_id = ?",
-            (chunk_id,),
-        )
+        found = next(chunk_rows(db, "chunk_id = ?", chunk_id), None)
         if found is None:
             self.problems = [absent(decision) for decision in chosen.values()]
             return
-        account, lane, currency, payouts, states, stored = found
-        self._lane, self._payouts = Lane(account, lane, currency), codec.read_payouts(payouts)
-        receipts = codec.read_receipts(stored, len(states))
-        self._known = [codec.standing(letter, known) for letter, known in zip(states, receipts, strict=True)]
-        self.problems = list(self._judge())
+        self._lane, self._payouts, self._known = found.lane, codec.read_payouts(found.payouts), found.standing()
+        self.problems = list(self._refusals())
 
-    def _judge(self) -> Iterator[str]:
+    def _refusals(self) -> Iterator[str]:
         sent = once_sent(self._db, self._chunk_id, len(self._payouts))
         for index, decision in self._chosen.items():
             if index >= len(self._payouts):
@@ -172,9 +164,8 @@ class _ChunkDecisions:
             return 0
         told = [self._chosen[index] for index in receipts]
         persons = [log.Person(decision.who, decision.choice, decision.why) for decision in told]
-        whole = len(receipts) == len(self._payouts)
-        indexes = None if whole else list(receipts)
-        return move(self._db, self._chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
+        moved = log.Moved(list(receipts.values()), codec.part(list(receipts), len(self._payouts)), persons=persons)
+        return move(self._db, self._chunk_id, moved, at, log.DECISION)
 
 
 def absent(decision: Decision) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import apsw
-import msgspec
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
@@ -19,7 +18,8 @@ from payout_engine.domain.states import move as checked_move
 from payout_engine.journal import codec, log, resends
 from payout_engine.journal.db import every, only, value
 from payout_engine.journal.ids import chunk_range, position_of, provider_keys, run_no_of, split_position
-from payout_engine.journal.transitions import move, once_sent, run_no
+from payout_engine.journal.last_sent import last_sent
+from payout_engine.journal.transitions import ChunkRow, chunk_rows, move, once_sent, run_no
 from payout_engine.ports.journal import OnWire, Ready, ReadyChunk
 
 _READY, _SENDING = LETTERS[State.READY], LETTERS[State.SENDING]
@@ -43,7 +43,7 @@ def recover(db: apsw.Connection, run_id: str) -> Sequence[Outcome]:
         paid_to = codec.read_payouts(payouts)
         indexes = None if stored is None else codec.read_indexes(stored, len(paid_to))
         db.execute("UPDATE dispatches SET ended_at = ? WHERE dispatch_id = ?", (at, dispatch_id))
-        seq = move(db, chunk_id, receipts, indexes, at, log.RECOVER, dispatch_id)
+        seq = move(db, chunk_id, log.Moved(receipts, indexes, dispatch_id), at, log.RECOVER)
         outcomes += [
             codec.outcome_of(run_id, Lane(account, lane, currency), paid_to[index], receipts[0], seq)
             for index in codec.read_indexes(stored, len(paid_to))
@@ -62,13 +62,12 @@ def ready_amounts(
     db: apsw.Connection, run_id: str, lane: Lane, after: int, limit: int
 ) -> Sequence[tuple[int, Sequence[int]]]:
     """Return the amounts of chunks with ready payouts; see `Journal.ready_amounts`."""
-    return [
-        (chunk_id, _ready_only(codec.read_amounts(payouts), states))
-        for chunk_id, states, payouts in _ready_rows(db, run_id, lane, after, limit)
-    ]
+    found = _ready_rows(db, run_id, lane, after, limit)
+    return [(chunk_id, _ready_only(payouts, states)) for chunk_id, states, payouts in found]
 
 
-def _ready_only(amounts: list[int], states: str) -> list[int]:
+def _ready_only(payouts: str, states: str) -> list[int]:
+    (amounts,) = codec.read_fields(payouts, "amount_minor")
     if states == _READY * len(states):
         return amounts
     return [amount for amount, letter in zip(amounts, states, strict=True) if letter == _READY]
@@ -96,20 +95,19 @@ def _ready(chunk_id: int, lane: Lane, token: str, states: str, stored: str) -> R
 
 def intend(db: apsw.Connection, chunk: ReadyChunk) -> Dispatch:
     """Record that payouts are about to be sent; see `Journal.intend`."""
-    chunk_id, at, count = chunk.chunk_id, clock.now(), len(chunk.indexes)
+    chunk_id, at = chunk.chunk_id, clock.now()
     number = run_no_of(chunk_id)
     state = value(db, "SELECT state FROM runs WHERE run_no = ?", (number,))
     if state not in (RunState.PAYING, RunState.FINISHED):
         raise IllegalMoveError("nobody approved this run, so nothing of it may be sent")
     states = value(db, "SELECT states FROM progress WHERE chunk_id = ?", (chunk_id,)) or ""
-    whole = count == len(states)
-    if not count or any(states[index : index + 1] != _READY for index in chunk.indexes):
+    if not chunk.indexes or any(states[index : index + 1] != _READY for index in chunk.indexes):
         raise IllegalMoveError("a payout of this chunk is no longer ready, so the chunk may not be sent")
-    indexes = None if whole else list(chunk.indexes)
+    indexes = codec.part(chunk.indexes, len(states))
     _, boot, up_seconds = clock.moment()
     db.execute(
         "INSERT INTO dispatches (chunk_id, indexes, begun_at, boot, up_seconds) VALUES (?, ?, ?, ?, ?)",
-        (chunk_id, None if whole else codec.text(indexes), at, boot, up_seconds),
+        (chunk_id, None if indexes is None else codec.text(indexes), at, boot, up_seconds),
     )
     dispatch_id = db.last_insert_rowid()
     _set_sending(db, chunk_id, states, indexes, at)
@@ -141,9 +139,9 @@ def record(
     db: apsw.Connection, dispatch: Dispatch, receipts: Sequence[Receipt], *, on_wire: OnWire
 ) -> Sequence[Outcome]:
     """Record what became of a dispatch; see `Journal.record`."""
-    at, chunk_id, count = clock.now(), dispatch.chunk_id, len(dispatch.payouts)
+    at, chunk_id = clock.now(), dispatch.chunk_id
     receipts = codec.stamped(receipts, at)
-    everyone = codec.each(receipts, count)
+    everyone = codec.each(receipts, len(dispatch.payouts))
     for state in {receipt.state for receipt in receipts}:
         if state is State.SENDING:
             raise IllegalMoveError("a receipt cannot leave a payout sending")
@@ -152,9 +150,9 @@ def record(
     if any(said[index].state is not State.READY for index in log.unspoken(dispatch.indexes, on_wire)):
         raise IllegalMoveError("what never left this machine can only be ready again")
     _end(db, dispatch, at, on_wire=on_wire)
-    whole = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,)) == count
-    indexes = None if whole else list(dispatch.indexes)
-    seq = move(db, chunk_id, receipts, indexes, at, log.RECEIPTS, dispatch.dispatch_id, on_wire=on_wire)
+    of = value(db, "SELECT length(states) FROM progress WHERE chunk_id = ?", (chunk_id,))
+    moved = log.Moved(receipts, codec.part(dispatch.indexes, of), dispatch.dispatch_id, on_wire=on_wire)
+    seq = move(db, chunk_id, moved, at, log.RECEIPTS)
     run_id = value(db, "SELECT run_id FROM runs WHERE run_no = ?", (run_no_of(chunk_id),))
     return [
         codec.outcome_of(run_id, dispatch.lane, payout, receipt, seq)
@@ -185,21 +183,20 @@ def open_queries(
     # In these words, SQLite answers the usual question from an index of what is open.
     having = "(instr(states, 'a') > 0 OR instr(states, 'u') > 0)"
     having = f"({having} OR {_WAITING[ready]})" if ready is not None else having
-    for chunk_id, states, receipts, payouts in every(
+    for chunk in chunk_rows(
         db,
-        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"  # noqa: S608
-        f" WHERE {having} AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
-        (max(first, split_position(after)[0]), last, account),
+        f"{having} AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
+        *(max(first, split_position(after)[0]), last, account),
     ):
-        start = after - position_of(chunk_id, 0) + 1
-        indexes = [index for index, letter in enumerate(states) if letter in letters and index >= start]
+        start = after - position_of(chunk.chunk_id, 0) + 1
+        indexes = [index for index, letter in enumerate(chunk.states) if letter in letters and index >= start]
         if ready is Ready.ONCE_SENT:
-            sent = once_sent(db, chunk_id, len(states))
-            indexes = [index for index in indexes if states[index] != _READY or index in sent]
+            sent = once_sent(db, chunk.chunk_id, len(chunk.states))
+            indexes = [index for index in indexes if chunk.states[index] != _READY or index in sent]
         indexes = indexes[: limit - len(queries)]
-        queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
+        queries += queries_of(db, token, chunk, indexes)
         if len(queries) == limit:
-            return queries, position_of(chunk_id, indexes[-1])
+            return queries, position_of(chunk.chunk_id, indexes[-1])
     return queries, 0
 
 
@@ -228,7 +225,7 @@ def may_be_sent_since(db: apsw.Connection, run_id: str) -> float | None:
     source, earliest = only(db, "SELECT max(source), min(position) FROM formerly WHERE run_no = ?", (number,))
     earliest = number if earliest is None else run_no_of(split_position(earliest)[0])
     approved = value(db, "SELECT body FROM log WHERE run_no = ? AND kind = 'approve' ORDER BY seq LIMIT 1", (number,))
-    if approved is not None and _approval.decode(approved).former_accounts:
+    if approved is not None and log.read_approval(approved).former_accounts:
         return None  # Approved by another process, which alone knew what it was compared with.
     if source or clock.now() < resends.latest_logged(db, earliest) - resends.CLOCK_SLACK_SECONDS:
         return None
@@ -238,35 +235,21 @@ def may_be_sent_since(db: apsw.Connection, run_id: str) -> float | None:
     return begun_at
 
 
-def queries_of(
-    db: apsw.Connection,
-    chunk_id: int,
-    token: str,
-    indexes: Sequence[int],
-    states: str,
-    stored: str | None,
-    payouts: str,
-) -> list[Query]:
+def queries_of(db: apsw.Connection, token: str, chunk: ChunkRow, indexes: Sequence[int]) -> list[Query]:
     """Return what to ask about payouts of a chunk. What was never sent has no age."""
     if not indexes:
         return []
-    never = clock.moment()
-    asked, receipts = codec.read_payouts(payouts), codec.read_receipts(stored, len(states))
-    sent: dict[int, clock.Moment] = {}
-    query = "SELECT indexes, begun_at, boot, up_seconds FROM dispatches WHERE chunk_id = ? ORDER BY dispatch_id"
-    for dispatched, *moment in every(db, query, (chunk_id,)):
-        sent |= dict.fromkeys(codec.read_indexes(dispatched, len(states)), clock.Moment(*moment))
-    for again_at, again in resends.asked(db, chunk_id, len(states)):
-        sent |= {index: clock.later(again_at, sent.get(index, again_at)) for index in again}
+    never, standing, payouts = clock.moment(), chunk.standing(), codec.read_payouts(chunk.payouts)
+    sent = last_sent(db, chunk.chunk_id, len(chunk.states))
     return [
         Query(
             key=key,
-            provider_reference=codec.standing(states[index], receipts[index]).provider_reference,
-            state=STATES_BY_LETTER[states[index]],
+            provider_reference=standing[index].provider_reference,
+            state=STATES_BY_LETTER[chunk.states[index]],
             sent=sent.get(index, never),
-            payout=asked[index],
+            payout=payouts[index],
         )
-        for index, key in zip(indexes, provider_keys(token, chunk_id, indexes), strict=True)
+        for index, key in zip(indexes, provider_keys(token, chunk.chunk_id, indexes), strict=True)
     ]
 
 
@@ -278,6 +261,3 @@ def finish(db: apsw.Connection, run_id: str) -> None:
         raise IllegalMoveError(f"run {run_id} is {state}, so it cannot be finished")
     db.execute("UPDATE runs SET state = 'finished', finished_at = ? WHERE run_no = ?", (at, number))
     log.append(db, at, number, log.FINISH, "{}")
-
-
-_approval = msgspec.json.Decoder(log.Approval)

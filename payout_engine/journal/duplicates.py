@@ -17,14 +17,13 @@ from itertools import groupby
 from typing import NamedTuple
 
 import apsw
-import msgspec
 
 from payout_engine.domain.limits import CHUNK_INDEX_BITS, RUN_CHUNK_BITS
 from payout_engine.domain.model import Duplicate, DuplicateKind, Payout, Query
 from payout_engine.domain.references import is_derived
 from payout_engine.domain.states import LETTERS, STATES_BY_LETTER, UNPAID, State
 from payout_engine.journal import codec, log
-from payout_engine.journal.db import every, only, value
+from payout_engine.journal.db import Row, every, only, value
 from payout_engine.journal.dispatches import queries_of
 from payout_engine.journal.fingerprints import (
     CELLS_KIND,
@@ -39,7 +38,7 @@ from payout_engine.journal.fingerprints import (
 from payout_engine.journal.ids import chunk_range, position_of, position_range, run_no_of, split_position
 from payout_engine.journal.last_sent import LastSent
 from payout_engine.journal.runs import remember
-from payout_engine.journal.transitions import judging, run_no
+from payout_engine.journal.transitions import CHUNK_COLUMNS, chunk_row, run_no, validating
 
 SUSPECTS_STEP = 10_000
 """Suspects compared in one request to the journal's thread."""
@@ -157,7 +156,7 @@ def begin(db: apsw.Connection, run_id: str) -> Search | None:
     _clear(db)
     db.execute("DELETE FROM found WHERE run_no = ?", (number,))
     if search.own:
-        judging(db, number, run_id)
+        validating(db, number, run_id)
         db.execute("DELETE FROM formerly WHERE run_no = ?", (number,))
     elif _may_have_come_up(db, number, approved_no):
         _remember_waiting(db, number)
@@ -206,7 +205,7 @@ def _may_have_come_up(db: apsw.Connection, number: int, approved_no: int) -> boo
     seq, body = only(db, query, (number,))
     query = "SELECT 1 FROM log JOIN runs USING (run_no) WHERE seq > ? AND approved_no < ? AND kind IN (?, ?) LIMIT 1"
     moved = value(db, query, (seq, approved_no, log.SIGHTING, log.DECISION)) is not None
-    return moved or msgspec.json.decode(body, type=log.Approval).former_accounts
+    return moved or log.read_approval(body).former_accounts
 
 
 def _remember_waiting(db: apsw.Connection, number: int) -> None:
@@ -329,7 +328,7 @@ def conclude(db: apsw.Connection, search: Search) -> None:
         db.execute(_FORMERLY, (search.number,))
     _clear(db)
     if search.own:
-        db.execute("UPDATE judging SET compared = ? WHERE run_no = ?", (search.compared, search.number))
+        db.execute("UPDATE validating SET compared = ? WHERE run_no = ?", (search.compared, search.number))
     else:
         db.execute("DELETE FROM fresh WHERE position BETWEEN ? AND ?", position_range(search.number))
 
@@ -352,7 +351,7 @@ def former_queries(
     found = list(
         every(
             db,
-            "SELECT position, chunk_id, token, states, receipts, payouts FROM formerly"
+            f"SELECT position, token, {CHUNK_COLUMNS} FROM formerly"  # noqa: S608
             " JOIN chunks ON chunk_id = position >> ? JOIN progress USING (chunk_id)"
             " JOIN runs ON runs.run_no = chunks.run_no"
             " WHERE formerly.run_no = ? AND source = ? AND position > ? AND account = ? ORDER BY position LIMIT ?",
@@ -360,10 +359,9 @@ def former_queries(
         )
     )
     queries: list[Query] = []
-    for chunk, same in groupby(found, lambda row: row[1:]):
-        chunk_id, token, states, receipts, payouts = chunk
+    for (token, *chunk), same in groupby(found, lambda row: row[1:]):
         indexes = [split_position(position)[1] for position, *_ in same]
-        queries += queries_of(db, chunk_id, token, indexes, states, receipts, payouts)
+        queries += queries_of(db, token, chunk_row(chunk), indexes)
     return queries, found[-1][0] if len(found) == limit else 0
 
 
@@ -385,13 +383,8 @@ def page(
     read = _read(db, MAIN, [(position, REFERENCE_KIND) for position in sorted({position for position, *_ in found})])
     payouts = {stored.position: stored.payout for stored in read}
     origins = lru_cache(maxsize=PAGE)(partial(_first_match, db))
-    duplicates = [
-        _duplicate(
-            kind, position, payouts[position], bool(same_run), line, origins(source, split_position(origin)[0]), origin
-        )
-        for position, kind, same_run, line, origin, source in found
-    ]
-    return duplicates, found[-1][:3]
+    repeats = [_duplicate(one, payouts[one[0]], origins(one[-1], split_position(one[-2])[0])) for one in found]
+    return repeats, found[-1][:3]
 
 
 class _FirstMatch(NamedTuple):
@@ -407,12 +400,12 @@ class _FirstMatch(NamedTuple):
 def _first_match(db: apsw.Connection, source: int, chunk_id: int) -> _FirstMatch:
     run_id, _, _, approved_at, has_references, _ = only(db, _RUN[source], (run_no_of(chunk_id),))
     payouts, states = only(db, _ORIGIN[source], (chunk_id,))
-    return _FirstMatch(run_id, approved_at or 0.0, bool(has_references), codec.read_references(payouts), states)
+    (references,) = codec.read_fields(payouts, "reference")
+    return _FirstMatch(run_id, approved_at or 0.0, bool(has_references), references, states)
 
 
-def _duplicate(
-    kind: str, position: int, payout: Payout, same_run: bool, line: int, origin: _FirstMatch, earlier_position: int
-) -> Duplicate:
+def _duplicate(found: Row, payout: Payout, origin: _FirstMatch) -> Duplicate:
+    position, kind, same_run, line, earlier_position, _ = found
     index = split_position(earlier_position)[1]
     return Duplicate(
         kind=DuplicateKind(kind),
@@ -422,7 +415,7 @@ def _duplicate(
         earlier_line=line,
         earlier_state=STATES_BY_LETTER[origin.states[index]],
         earlier_at=origin.approved_at,
-        same_run=same_run,
+        same_run=bool(same_run),
         earlier_reference=origin.references[index],
         earlier_has_references=origin.has_references,
     )

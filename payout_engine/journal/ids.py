@@ -97,7 +97,7 @@ _INDEXES = {str(index): index for index in range(CHUNK_PAYOUTS_MAX)}
 def split_key(key: str) -> tuple[str, int | None]:
     """Return what the keys of one chunk have in common, and the index; None when it is no index of ours.
 
-    A sweep asks this of every transfer it sees, so it must cost next to nothing; `parse_key` judges the first part.
+    A sweep asks this of every transfer it sees, so it must cost next to nothing; `parse_key` looks at the first part.
     """
     start, _, index = key.rpartition("-")
     return start, _INDEXES.get(index)

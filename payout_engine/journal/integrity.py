@@ -80,7 +80,7 @@ def alterations(db: apsw.Connection) -> Iterator[str]:
             yield f"the {kind} {name} is not as payout_engine made it"
     for table, rows in _untouched().fixed.items():
         if table_rows(db, FIXED[table]) != rows:
-            yield f"the table {table} does not hold the states and moves of the lifecycle, by which the guards judge"
+            yield f"the table {table} does not hold the states and moves of the lifecycle, that the guards go by"
 
 
 def table_rows(db: apsw.Connection, query: str) -> frozenset[Row]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import apsw
-import msgspec
 
 from payout_engine.domain import clock
 from payout_engine.domain.limits import DUPLICATE_WINDOW_SECONDS, RUN_CHUNK_BITS
@@ -41,8 +40,6 @@ _MOVING = (
     " UNION SELECT run_no FROM {schema}.log WHERE kind = 'asked_again' AND at > ?"
 )
 assert RUN_CHUNK_BITS == 24  # as the queries above have it
-
-_asked_again = msgspec.json.Decoder(log.AskedAgain)
 
 
 class LastSent:
@@ -83,7 +80,7 @@ class LastSent:
 
     def of_chunk(self, chunk_id: int, states: str) -> frozenset[int]:
         """Return which payouts of a chunk were, or may still be, sent lately."""
-        last = self._last_sent(chunk_id, len(states))
+        last = last_sent(self._db, chunk_id, len(states), self._schema)
         found = {index for index, letter in enumerate(states) if letter in MAY_BE_SENT}
         found |= {index for index, moment in last.items() if self.is_lately(moment)}
         never = set(range(len(states))) - found - set(last)
@@ -95,22 +92,15 @@ class LastSent:
         receipts = enumerate(codec.read_receipts(stored, count))
         return {index for index, said in receipts if said and self.is_lately(clock.Moment(said.at, "", 0.0))}
 
-    def _last_sent(self, chunk_id: int, count: int) -> Mapping[int, clock.Moment]:
-        """Return when each payout of a chunk that was ever sent was sent last, also if only to ask again."""
-        sent: dict[int, clock.Moment] = {}
-        for indexes, *moment in every(
-            self._db,
-            _OF_CHUNK.format(schema=self._schema),
-            (chunk_id,),
-        ):
-            sent |= dict.fromkeys(codec.read_indexes(indexes, count), clock.Moment(*moment))
-        for at, body in every(
-            self._db,
-            _ASKED_AGAIN.format(schema=self._schema),
-            (chunk_id,),
-        ):
-            again = _asked_again.decode(body)
-            asked = clock.Moment(at, again.boot, again.up_seconds)
-            for index in range(count) if again.indexes is None else again.indexes:
-                sent[index] = clock.later(asked, sent.get(index, asked))
-        return sent
+
+def last_sent(db: apsw.Connection, chunk_id: int, count: int, schema: str = "main") -> Mapping[int, clock.Moment]:
+    """Return when each payout of a chunk that was ever sent was sent last, also if only to ask again."""
+    sent: dict[int, clock.Moment] = {}
+    for indexes, *moment in every(db, _OF_CHUNK.format(schema=schema), (chunk_id,)):
+        sent |= dict.fromkeys(codec.read_indexes(indexes, count), clock.Moment(*moment))
+    for at, body in every(db, _ASKED_AGAIN.format(schema=schema), (chunk_id,)):
+        again = log.read_asked_again(body)
+        asked = clock.Moment(at, again.boot, again.up_seconds)
+        for index in range(count) if again.indexes is None else again.indexes:
+            sent[index] = clock.later(asked, sent.get(index, asked))
+    return sent

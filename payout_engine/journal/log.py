@@ -62,7 +62,7 @@ class Person(msgspec.Struct, frozen=True):
     why: str
 
 
-class Moved(msgspec.Struct, frozen=True, omit_defaults=True):
+class Moved(msgspec.Struct, frozen=True):
     """Payouts of one chunk went to the states of these receipts.
 
     Attributes:
@@ -147,7 +147,7 @@ class Answered(msgspec.Struct, frozen=True):
     kind: str
 
 
-class _StoredMoved(msgspec.Struct, frozen=True):
+class _StoredMoved(msgspec.Struct, frozen=True, omit_defaults=True):
     """`Moved` as it is stored. Entries of format 4 and older have an array for each receipt."""
 
     receipts: codec.ReceiptColumns | list[Receipt]
@@ -159,6 +159,10 @@ class _StoredMoved(msgspec.Struct, frozen=True):
 
 _moved = msgspec.json.Decoder(_StoredMoved)
 
+read_approval = msgspec.json.Decoder(Approval).decode
+read_intent = msgspec.json.Decoder(Intent).decode
+read_asked_again = msgspec.json.Decoder(AskedAgain).decode
+
 
 def read_moved(body: str) -> Moved:
     """Return the body of an entry of `MOVED_KINDS`."""
@@ -167,25 +171,9 @@ def read_moved(body: str) -> Moved:
     return Moved(receipts, stored.indexes, stored.dispatch, stored.persons, stored.on_wire)
 
 
-def moved_text(
-    receipts: bytes,
-    indexes: Sequence[int] | None,
-    dispatch: int | None = None,
-    persons: Sequence[Person] = (),
-    *,
-    on_wire: OnWire = True,
-) -> str:
-    """Return the body of a `Moved` entry around receipts that are already encoded, since they are stored twice."""
-    body: dict[str, object] = {"receipts": msgspec.Raw(receipts)}
-    if indexes is not None:
-        body["indexes"] = indexes
-    if dispatch is not None:
-        body["dispatch"] = dispatch
-    if persons:
-        body["persons"] = persons
-    if on_wire is not True:
-        body["on_wire"] = on_wire
-    return msgspec.json.encode(body).decode()
+def moved_text(moved: Moved, receipts: codec.ReceiptColumns) -> str:
+    """Return the body of an entry of `MOVED_KINDS`, given its receipts by column."""
+    return codec.text(_StoredMoved(receipts, moved.indexes, moved.dispatch, moved.persons, moved.on_wire))
 
 
 def unspoken(indexes: Sequence[int], on_wire: OnWire) -> Sequence[int]:

@@ -1,4 +1,4 @@
-"""Applying what look-ups show to the journal: found by key, judged one by one, written chunk by chunk.
+"""Applying what look-ups show to the journal: found by key, looked at one by one, written chunk by chunk.
 
 `rules.py` says what a look-up result means; here is only where it goes. Run in the writer's thread inside a
 transaction.
@@ -12,15 +12,15 @@ import apsw
 
 from payout_engine.domain import clock
 from payout_engine.domain.facts import Conflict
-from payout_engine.domain.model import Choice, Lane, LookUpResult, Outcome, Payout, Receipt
+from payout_engine.domain.model import Choice, LookUpResult, Outcome, Payout, Receipt
 from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal import codec, log
-from payout_engine.journal.db import row, value
+from payout_engine.journal.db import row
 from payout_engine.journal.facts import add_once, cancelled
 from payout_engine.journal.ids import chunk_id_of, parse_key, run_no_of, split_key
 from payout_engine.journal.requests import withdrawal
-from payout_engine.journal.rules import SPELLING_CHARS_MIN, Verdict, judge
-from payout_engine.journal.transitions import move
+from payout_engine.journal.rules import SPELLING_CHARS_MIN, Verdict, verdict_on
+from payout_engine.journal.transitions import ChunkRow, chunk_rows, move
 from payout_engine.ports.journal import Reconciled
 
 Reported = tuple[int, LookUpResult]
@@ -34,8 +34,9 @@ def reconcile(db: apsw.Connection, results: Sequence[LookUpResult]) -> Reconcile
     conflicts: list[str] = []
     open_shown = 0
     for (run_id, chunk_id), sighted in _by_chunk(db, results).items():
-        page = _open(db, run_id, chunk_id, at)
-        if page is not None:
+        chunk = next(chunk_rows(db, "chunk_id = ?", chunk_id), None)
+        if chunk is not None:
+            page = _ChunkLookUps(db, run_id, chunk, at)
             page.apply([(index, result) for index, result in sighted if index < page.count])
             outcomes += page.outcomes
             conflicts += page.conflicts
@@ -66,19 +67,14 @@ def _chunk_of(db: apsw.Connection, start: str) -> tuple[str, int] | None:
 class _ChunkLookUps:
     """One chunk while look-up results are applied to it."""
 
-    def __init__(
-        self, db: apsw.Connection, run_id: str, chunk_id: int, lane: Lane, payouts: str, states: str, at: float
-    ) -> None:
+    def __init__(self, db: apsw.Connection, run_id: str, chunk: ChunkRow, at: float) -> None:
         self.outcomes: list[Outcome] = []
         self.conflicts: list[str] = []
-        self.count = len(states)
+        self.count = len(chunk.states)
         self.open_shown = 0
         self._db = db
         self._run_id = run_id
-        self._chunk_id = chunk_id
-        self._lane = lane
-        self._payouts_text = payouts
-        self._states = states
+        self._chunk, self._chunk_id = chunk, chunk.chunk_id
         self._at = at
         self._payouts: list[Payout] = []
         self._known: list[Receipt] = []
@@ -87,17 +83,17 @@ class _ChunkLookUps:
         self._absent: set[int] = set()
 
     def apply(self, sighted: Sequence[Reported]) -> None:
-        """Judge each look-up result by what is known after the one before."""
-        letters = [self._states[index] for index, _ in sighted]
+        """Look at each result by what is known after the one before."""
+        letters = [self._chunk.states[index] for index, _ in sighted]
         self.open_shown = sum(map(letters.count, _OPEN))
         if letters.count(_SENDING) == len(letters):
             return
-        self._known = self._read_known()
+        self._known = self._chunk.standing()
         odd = self._peel(sighted)
         if odd or self._pending:
-            self._payouts = codec.read_payouts(self._payouts_text)
+            self._payouts = codec.read_payouts(self._chunk.payouts)
         for index, result in odd:
-            verdict = judge(self._payouts[index], self._known[index], result, self._at)
+            verdict = verdict_on(self._payouts[index], self._known[index], result, self._at)
             if verdict.conflict:
                 self._note(index, verdict)
             for receipt in verdict.receipts:
@@ -107,14 +103,14 @@ class _ChunkLookUps:
             self._withdraw()
 
     def _peel(self, sighted: Sequence[Reported]) -> Sequence[Reported]:
-        """Take what plainly agrees, of which nearly everything is; return the rest, to be judged with care.
+        """Take what plainly agrees, of which nearly everything is; return the rest, to be looked at with care.
 
-        A short cut of `judge` and nothing else: a transfer of our amount to our recipient, known by no other reference,
-        says nothing new, or that an open payout was accepted, paid or failed.
+        A short cut of `verdict_on` and nothing else: a transfer of our amount to our recipient, known by no other
+        reference, says nothing new, or that an open payout was accepted, paid or failed.
         """
         if len({index for index, _ in sighted}) < len(sighted):
-            return sighted  # What is shown twice is judged one after the other.
-        amounts_minor, phones = codec.read_paid_to(self._payouts_text)
+            return sighted  # What is shown twice is looked at one after the other.
+        amounts_minor, phones = codec.read_fields(self._chunk.payouts, "amount_minor", "phone")
         known, at = self._known, self._at
         odd: list[Reported] = []
         for reported in sighted:
@@ -143,11 +139,6 @@ class _ChunkLookUps:
             else:
                 odd.append(reported)
         return odd
-
-    def _read_known(self) -> list[Receipt]:
-        stored = value(self._db, "SELECT receipts FROM progress WHERE chunk_id = ?", (self._chunk_id,))
-        receipts = codec.read_receipts(stored, self.count)
-        return [known or codec.standing(letter, known) for letter, known in zip(self._states, receipts, strict=True)]
 
     def _note(self, index: int, verdict: Verdict) -> None:
         """Put a conflict into the log and into the answer, unless it was put there before."""
@@ -179,10 +170,8 @@ class _ChunkLookUps:
         receipt = withdrawal(Receipt(State.READY), request, self._at, sent=True)
         assert receipt is not None
         persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(indexes)
-        whole = len(indexes) == self.count
-        receipts = [receipt] * len(indexes)
-        place = None if whole else indexes
-        seq = move(self._db, self._chunk_id, receipts, place, self._at, log.DECISION, persons=persons)
+        moved = log.Moved([receipt] * len(indexes), codec.part(indexes, self.count), persons=persons)
+        seq = move(self._db, self._chunk_id, moved, self._at, log.DECISION)
         self._tell([(index, receipt) for index in indexes], seq)
 
     def _flush(self) -> None:
@@ -190,15 +179,16 @@ class _ChunkLookUps:
             return
         indexes = sorted(self._pending)
         receipts = [self._pending[index] for index in indexes]
-        whole = len(indexes) == self.count
-        seq = move(self._db, self._chunk_id, receipts, None if whole else indexes, self._at, log.SIGHTING)
+        moved = log.Moved(receipts, codec.part(indexes, self.count))
+        seq = move(self._db, self._chunk_id, moved, self._at, log.SIGHTING)
         self._tell(self._news, seq)
         self._news.clear()
         self._pending.clear()
 
     def _tell(self, news: Sequence[tuple[int, Receipt]], seq: int) -> None:
         self.outcomes += [
-            codec.outcome_of(self._run_id, self._lane, self._payouts[index], receipt, seq) for index, receipt in news
+            codec.outcome_of(self._run_id, self._chunk.lane, self._payouts[index], receipt, seq)
+            for index, receipt in news
         ]
 
 
@@ -206,18 +196,6 @@ _PLAIN = frozenset({State.ACCEPTED, State.PAID, State.FAILED})
 _SENDING = LETTERS[State.SENDING]
 _OPEN_STATES = (State.ACCEPTED, State.UNKNOWN)
 _OPEN = tuple(LETTERS[state] for state in _OPEN_STATES)
-
-
-def _open(db: apsw.Connection, run_id: str, chunk_id: int, at: float) -> _ChunkLookUps | None:
-    found = row(
-        db,
-        "SELECT account, lane, currency, payouts, states FROM chunks JOIN progress USING (chunk_id) WHERE chunk_id = ?",
-        (chunk_id,),
-    )
-    if found is None:
-        return None
-    account, lane, currency, payouts, states = found
-    return _ChunkLookUps(db, run_id, chunk_id, Lane(account, lane, currency), payouts, states, at)
 
 
 def conflict_text(run_id: str, payout: Payout, conflict: str) -> str:

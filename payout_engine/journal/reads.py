@@ -12,13 +12,14 @@ import apsw
 import msgspec
 
 from payout_engine.domain.facts import remark
-from payout_engine.domain.model import Direction, Entry, Lane, Outcome, Receipt, Run, RunState, Step, Tally
+from payout_engine.domain.model import Direction, Entry, Lane, Outcome, Query, Receipt, Run, RunState, Step, Tally
 from payout_engine.domain.states import LETTERS, STATES_BY_LETTER, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import Row, every, row, value
+from payout_engine.journal.dispatches import queries_of
 from payout_engine.journal.facts import read_fact
-from payout_engine.journal.ids import chunk_id_of, chunk_range, parse_key, provider_keys
-from payout_engine.journal.transitions import run_no
+from payout_engine.journal.ids import chunk_id_of, chunk_range, parse_key, position_of, provider_keys, split_position
+from payout_engine.journal.transitions import CHUNK_COLUMNS, ChunkRow, chunk_row, chunk_rows, run_no
 
 TALLY_CHUNKS = 2_000
 """Chunks counted in one request."""
@@ -36,11 +37,10 @@ _RUN_COLUMNS = (
     "run_id, name, digest, columns, dialect, has_references, sandbox, state, created_at, approved_at, finished_at,"
     " retry_of, direction"
 )
+_PAID = LETTERS[State.PAID]
 _columns = msgspec.json.Decoder(list[str])
 _dialect = msgspec.json.Decoder(dict[str, str])
 _notes = msgspec.json.Decoder(log.Note)
-_intent = msgspec.json.Decoder(log.Intent)
-_asked_again = msgspec.json.Decoder(log.AskedAgain)
 
 Place = tuple[int, int]
 """A chunk and an index."""
@@ -178,32 +178,49 @@ def entries(db: apsw.Connection, run_id: str, states: frozenset[State] | None, c
     found = list(
         every(
             db,
-            "SELECT first_line, chunk_id, account, lane, currency, payouts, rows, states, receipts FROM chunks"
+            f"SELECT first_line, rows, {CHUNK_COLUMNS} FROM chunks"  # noqa: S608
             " JOIN progress USING (chunk_id) WHERE run_no = ? AND (first_line, chunk_id) > (?, ?) AND states GLOB ?"
             " ORDER BY first_line, chunk_id LIMIT ?",
             (number, *cursor, f"*[{wanted}]*" if wanted else "", ENTRY_CHUNKS + 1),
         )
     )
     unfolded: list[Entry] = []
-    for _, chunk_id, account, lane, currency, payouts, cells, letters, receipts in found[:ENTRY_CHUNKS]:
-        unfolded += _entries(token, chunk_id, Lane(account, lane, currency), payouts, cells, letters, receipts, wanted)
+    for _, cells, *chunk in found[:ENTRY_CHUNKS]:
+        unfolded += _entries(token, chunk_row(chunk), cells, wanted)
     if len(found) <= ENTRY_CHUNKS:
         return EntryPage(unfolded, cursor, None)
-    return EntryPage(unfolded, found[ENTRY_CHUNKS - 1][:2], found[ENTRY_CHUNKS][0])
+    last, _, last_id, *_ = found[ENTRY_CHUNKS - 1]
+    return EntryPage(unfolded, (last, last_id), found[ENTRY_CHUNKS][0])
 
 
-def _entries(
-    token: str, chunk_id: int, lane: Lane, payouts: str, cells: str, letters: str, stored: str | None, wanted: str
-) -> list[Entry]:
-    receipts = codec.read_receipts(stored, len(letters))
-    keys = provider_keys(token, chunk_id, range(len(letters)))
+def _entries(token: str, chunk: ChunkRow, cells: str, wanted: str) -> list[Entry]:
+    payouts, rows, letters = codec.read_payouts(chunk.payouts), codec.read_rows(cells), chunk.states
+    keys = provider_keys(token, chunk.chunk_id, range(len(letters)))
     return [
-        Entry(payout, row, lane, codec.standing(letter, receipt), key)
-        for payout, row, letter, receipt, key in zip(
-            codec.read_payouts(payouts), codec.read_rows(cells), letters, receipts, keys, strict=True
-        )
+        Entry(payout, row, chunk.lane, standing, key)
+        for payout, row, letter, standing, key in zip(payouts, rows, letters, chunk.standing(), keys, strict=True)
         if letter in wanted
     ]
+
+
+def paid_queries(db: apsw.Connection, run_id: str, account: str, limit: int, after: int) -> tuple[Sequence[Query], int]:
+    """Return paid payouts to ask about once more; see `Journal.paid_queries`."""
+    number = run_no(db, run_id)
+    token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
+    first, last = chunk_range(number)
+    queries: list[Query] = []
+    for chunk in chunk_rows(
+        db,
+        "instr(states, ?) > 0 AND chunk_id BETWEEN ? AND ? AND account = ? ORDER BY chunk_id",
+        *(_PAID, max(first, split_position(after)[0]), last, account),
+    ):
+        start = after - position_of(chunk.chunk_id, 0) + 1
+        indexes = [index for index, letter in enumerate(chunk.states) if letter == _PAID and index >= start]
+        indexes = indexes[: limit - len(queries)]
+        queries += queries_of(db, token, chunk, indexes)
+        if len(queries) == limit:
+            return queries, position_of(chunk.chunk_id, indexes[-1])
+    return queries, 0
 
 
 def notes(db: apsw.Connection, run_id: str) -> Sequence[tuple[float, str, str]]:
@@ -284,7 +301,7 @@ def trace(db: apsw.Connection, run_id: str, wanted: Mapping[int, Collection[int]
 def _told(kind: str, body: str, wanted: Collection[int]) -> Iterator[tuple[int, Receipt | None]]:
     """Yield what an entry says of the payouts of its chunk that are wanted."""
     if kind in (log.INTENT, log.ASKED_AGAIN):
-        chosen = (_intent if kind == log.INTENT else _asked_again).decode(body).indexes
+        chosen = (log.read_intent if kind == log.INTENT else log.read_asked_again)(body).indexes
         yield from ((index, None) for index in wanted if chosen is None or index in chosen)
     elif kind in log.MOVED_KINDS:
         moved = log.read_moved(body)

@@ -13,14 +13,14 @@ import apsw
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
 from payout_engine.domain.facts import Asked
-from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Lane, Outcome, Receipt
+from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, value
 from payout_engine.journal.decisions import DECIDED
 from payout_engine.journal.ids import chunk_range
 from payout_engine.journal.rules import CONTRADICTION
-from payout_engine.journal.transitions import move, once_sent, run_no
+from payout_engine.journal.transitions import chunk_rows, move, once_sent, run_no
 
 ONCE_SENT_REASON = "sent_before"
 ONCE_SENT = (
@@ -69,31 +69,27 @@ def cancel(
     if value(db, "SELECT approved_at FROM runs WHERE run_no = ?", (number,)) is None:
         raise IllegalMoveError(f"nobody approved run {run_id}, so there is nothing to withdraw")
     first, last = chunk_range(number)
-    found = list(
-        every(
-            db,
-            "SELECT chunk_id, account, lane, currency, payouts, states, receipts FROM chunks JOIN progress"
-            " USING (chunk_id) WHERE (instr(states, 'r') > 0 OR instr(states, 'h') > 0) AND chunk_id BETWEEN ? AND ?"
-            " ORDER BY chunk_id LIMIT ?",
-            (max(first, after + 1), last, limit),
-        )
+    waiting = (
+        "(instr(states, 'r') > 0 OR instr(states, 'h') > 0) AND chunk_id BETWEEN ? AND ? ORDER BY chunk_id LIMIT ?"
     )
+    found = list(chunk_rows(db, waiting, max(first, after + 1), last, limit))
     outcomes: list[Outcome] = []
-    for chunk_id, account, lane, currency, stored, letters, known in found:
-        payouts, sent = codec.read_payouts(stored), once_sent(db, chunk_id, len(letters))
-        standing = map(codec.standing, letters, codec.read_receipts(known, len(letters)))
+    for chunk in found:
+        chunk_id, payouts = chunk.chunk_id, codec.read_payouts(chunk.payouts)
+        sent = once_sent(db, chunk_id, len(payouts))
         receipts = {
             index: receipt
-            for index, standing_now in enumerate(standing)
-            if (receipt := withdrawal(standing_now, request, at, sent=index in sent)) is not None
+            for index, known in enumerate(chunk.standing())
+            if (receipt := withdrawal(known, request, at, sent=index in sent)) is not None
         }
         if receipts:
             persons = [log.Person(request.who, Choice.CANCEL, request.why)] * len(receipts)
-            indexes = None if len(receipts) == len(letters) else list(receipts)
-            seq = move(db, chunk_id, list(receipts.values()), indexes, at, log.DECISION, persons=persons)
-            lane_of = Lane(account, lane, currency)
-            outcomes += [codec.outcome_of(run_id, lane_of, payouts[index], one, seq) for index, one in receipts.items()]
-    return outcomes, found[-1][0] if len(found) == limit else 0
+            indexes = codec.part(list(receipts), len(payouts))
+            moved = log.Moved(list(receipts.values()), indexes, persons=persons)
+            seq = move(db, chunk_id, moved, at, log.DECISION)
+            for index, one in receipts.items():
+                outcomes.append(codec.outcome_of(run_id, chunk.lane, payouts[index], one, seq))
+    return outcomes, found[-1].chunk_id if len(found) == limit else 0
 
 
 def withdrawal(known: Receipt, request: ControlRequest, at: float, *, sent: bool) -> Receipt | None:

@@ -8,10 +8,9 @@ transaction. What comes back is a look-up result: see `lookups.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import apsw
-import msgspec
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError
@@ -21,7 +20,7 @@ from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, row, value
 from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import chunk_range, provider_keys, run_no_of
-from payout_engine.journal.transitions import run_no
+from payout_engine.journal.transitions import chunk_rows, run_no
 from payout_engine.ports.journal import ReadyChunk
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 
@@ -84,32 +83,26 @@ def resendable(known: Receipt, first_sent_at: float | None, traits: Traits, befo
 
 
 def resendable_chunks(
-    db: apsw.Connection, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
-) -> Sequence[ReadyChunk]:
-    """Return chunks with payouts that may be asked about again; see `Journal.resendable_chunks`."""
+    db: apsw.Connection, run_id: str, lane: Lane, traits: Traits, before: float, after: int
+) -> Iterator[ReadyChunk]:
+    """Yield chunks with payouts that may be asked about again; see `Journal.resendable_chunks`."""
     number, at = run_no(db, run_id), clock.now()
     if _controlled(db, number):
-        return []
+        return
     token = value(db, "SELECT token FROM runs WHERE run_no = ?", (number,))
     first, last = chunk_range(number)
-    found: list[ReadyChunk] = []
-    for chunk_id, states, receipts, stored in every(
+    for chunk in chunk_rows(
         db,
-        "SELECT chunk_id, states, receipts, payouts FROM progress JOIN chunks USING (chunk_id)"
-        " WHERE instr(states, 'u') > 0 AND chunk_id BETWEEN ? AND ? AND account = ? AND lane = ? AND currency = ?"
+        "instr(states, 'u') > 0 AND chunk_id BETWEEN ? AND ? AND account = ? AND lane = ? AND currency = ?"
         " ORDER BY chunk_id",
-        (max(first, after + 1), last, lane.account, lane.name, lane.currency),
+        *(max(first, after + 1), last, lane.account, lane.name, lane.currency),
     ):
-        sent = _first_sent(db, chunk_id, len(states))
-        standing = map(codec.standing, states, codec.read_receipts(receipts, len(states)))
-        indexes = [i for i, known in enumerate(standing) if resendable(known, sent.get(i), traits, before, at)]
+        chunk_id, sent = chunk.chunk_id, _first_sent(db, chunk.chunk_id, len(chunk.states))
+        indexes = [i for i, known in enumerate(chunk.standing()) if resendable(known, sent.get(i), traits, before, at)]
         if indexes:
-            payouts = codec.read_payouts(stored)
+            payouts = codec.read_payouts(chunk.payouts)
             chosen = [payouts[index] for index in indexes]
-            found.append(ReadyChunk(chunk_id, lane, indexes, chosen, provider_keys(token, chunk_id, indexes)))
-        if len(found) == limit:
-            break
-    return found
+            yield ReadyChunk(chunk_id, lane, indexes, chosen, provider_keys(token, chunk_id, indexes))
 
 
 def intend_resend(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dispatch:
@@ -127,20 +120,12 @@ def intend_resend(db: apsw.Connection, chunk: ReadyChunk, traits: Traits) -> Dis
         raise IllegalMoveError(f"a payout may not be sent again to ask: {reasons[0]}")
     if lifetime_seconds is not None and at < latest_logged(db, number) - CLOCK_SLACK_SECONDS:
         raise IllegalMoveError(SET_BACK)
-    indexes = None if len(chunk.indexes) == len(states) else list(chunk.indexes)
+    indexes = codec.part(chunk.indexes, len(states))
     moment = clock.moment()
     entry = log.AskedAgain(promise, lifetime_seconds, indexes, moment.boot, moment.up_seconds)
     log.append(db, at, number, log.ASKED_AGAIN, codec.text(entry), chunk_id)
     last = value(db, "SELECT max(dispatch_id) FROM dispatches WHERE chunk_id = ?", (chunk_id,))
     return Dispatch(last, chunk_id, chunk.lane, chunk.indexes, chunk.payouts, chunk.keys)
-
-
-def asked(db: apsw.Connection, chunk_id: int, count: int) -> Iterator[tuple[clock.Moment, Sequence[int]]]:
-    """Yield when payouts of a chunk were resent to ask, and which."""
-    query = "SELECT at, body FROM log WHERE chunk_id = ? AND kind = 'asked_again' ORDER BY seq"
-    for at, body in every(db, query, (chunk_id,)):
-        entry = _entry.decode(body)
-        yield clock.Moment(at, entry.boot, entry.up_seconds), range(count) if entry.indexes is None else entry.indexes
 
 
 def _first_sent(db: apsw.Connection, chunk_id: int, count: int) -> Mapping[int, float]:
@@ -172,6 +157,3 @@ def _controlled(db: apsw.Connection, number: int) -> bool:
     """Tell whether a person paused a run, or ever asked to cancel it."""
     standing = value(db, "SELECT 1 FROM requests WHERE run_no = ?", (number,))
     return standing is not None or cancelled(db, number) is not None
-
-
-_entry = msgspec.json.Decoder(log.AskedAgain)

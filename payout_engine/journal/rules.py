@@ -37,13 +37,13 @@ class Verdict(msgspec.Struct, frozen=True):
 NOTHING = Verdict()
 
 
-def judge(payout: Payout, known: Receipt, result: LookUpResult, at: float) -> Verdict:
+def verdict_on(payout: Payout, known: Receipt, result: LookUpResult, at: float) -> Verdict:
     """Return what a look-up result means for a payout.
 
     Args:
         payout: ours.
         known: where it stands, with what was last said of it.
-        look-up result: what the look-up showed under its key.
+        result: what the look-up showed under its key.
         at: when it was heard, for a receipt that does not say so itself.
 
     Raises:

@@ -13,7 +13,7 @@ import apsw
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import IllegalMoveError, JournalError
-from payout_engine.domain.model import Chunk, Payout, Problem, Run, RunState
+from payout_engine.domain.model import Chunk, Lane, Payout, Problem, Run, RunState
 from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal import codec, log
 from payout_engine.journal.db import every, only, value
@@ -28,7 +28,7 @@ from payout_engine.journal.ids import (
     position_range,
     split_position,
 )
-from payout_engine.journal.transitions import judging, move, run_no
+from payout_engine.journal.transitions import move, run_no, validating
 
 
 def begin(db: apsw.Connection, run: Run) -> None:
@@ -52,14 +52,16 @@ def begin(db: apsw.Connection, run: Run) -> None:
             run.direction,
         ),
     )
-    db.execute("INSERT INTO judging (run_no, chunks, digest) VALUES (?, 0, ?)", (db.last_insert_rowid(), log.GENESIS))
+    db.execute(
+        "INSERT INTO validating (run_no, chunks, digest) VALUES (?, 0, ?)", (db.last_insert_rowid(), log.GENESIS)
+    )
 
 
 def add(db: apsw.Connection, run_id: str, chunks: Sequence[Chunk]) -> None:
     """Record chunks of a run in intake; see `Journal.add`."""
     number = run_no(db, run_id)
     require(db, number, run_id, RunState.INTAKE, "no lines can be added to it")
-    recorded, digest = judging(db, number, run_id)
+    recorded, digest = validating(db, number, run_id)
     if recorded + len(chunks) > CHUNKS_MAX:
         raise JournalError(f"Run {run_id} has more than {CHUNKS_MAX} chunks. Pay the file in several parts.")
     at = clock.now()
@@ -68,7 +70,9 @@ def add(db: apsw.Connection, run_id: str, chunks: Sequence[Chunk]) -> None:
         digest = _add(db, number, chunk_id_of(number, chunk_no), chunk, digest, at)
         if not chunk.problems:
             remember(db, chunk_id_of(number, chunk_no), chunk.payouts, chunk.rows, kept)
-    db.execute("UPDATE judging SET chunks = ?, digest = ? WHERE run_no = ?", (recorded + len(chunks), digest, number))
+    db.execute(
+        "UPDATE validating SET chunks = ?, digest = ? WHERE run_no = ?", (recorded + len(chunks), digest, number)
+    )
 
 
 def _add(db: apsw.Connection, number: int, chunk_id: int, chunk: Chunk, digest: bytes, at: float) -> bytes:
@@ -96,24 +100,21 @@ def _add(db: apsw.Connection, number: int, chunk_id: int, chunk: Chunk, digest: 
         "INSERT INTO progress (chunk_id, states, receipts, updated_at) VALUES (?, ?, ?, ?)",
         (chunk_id, states, receipts, at),
     )
-    return chained_payouts(digest, chunk_id, lane.account, lane.name, payouts, cells, receipts or "")
+    return chained_payouts(digest, chunk_id, lane, payouts, cells, receipts or "")
 
 
-def chained_payouts(
-    before: bytes, chunk_id: int, account: str, lane: str, payouts: str, cells: str, refusals: str
-) -> bytes:
+def chained_payouts(before: bytes, chunk_id: int, lane: Lane, payouts: str, cells: str, refusals: str) -> bytes:
     """Return the digest of the payouts of a run up to a chunk, given the digest up to the chunk before.
 
     Args:
         before: the digest up to the chunk before.
         chunk_id: the chunk.
-        account: its account.
-        lane: its lane's name.
+        lane: where it is paid from and to.
         payouts: as they are stored.
         cells: the rows as they are stored.
         refusals: of refused lines, the receipts as they are stored; otherwise empty.
     """
-    sealed = hashlib.sha256(before + f"{chunk_id}|{account}|{lane}|{len(payouts)}|{len(cells)}|".encode())
+    sealed = hashlib.sha256(before + f"{chunk_id}|{lane.account}|{lane.name}|{len(payouts)}|{len(cells)}|".encode())
     for part in (payouts, cells, refusals):
         sealed.update(part.encode())
     return sealed.digest()
@@ -173,17 +174,17 @@ def hold(db: apsw.Connection, run_id: str, reasons: Mapping[int, Problem]) -> No
         if not first <= chunk_id <= last or any(states[index : index + 1] != "r" for index in indexes):
             raise IllegalMoveError(f"only ready payouts of run {run_id} can be held")
         receipts = [codec.receipt_of(reasons[position], State.HELD, at) for position in held]
-        move(db, chunk_id, receipts, indexes, at, kind)
+        move(db, chunk_id, log.Moved(receipts, indexes), at, kind)
 
 
 def seal(db: apsw.Connection, run_id: str) -> None:
     """End intake and begin the run's log; see `Journal.seal`."""
     number, at = run_no(db, run_id), clock.now()
     require(db, number, run_id, RunState.INTAKE, "its intake cannot be ended")
-    recorded, digest = judging(db, number, run_id)
+    recorded, digest = validating(db, number, run_id)
     db.execute("UPDATE runs SET state = 'judged' WHERE run_no = ?", (number,))
     db.execute(
-        "UPDATE judging SET compared = (SELECT coalesce(max(approved_no), 0) FROM runs)"
+        "UPDATE validating SET compared = (SELECT coalesce(max(approved_no), 0) FROM runs)"
         " WHERE run_no = ? AND compared IS NULL",
         (number,),
     )
@@ -250,7 +251,7 @@ def _log_births(db: apsw.Connection, number: int, at: float) -> None:
         receipts = codec.read_receipts(stored, len(states))
         indexes = [index for index, letter in enumerate(states) if letter == "h"]
         held = [receipt for index in indexes if (receipt := receipts[index]) is not None]
-        body = log.moved_text(codec.receipt_columns(held), indexes)
+        body = log.moved_text(log.Moved(held, indexes), codec.receipt_columns(held))
         log.append(db, at, number, log.HOLD, body, chunk_id)
 
 
@@ -275,11 +276,11 @@ def _formerly(db: apsw.Connection, number: int) -> bool:
 
 
 def _forget(db: apsw.Connection, number: int) -> None:
-    """Let go of what was known of a run for judging it."""
-    db.execute("DELETE FROM judging WHERE run_no = ?", (number,))
+    """Let go of what was known of a run for validating it."""
+    db.execute("DELETE FROM validating WHERE run_no = ?", (number,))
     db.execute("DELETE FROM found WHERE run_no = ?", (number,))
     db.execute("DELETE FROM formerly WHERE run_no = ?", (number,))
-    if value(db, "SELECT 1 FROM judging"):
+    if value(db, "SELECT 1 FROM validating"):
         db.execute("DELETE FROM fresh WHERE position BETWEEN ? AND ?", position_range(number))
     else:
         db.execute("DELETE FROM fresh")  # Without a condition SQLite drops the pages unread.
@@ -291,9 +292,9 @@ def approve(db: apsw.Connection, run_id: str) -> bool:
     if value(db, "SELECT approved_at FROM runs WHERE run_no = ?", (number,)) is not None:
         return True
     require(db, number, run_id, RunState.VALIDATED, "it cannot be approved")
-    judging(db, number, run_id)
+    validating(db, number, run_id)
     latest = value(db, "SELECT coalesce(max(approved_no), 0) FROM runs")
-    if latest > value(db, "SELECT compared FROM judging WHERE run_no = ?", (number,)):
+    if latest > value(db, "SELECT compared FROM validating WHERE run_no = ?", (number,)):
         return False
     # Sorted, the keys are written page after page; in any other order every one of them would touch another page.
     db.execute(

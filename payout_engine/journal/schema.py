@@ -79,7 +79,7 @@ def connect(path: Path, *, sandbox: bool, scratch: bool, earlier: Path | None) -
         _prepare(connection, path, sandbox=sandbox, scratch=scratch)
         if earlier is not None:
             _attach(connection, earlier, sandbox=sandbox)
-        connection.execute(_sql("judging.sql"))
+        connection.execute(_sql("validating.sql"))
     except BaseException:
         connection.close()
         raise

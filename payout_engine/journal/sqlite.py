@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
@@ -86,7 +87,7 @@ class SqliteJournal:
 
         Args:
             path: the file. It is made readable by its owner alone.
-            scratch_of: makes this a throw-away journal that judges as if it were that one: repeats are compared with
+            scratch_of: makes this a throw-away journal that validates as if it were that one: repeats are compared with
                 the runs of `scratch_of`, if it exists, and nothing is written to it. A scratch journal is not durable.
             sandbox: whether it is for a sandbox's payouts; a journal keeps the kind it was made as.
             writer: makes what carries requests out; `InlineWriter` where time is virtual.
@@ -189,7 +190,8 @@ class SqliteJournal:
     async def resendable_chunks(
         self, run_id: str, lane: Lane, traits: Traits, before: float, after: int, limit: int
     ) -> Sequence[ReadyChunk]:
-        return await self._read(lambda db: resends.resendable_chunks(db, run_id, lane, traits, before, after, limit))
+        found = partial(resends.resendable_chunks, run_id=run_id, lane=lane, traits=traits, before=before, after=after)
+        return await self._read(lambda db: list(islice(found(db), limit)))
 
     async def intend_resend(self, chunk: ReadyChunk, traits: Traits) -> Dispatch:
         self._require_named()
@@ -205,6 +207,9 @@ class SqliteJournal:
 
     async def open_since(self, run_id: str, account: str) -> float | None:
         return await self._read(lambda db: dispatches.open_since(db, run_id, account))
+
+    async def paid_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
+        return await self._read(lambda db: reads.paid_queries(db, run_id, account, limit, after))
 
     async def may_be_sent_since(self, run_id: str) -> float | None:
         return await self._read(lambda db: dispatches.may_be_sent_since(db, run_id))

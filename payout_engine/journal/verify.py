@@ -61,8 +61,8 @@ def digest_file(path: Path, run_id: str) -> str:
     with snapshot(path) as db:
         number = run_no(db, run_id)
         found = row(db, "SELECT seq, hash FROM log WHERE run_no = ? ORDER BY seq DESC LIMIT 1", (number,))
-        judged = value(db, "SELECT 1 FROM log WHERE run_no = ? AND kind = 'seal'", (number,))
-        if found is None or judged is None:
+        sealed = value(db, "SELECT 1 FROM log WHERE run_no = ? AND kind = 'seal'", (number,))
+        if found is None or sealed is None:
             return ""
         seq, head = found
         return audit.digest_of(run_id, seq, head, tallies(db, run_id))
@@ -72,7 +72,7 @@ def verify_file(path: Path, run_id: str, kept: str = "") -> Audit:
     """Prove a run from a journal's file, which is only read; see `Journal.verify`.
 
     Raises:
-        JournalError: the file cannot be read or is no journal, or the run is not in it or was never judged.
+        JournalError: the file cannot be read or is no journal, or the run is not in it or was never validated.
     """
     if kept and not audit.kept_seq(kept):
         raise JournalError(f"“{kept}” is not a digest of a run. Give it as `verify` or summary.json showed it.")
@@ -104,8 +104,8 @@ class _Verifier:
             ):
                 self._find(problem, run_id="")
             self._walk_log()
-            if not self._story.judged and self._run_state() == RunState.INTAKE:
-                raise JournalError(f"Run {self._run_id} was never judged to its end, so there is nothing to prove yet.")
+            if not self._story.told and self._run_state() == RunState.INTAKE:
+                raise JournalError(f"Run {self._run_id} was never validated to its end: there is nothing to prove yet.")
             self._walk_chunks()
             self._check_run()
             self._check_keys()
@@ -183,7 +183,7 @@ class _Verifier:
         payouts_text, cells, states, stored = map(_text, found[9:])
         lane = Lane(account, lane_name, currency)
         refusals = stored if lane == REJECTED_LANE else ""
-        self._digest = chained_payouts(self._digest, chunk_id, account, lane_name, payouts_text, cells, refusals)
+        self._digest = chained_payouts(self._digest, chunk_id, lane, payouts_text, cells, refusals)
         payouts = codec.read_payouts(payouts_text)
         if lane != REJECTED_LANE and self._story.approved:
             self._keyring.expect(chunk_id, payouts, codec.read_rows(cells))

@@ -22,6 +22,7 @@ from payout_engine.domain.states import OPEN, State
 from payout_engine.payment.context import Context, Publish
 from payout_engine.payment.dispatch import Dispatcher
 from payout_engine.payment.first_send import FirstSend
+from payout_engine.payment.paid import ask_about_paid
 from payout_engine.payment.poll import Follower, FollowPolicy, Resend
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.resend import Resender, key_allows_resend
@@ -60,6 +61,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         uncleared: accounts that must not send, since it is not known what they sent before; each with the brake.
         max_failure_share: a lane stops when more than this share of its settled payouts failed.
         canary: how many payouts of each lane are sent and waited for before the rest; 0 for none.
+        ask_paid: whether it is also asked if what is paid was taken back since.
     """
 
     policy: FollowPolicy
@@ -68,6 +70,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     uncleared: Mapping[str, Stop] = {}
     max_failure_share: float = 1.0
     canary: int = 0
+    ask_paid: bool = False
 
 
 class Payment:
@@ -157,7 +160,7 @@ class Payment:
         tallies = await self._journal.tally(self._run_id)
         ready = {tally.lane for tally in tallies if tally.state is State.READY}
         # A lane that had sent everything when it was validated by how its payouts ended was not stopped.
-        stops = [stop for stop in self._stops if stop.brake not in _JUDGED or stop.lane in ready]
+        stops = [stop for stop in self._stops if stop.brake not in _COUNTED or stop.lane in ready]
         for stop in stops:
             await self._journal.add_fact(self._run_id, Stopped(stop))
         if self._failure is not None:
@@ -280,7 +283,7 @@ class Payment:
     def _may_speak(self, account: str) -> bool:
         """Whether any call that may move money is still allowed."""
         braked = any(stop.account == account and stop.lane is None for stop in self._stops)
-        asked = self._asked.is_set() or self._cancel is not None or self._failure is not None
+        asked = self._asked.is_set() or self._cancel is not None
         return self._send and not asked and not braked and account not in self._terms.uncleared
 
     def _fail(self, error: Exception) -> None:
@@ -348,11 +351,24 @@ class Payment:
         """Follow beside the dispatcher, then for the time that is allowed, unless a person asks to stop."""
         async with anyio.create_task_group() as waiting:
             waiting.start_soon(self._limit, follower, waiting.cancel_scope)
-            await self._safely(follower.run)
+            async with anyio.create_task_group() as asking:
+                if self._terms.ask_paid:
+                    asking.start_soon(self._safely, partial(self._ask_paid, follower.account))
+                await self._safely(follower.run)
             waiting.cancel_scope.cancel()
         self._timed_out = self._timed_out or follower.gave_up
         if follower.refused:
             self._refuse_key(follower.account, follower.refused)
+
+    async def _ask_paid(self, account: str) -> None:
+        """Ask whether what is paid was taken back; a person learns when that could not be asked of all."""
+        problem = "The time to follow was over before all of it was asked."
+        try:
+            await anyio.sleep(self._terms.policy.first_seconds)
+            problem = await ask_about_paid(self._context(self._payers[account]))
+        finally:
+            if problem and not self._asked.is_set():
+                self._stop_for(Stop(account, None, Brake.PROVIDER_DOWN, f"{_PAID_UNASKED} {problem}"))
 
     def _refuse_key(self, account: str, why: str) -> None:
         """Send nothing more with a key that a look-up found not to be accepted, or not to be the one that was meant."""
@@ -373,8 +389,9 @@ class Payment:
         scope.cancel()
 
 
-_JUDGED = frozenset({Brake.FAILURES, Brake.CANARY})
+_COUNTED = frozenset({Brake.FAILURES, Brake.CANARY})
 """The brakes that look at how a lane's payouts ended."""
 
+_PAID_UNASKED = "It is not known whether any of what is paid was taken back since; ask again."
 _NOT_WELL = "Not every payout of the canary arrived. Look at them before the rest is sent."
 _NO_ANSWER = "The canary's payouts have no final answer yet. Follow them, or look at them, before the rest is sent."

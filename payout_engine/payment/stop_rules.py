@@ -42,9 +42,9 @@ class Failures:
                 lane = outcome.account, outcome.wallet
                 self._counts.setdefault(lane, Counter())[outcome.status] += 1
                 touched.add(lane)
-        return {lane: why for lane in touched if (why := self._judge(self._counts[lane]))}
+        return {lane: why for lane in touched if (why := self._reason(self._counts[lane]))}
 
-    def _judge(self, counts: Counter[State]) -> str:
+    def _reason(self, counts: Counter[State]) -> str:
         failed, settled = counts[State.FAILED], counts.total()
         if settled < FAILURES_SAMPLE_MIN or failed <= self._share_max * settled:
             return ""
@@ -64,7 +64,7 @@ class Canary(StrEnum):
 
 
 def canary_of(lane: Lane, tallies: Sequence[Tally], size: int) -> tuple[Canary, int]:
-    """Judge a lane's first payouts, from what the journal counts alone, so that a crash forgets nothing.
+    """Tell how a lane's first payouts fared, from what the journal counts alone, so that a crash forgets nothing.
 
     Args:
         lane: the lane.
@@ -72,7 +72,7 @@ def canary_of(lane: Lane, tallies: Sequence[Tally], size: int) -> tuple[Canary, 
         size: how many payouts are to arrive before the rest is sent.
 
     Returns:
-        The judgement, and how many payouts more belong to the canary and wait to be sent.
+        That, and how many payouts more belong to the canary and wait to be sent.
     """
     counts = Counter[State]()
     for tally in tallies:

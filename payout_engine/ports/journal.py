@@ -148,7 +148,7 @@ class IntakeJournal(Protocol):
         ...
 
     async def seal(self, run_id: str) -> None:
-        """End intake: the run is `judged`. Its chunks can no longer be added to."""
+        """End intake: the run is `VALIDATED`. Its chunks can no longer be added to."""
         ...
 
     async def discard(self, run_id: str) -> None:
@@ -270,6 +270,10 @@ class LookUpJournal(Protocol):
 
     async def open_since(self, run_id: str, account: str) -> float | None:
         """Return when the first call was begun that may have sent any open payout of an account; None for no such."""
+        ...
+
+    async def paid_queries(self, run_id: str, account: str, limit: int, after: int = 0) -> tuple[Sequence[Query], int]:
+        """Return up to `limit` paid payouts of an account, as `open_queries` does: some may have been taken back."""
         ...
 
     async def may_be_sent_since(self, run_id: str) -> float | None:

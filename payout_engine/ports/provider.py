@@ -203,6 +203,23 @@ class ListsBack(Protocol):
 
 
 @runtime_checkable
+class Recalls(Protocol):
+    """A provider that takes back, when asked, what is left of a payout that it paid."""
+
+    async def recall(self, query: Query) -> None:
+        """Ask to take back what is left of a paid payout: one call at most, never repeated.
+
+        It moves no payout: whether, when and how much came back is what a look-up tells.
+
+        Raises:
+            NotSentError: the bytes of the asking provably never left.
+            RefusedError: the provider does not show the payout as one that it can take back; nothing was asked of it.
+            AmbiguousError: anything else, also a refusal: a look-up tells.
+        """
+        ...
+
+
+@runtime_checkable
 class HasBalances(Protocol):
     """A provider that tells what its balances hold."""
 

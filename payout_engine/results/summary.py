@@ -84,7 +84,7 @@ def _total(state: State, tallies: Sequence[Tally]) -> Total:
     chosen = [tally for tally in tallies if tally.state is state]
     for tally in chosen:
         amounts[tally.lane.currency] = amounts.get(tally.lane.currency, 0) + tally.amount_minor
-    amounts.pop("", None)  # Refused lines belong to no lane; their amounts were never judged.
+    amounts.pop("", None)  # Refused lines belong to no lane; their amounts were never validated.
     return Total(state, sum(tally.count for tally in chosen), amounts)
 
 

@@ -1,7 +1,7 @@
 """Payouts given from Python, one by one: any iterable or async iterable of `Payout`.
 
-They become rows like those of a file, so that one intake judges both. Amounts stay in minor units, which intake knows
-by their column, so that nothing is converted and a payout may leave its currency to the wallet that serves it.
+They become rows like those of a file, so that one intake validates both. Amounts stay in minor units, which intake
+knows by their column, so that nothing is converted and a payout may leave its currency to the wallet that serves it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from payout_engine.domain.limits import BLOCK_ROWS
 from payout_engine.domain.model import Block, Payout
 from payout_engine.sources._table import check_cells
 
-COLUMNS = ("reference", "amount_minor", "currency", "phone", "email", "account_number", "country", "wallet", "name")
+COLUMNS = (
+    *("reference", "amount_minor", "currency", "phone", "email", "account_number", "country", "wallet", "name"),
+    *("bank", "document_type", "document_number", "otp"),
+)
 """The columns of the rows that payouts become."""
 
 _ONLY_TEXT = {str}
@@ -65,6 +68,10 @@ class PayoutsSource:
             item.country,
             item.wallet,
             item.name,
+            item.bank,
+            item.document_type,
+            item.document_number,
+            item.otp,
         ]
 
     def _block(self, first: int, rows: Sequence[list[str]]) -> Block:

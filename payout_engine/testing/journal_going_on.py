@@ -15,10 +15,10 @@ from payout_engine.testing.journal_lines import (
     chunk,
     dispatched,
     every,
-    judged,
     payout,
     run,
     sent,
+    validated,
 )
 
 HELD = Problem("reference_repeated", "Again.")
@@ -49,7 +49,7 @@ class GoingOnSuite:
     async def test_only_runs_approved_before_it_count(self, journal_factory: JournalFactory) -> None:
         """Whenever they were begun: of two runs with one line, the one approved later repeats the other."""
         async with journal_factory() as journal:
-            await judged(journal, "last", chunk([1, 2]))
+            await validated(journal, "last", chunk([1, 2]))
             await approved(journal, "first", chunk([1, 2]))
             dispatch = await sent(journal, "first", Receipt(State.FAILED))
             await approved(journal, "between", chunk([1, 2]))
@@ -96,7 +96,7 @@ class GoingOnSuite:
         async with journal_factory() as journal:
             await approved(journal, "first", chunk([1, 2, 3]))
             dispatch = await sent(journal, "first", Receipt(State.FAILED))
-            await judged(journal, "again", chunk([1, 2, 3]))
+            await validated(journal, "again", chunk([1, 2, 3]))
             assert await every(journal.duplicates("again")) == []
             assert await journal.approve("again")
             attempt = await dispatched(journal, "again")
@@ -128,7 +128,7 @@ class GoingOnSuite:
         async with journal_factory() as journal:
             await approved(journal, "first", chunk([1]))
             dispatch = await sent(journal, "first", Receipt(State.FAILED))
-            await judged(journal, "again", chunk([1]))
+            await validated(journal, "again", chunk([1]))
             assert await every(journal.duplicates("again")) == []
             assert await journal.former_accounts("again") == ["bf"]
             await shown(journal, dispatch, 0)
@@ -140,7 +140,7 @@ class GoingOnSuite:
         async with journal_factory() as journal:
             await approved(journal, "first", chunk([1, 2]), chunk([3]), chunk([4, 5]))
             keys = [key for _ in range(3) for key in (await sent(journal, "first", Receipt(State.FAILED))).keys]
-            await judged(journal, "again", chunk([1, 3, 5]))
+            await validated(journal, "again", chunk([1, 3, 5]))
             assert await every(journal.duplicates("again")) == []
             queries, end = await journal.former_queries("again", "bf", 9)
             assert [query.key for query in queries] == [keys[0], keys[2], keys[4]]
@@ -151,7 +151,7 @@ class GoingOnSuite:
         async with journal_factory() as journal:
             await approved(journal, "first", chunk([1, 2], reference="SAME"))
             for run_id in ("one", "two"):
-                await judged(journal, run_id, chunk([1, 2], reference="SAME"))
+                await validated(journal, run_id, chunk([1, 2], reference="SAME"))
             whole = await every(journal.duplicates("one"))
             assert len(whole) > 2
             left = journal.duplicates("two")

@@ -17,12 +17,12 @@ from payout_engine.testing.journal_lines import (
     dispatched,
     entry,
     every,
-    judged,
     refused,
     replay,
     run,
     sent,
     states,
+    validated,
 )
 
 
@@ -47,7 +47,9 @@ class IntakeSuite:
         async with journal_factory() as journal:
             lanes = [chunk(range(1, 5000, 3)[at : at + 100]) for at in range(0, 1667, 100)]
             lanes += [chunk(range(2, 5000, 3)[at : at + 100], MOOV) for at in range(0, 1666, 100)]
-            await judged(journal, "run", *lanes, refused(range(3, 5000, 3)[:500]), refused(range(3, 5000, 3)[500:1100]))
+            await validated(
+                journal, "run", *lanes, refused(range(3, 5000, 3)[:500]), refused(range(3, 5000, 3)[500:1100])
+            )
             entries = await every(journal.entries("run"))
             lines = [found.payout.line for found in entries]
             assert lines == sorted(lines)
@@ -57,7 +59,7 @@ class IntakeSuite:
     async def test_a_refused_line_says_why(self, journal_factory: JournalFactory) -> None:
         """A refused line keeps its reason, its sentence and the column at fault."""
         async with journal_factory() as journal:
-            await judged(journal, "run", refused([7]))
+            await validated(journal, "run", refused([7]))
             found = await entry(journal, "run", 7)
             assert found.lane == REJECTED_LANE
             assert (found.receipt.state, found.receipt.reason) == (State.REJECTED, "amount_zero")
@@ -68,7 +70,7 @@ class IntakeSuite:
         async with journal_factory() as journal:
             before = clock.now()
             await approved(journal, "earlier", chunk([1]))
-            await judged(journal, "run", chunk([1]), refused([2]))
+            await validated(journal, "run", chunk([1]), refused([2]))
             repeats = await every(journal.duplicates("run"))
             await journal.hold("run", {repeat.position: Problem("repeated", "Again.") for repeat in repeats})
             receipts = {found.payout.line: found.receipt for found in await every(journal.entries("run"))}
@@ -90,7 +92,7 @@ class IntakeSuite:
     async def test_entries_can_be_asked_for_by_state(self, journal_factory: JournalFactory) -> None:
         """Only lines in the wanted states come out."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1, 3]), refused([2]))
+            await validated(journal, "run", chunk([1, 3]), refused([2]))
             wanted = frozenset({State.REJECTED})
             assert [found.payout.line async for page in journal.entries("run", wanted) for found in page] == [2]
             assert await every(journal.entries("run", frozenset())) == []
@@ -112,7 +114,7 @@ class IntakeSuite:
     async def test_a_sealed_run_takes_no_more_lines(self, journal_factory: JournalFactory) -> None:
         """After `seal` the run is validated and cannot be added to."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1]))
+            await validated(journal, "run", chunk([1]))
             with pytest.raises(IllegalMoveError):
                 await journal.add("run", [chunk([2])])
             found = await journal.find("run")
@@ -135,13 +137,13 @@ class IntakeSuite:
             assert len(await every(journal.entries("run"))) == 1
 
     async def test_an_unapproved_run_can_be_thrown_away(self, journal_factory: JournalFactory) -> None:
-        """A discarded run is gone whole, in intake and when judged; an approved one is never removed."""
+        """A discarded run is gone whole, in intake and when validated; an approved one is never removed."""
         async with journal_factory() as journal:
             await journal.begin(run("intake"))
             await journal.add("intake", [chunk([1])])
             await journal.discard("intake")
-            await judged(journal, "judged", chunk([1]))
-            await journal.discard("judged")
+            await validated(journal, "validated", chunk([1]))
+            await journal.discard("validated")
             assert await journal.runs() == []
             await approved(journal, "approved", chunk([1]))
             with pytest.raises(IllegalMoveError, match="never removed"):
@@ -179,7 +181,7 @@ class IntakeSuite:
         """One payout that is not ready refuses the whole call."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]))
-            await judged(journal, "probe", chunk([11, 12], reference="X"))
+            await validated(journal, "probe", chunk([11, 12], reference="X"))
             positions = [repeat.position for repeat in await every(journal.duplicates("probe"))]
             problem = Problem("reason", "Because.")
             with pytest.raises(IllegalMoveError):

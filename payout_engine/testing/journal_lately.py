@@ -10,18 +10,18 @@ from payout_engine.domain.limits import DUPLICATE_WINDOW_SECONDS as WINDOW
 from payout_engine.domain.model import Choice, Decision, DuplicateKind, LookUpResult, Problem, Receipt
 from payout_engine.domain.states import State
 from payout_engine.ports.journal import Journal
-from payout_engine.testing.journal_asking import PAYS_ONCE, doubtful
+from payout_engine.testing.journal_duplicates import later_by
 from payout_engine.testing.journal_lines import (
     JournalFactory,
     approved,
     chunk,
     dispatched,
     every,
-    judged,
     run,
     sent,
+    validated,
 )
-from payout_engine.testing.journal_repeats import later_by
+from payout_engine.testing.journal_resends import PAYS_ONCE, doubtful
 
 LONG_AGO = Receipt(State.PAID, at=1.0)
 """What a provider says of a payout may name any time."""
@@ -49,7 +49,7 @@ class LatelySuite:
     async def test_what_a_person_paid_counts_from_their_word(self, journal_factory: JournalFactory) -> None:
         """A line that was never sent, and was paid by hand: its own word, and nobody else's, makes its age."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1, 2, 3], reference="SAME"))
+            await validated(journal, "run", chunk([1, 2, 3], reference="SAME"))
             held = Problem("reference_repeated", "As line 1.")
             await journal.hold("run", {one.position: held for one in await every(journal.duplicates("run"))})
             assert await journal.approve("run")

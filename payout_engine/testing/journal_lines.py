@@ -81,7 +81,7 @@ def run(run_id: str, **changes: object) -> Run:
     return msgspec.structs.replace(made, **changes)
 
 
-async def judged(journal: Journal, run_id: str, *chunks: Chunk, **changes: object) -> None:
+async def validated(journal: Journal, run_id: str, *chunks: Chunk, **changes: object) -> None:
     """Record a run and end its intake."""
     await journal.begin(run(run_id, **changes))
     await journal.add(run_id, chunks)
@@ -90,7 +90,7 @@ async def judged(journal: Journal, run_id: str, *chunks: Chunk, **changes: objec
 
 async def approved(journal: Journal, run_id: str, *chunks: Chunk, **changes: object) -> None:
     """Record a run that may be paid."""
-    await judged(journal, run_id, *chunks, **changes)
+    await validated(journal, run_id, *chunks, **changes)
     assert await journal.approve(run_id)
 
 

@@ -22,10 +22,10 @@ from payout_engine.testing.journal_lines import (
     chunk,
     dispatched,
     entry,
-    judged,
     replay,
     sent,
     states,
+    validated,
 )
 
 
@@ -37,7 +37,7 @@ class PaymentSuite:
     async def test_nothing_is_sent_before_approval(self, journal_factory: JournalFactory) -> None:
         """An intent of a run that nobody approved is refused."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1]))
+            await validated(journal, "run", chunk([1]))
             ready = await journal.ready("run", ORANGE, 0, 1)
             with pytest.raises(IllegalMoveError):
                 await journal.intend(ready[0])
@@ -152,7 +152,7 @@ class PaymentSuite:
     async def test_a_finished_run_may_be_paid_on(self, journal_factory: JournalFactory) -> None:
         """A run is finished with its time, and paying again makes it paying."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1]))
+            await validated(journal, "run", chunk([1]))
             with pytest.raises(IllegalMoveError):
                 await journal.finish("run")
             await journal.approve("run")
@@ -208,7 +208,7 @@ class PaymentSuite:
                 with clock.replaced(partial(sum, (up_seconds, 500.0)), partial(_up, "boot", up_seconds)):
                     await journal.record(await journal.intend(part), [Receipt(State.UNKNOWN, f"call {at}")])
             with clock.replaced(lambda: 3_000.0, lambda: ("boot", 2_500.0)):
-                queries, _ = await journal.open_queries("run", "bf", 9, ready=True)
+                queries, _ = await journal.open_queries("run", "bf", 9, ready=Ready.ALL)
                 ages = {query.payout.line: query.age_seconds for query in queries}
                 assert ages == {1: 1_000.0, 2: 900.0, 3: 0.0, 4: 0.0, 5: 0.0, 6: 0.0}
             found = {line: (await entry(journal, "run", line)).receipt for line in (1, 2, 3)}
@@ -221,7 +221,7 @@ class PaymentSuite:
     async def test_a_finished_run_may_be_finished_again(self, journal_factory: JournalFactory) -> None:
         """Whoever follows it once more ends as the first did; one that is not approved has nothing to finish."""
         async with journal_factory() as journal:
-            await judged(journal, "new", chunk([9]))
+            await validated(journal, "new", chunk([9]))
             with pytest.raises(IllegalMoveError):
                 await journal.finish("new")
             await approved(journal, "run", chunk([1]))
@@ -230,6 +230,39 @@ class PaymentSuite:
                 await journal.finish("run")
             found = await journal.find("run")
             assert found is not None and found.state is RunState.FINISHED
+
+    async def test_paid_payouts_are_asked_about_page_by_page(self, journal_factory: JournalFactory) -> None:
+        """Only what is paid, of one account and one run; what was taken back is not asked about again."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk(range(1, 8)), chunk([8]), chunk([9], IVORY), chunk([10], MOOV))
+            dispatch = await dispatched(journal, "run")
+            others = [Receipt(state) for state in (State.ACCEPTED, State.FAILED, State.UNKNOWN, State.READY)]
+            paid = [Receipt(State.PAID, provider_reference=f"T{n}") for n in range(3)]
+            await journal.record(dispatch, [paid[0], *others, *paid[1:]])
+            second = (await journal.ready("run", ORANGE, dispatch.chunk_id, 1))[0]
+            await journal.record(await journal.intend(second), [Receipt(State.PAID)])
+            await sent(journal, "run", Receipt(State.PAID), IVORY)
+            await sent(journal, "run", Receipt(State.PAID), MOOV)
+            await approved(journal, "other", chunk([1]))
+            await sent(journal, "other", Receipt(State.PAID))
+
+            async def lines(limit: int) -> list[int]:
+                found: list[Query] = []
+                after, going_on = 0, True
+                while going_on:
+                    queries, after = await journal.paid_queries("run", "bf", limit, after)
+                    assert len(queries) <= limit
+                    found += queries
+                    going_on = after > 0
+                assert {query.state for query in found} <= {State.PAID}
+                return [query.payout.line for query in found]
+
+            assert await lines(9) == await lines(1) == await lines(2) == [1, 6, 7, 8, 10]
+            (first, *_), _ = await journal.paid_queries("run", "bf", 9)
+            assert (first.key, first.provider_reference) == (dispatch.keys[0], "T0")
+            taken_back = LookUpResult(first.key, Receipt(State.REVERSED, provider_reference="T0"))
+            await journal.reconcile([taken_back])
+            assert await lines(9) == [6, 7, 8, 10]
 
     async def test_an_age_is_not_what_the_wall_clock_says(self, journal_factory: JournalFactory) -> None:
         """A clock that is set forward makes no payout older; after a restart it is as old as that, at most."""

@@ -27,12 +27,12 @@ from payout_engine.testing.journal_lines import (
     dispatched,
     entry,
     every,
-    judged,
     refused,
     replay,
     run,
     sent,
     states,
+    validated,
 )
 
 
@@ -177,7 +177,7 @@ class PeopleSuite:
     async def test_nobody_decides_before_the_approval(self, journal_factory: JournalFactory) -> None:
         """What nobody approved is not sent by a decision either."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1]))
+            await validated(journal, "run", chunk([1]))
             with pytest.raises(DecisionError, match="never approved"):
                 await journal.decide("run", [word((await entry(journal, "run", 1)).key, Choice.PAID)])
 
@@ -245,7 +245,7 @@ class PeopleSuite:
             await journal.add("run", [chunk([1])])
             seen = [await journal.digest("run")]
             assert seen == [""]
-            with pytest.raises(JournalError, match="never judged"):
+            with pytest.raises(JournalError, match="never validated"):
                 await journal.verify("run")
             await journal.seal("run")
             seen.append(await journal.digest("run"))
@@ -266,7 +266,7 @@ class PeopleSuite:
             await journal.acknowledge("run", ControlKind.PAUSE, True)
             await journal.add("run", [chunk([1])])
             assert await journal.digest("run") == ""
-            with pytest.raises(JournalError, match="never judged"):
+            with pytest.raises(JournalError, match="never validated"):
                 await journal.verify("run")
             await journal.seal("run")
             assert (await journal.verify("run")).proven

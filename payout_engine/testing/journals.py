@@ -29,30 +29,30 @@ from payout_engine.domain.facts import (
 )
 from payout_engine.domain.model import Lane, Receipt
 from payout_engine.domain.states import State
-from payout_engine.testing.journal_asking import AskingSuite
 from payout_engine.testing.journal_callbacks import CallbackSuite
+from payout_engine.testing.journal_controls import ControlsSuite
+from payout_engine.testing.journal_duplicates import DuplicatesSuite
 from payout_engine.testing.journal_going_on import GoingOnSuite
 from payout_engine.testing.journal_intake import IntakeSuite
 from payout_engine.testing.journal_lately import LatelySuite
 from payout_engine.testing.journal_lines import MOOV, ORANGE, SOMEBODY, JournalFactory, approved, chunk, replay
 from payout_engine.testing.journal_payment import PaymentSuite
 from payout_engine.testing.journal_people import PeopleSuite
-from payout_engine.testing.journal_repeats import RepeatsSuite
-from payout_engine.testing.journal_steering import SteeringSuite
+from payout_engine.testing.journal_resends import ResendsSuite
 
 ALL_THE_SAME = "the rest may be sent although the canary did not pass"
 
 
 class JournalSuite(
     IntakeSuite,
-    RepeatsSuite,
+    DuplicatesSuite,
     LatelySuite,
     GoingOnSuite,
     PaymentSuite,
-    AskingSuite,
+    ResendsSuite,
     CallbackSuite,
     PeopleSuite,
-    SteeringSuite,
+    ControlsSuite,
 ):
     """The promises of `ports.Journal`."""
 

@@ -77,7 +77,7 @@ class Clerk:
     async def _command(self, engine: Engine) -> None:
         """Give the same command as ever: submit each file, and pay it."""
         life, submissions = self._life, {}
-        for file in self._files if life.judges_all_first else ():
+        for file in self._files if life.validates_all_first else ():
             submissions[file.name] = await engine.submit(file, wait=life.waits)
         paid = set()
         for file in reversed(self._files) if life.backwards else self._files:

@@ -36,6 +36,7 @@ READS = frozenset(
         "ready_amounts",
         "resendable_chunks",
         "open_queries",
+        "paid_queries",
         "runs",
         "find",
         "find_digest",

@@ -69,7 +69,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         disk_full_after: so many of SQLite's writes find room, and then the disk is full for `disk_full_seconds`.
         follow_for_seconds: how long it follows after the last send.
         listener_seconds: how long its caller takes for each outcome.
-        judges_all_first: it judges all files before it pays any.
+        validates_all_first: it validates all files before it pays any.
         backwards: it pays the last file first.
         resumes_all: it also goes on with runs whose file has begun a new one since.
         lifts: its command is `resume`: what a person paused, or a canary stopped, goes on.
@@ -98,7 +98,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     disk_full_seconds: float = 4.0
     follow_for_seconds: float = 600.0
     listener_seconds: float = 0.0
-    judges_all_first: bool = False
+    validates_all_first: bool = False
     backwards: bool = False
     resumes_all: bool = False
     lifts: bool = False
@@ -386,7 +386,7 @@ def _draw_life(chance: random.Random) -> Life:
     common: dict[str, Any] = {
         "follow_for_seconds": chance.choice([0.0, 5.0, 120.0, 600.0]),
         "listener_seconds": chance.choice([0.0, 0.0, 0.0, 2.0]),
-        "judges_all_first": chance.random() < 0.3,
+        "validates_all_first": chance.random() < 0.3,
         "lifts": chance.random() < 0.3,
         "tries": chance.choice([1, 4, 12]),
         "try_again_seconds": chance.choice([0.01, 0.2, 2.0]),

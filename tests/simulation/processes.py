@@ -21,7 +21,7 @@ from payout_engine.app.workspace import Workspace
 from payout_engine.domain.model import Direction, Dispatch, LookUpResult, Query, Receipt
 from payout_engine.journal import SqliteJournal
 from payout_engine.ports.journal import Journal
-from payout_engine.ports.provider import Provider, Traits, Wallet
+from payout_engine.ports.provider import ClosedWallet, Provider, Traits, Wallet
 from simulation.bank import Bank, SimulatedProvider
 from simulation.crashing import CrashingJournal, CrashingProvider, Fuse, MortalWriter
 from simulation.disk import Disk
@@ -75,6 +75,10 @@ class SimulatedAccounts(Accounts):
     def wallets(self, name: str, direction: Direction = Direction.PAY) -> Sequence[Wallet]:
         """Return both wallets of a lone account, or the account's own."""
         return [wallet for wallet in WALLETS if len(self._simulated) == 1 or wallet.code.startswith(name)]
+
+    def closed(self, name: str, direction: Direction = Direction.PAY) -> Sequence[ClosedWallet]:
+        """Nothing more can be configured."""
+        return ()
 
     async def connect(self, name: str, direction: Direction = Direction.PAY) -> Provider:
         """Return the connection of this process."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from payout_engine.ports.registration import Face, Registration
 from payout_engine.providers.senfenico.adapter import SenfenicoProvider, traits, wallets
-from payout_engine.providers.senfenico.client import BASE_URL
+from payout_engine.providers.senfenico.client import BASE_URL, SenfenicoClient
+from payout_engine.providers.senfenico.codes import DESCRIPTIONS
 from payout_engine.providers.senfenico.sandbox import sandbox
+
+__all__ = ["DESCRIPTIONS", "REGISTRATION", "SenfenicoClient"]
 
 REGISTRATION = Registration(
     name="senfenico",

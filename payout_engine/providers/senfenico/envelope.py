@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -19,6 +20,8 @@ from payout_engine.providers._http import UNREADABLE, HttpAnswer, fit_to_show
 
 INVALID_KEY = "Invalid API key"
 """The document's words for a key that is not accepted, under “Exemple de Réponse pour Clé API Invalide”."""
+
+Shape = TypeVar("Shape")
 
 _API_KEY = "api key"
 _KEYS = re.compile(r"\b(sk_(?:test|live)_)[\w-]+")
@@ -44,11 +47,12 @@ class RefusedItem(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """What every answer has in common."""
+    """What every answer has in common. `errors` say what is wrong with what was sent, by field; no sample shows any."""
 
     status: bool
     message: str = ""
     error_code: str | None = None
+    errors: msgspec.Raw = msgspec.Raw(b"null")
     data: msgspec.Raw = msgspec.Raw(b"null")
     failed_transfers: list[RefusedItem] | None = None
 
@@ -60,10 +64,14 @@ _ENVELOPE = msgspec.json.Decoder(Envelope)
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """What a code proves that the document prints as a refusal of the whole call: that nothing was done."""
+    """What a code proves that the document prints as a refusal of the whole call: that nothing was done.
+
+    Where a sample shows a message and no code, the message stands for one, and `reason` names it.
+    """
 
     brake: Brake | None = None
     too_fast: bool = False
+    reason: str = ""
 
 
 REFUSALS: Mapping[str, Refusal] = {
@@ -113,6 +121,21 @@ def read_envelope(answer: HttpAnswer, refusals: Mapping[str, Refusal] = REFUSALS
     return succeeded(decoded(answer), answer, refusals)
 
 
+def read_data(answer: HttpAnswer, kind: type[Shape], refusals: Mapping[str, Refusal] = REFUSALS) -> Shape:
+    """Return what an answer holds that says `status: true`.
+
+    Raises:
+        RefusedError, AmbiguousError: as `read_envelope`.
+    """
+    envelope = read_envelope(answer, refusals)
+    try:
+        return msgspec.json.decode(envelope.data, type=kind)
+    except UNREADABLE:
+        raise AmbiguousError(
+            "answer_unreadable", "Senfenico answered with something that its document does not show"
+        ) from None
+
+
 def decoded(answer: HttpAnswer) -> Envelope:
     """Return the envelope, whatever it says.
 
@@ -152,19 +175,20 @@ def _refused(envelope: Envelope, answer: HttpAnswer, refusals: Mapping[str, Refu
             f"Senfenico does not accept the API key of this account (HTTP {answer.status})",
             brake=Brake.CREDENTIALS,
         )
-    if code is None:
-        if _API_KEY in envelope.message.casefold():
-            return _key_in_doubt(answer)
-        return AmbiguousError("refusal_not_documented", f"Senfenico answered: {words}")
-    refusal = refusals.get(code)
-    if refusal is not None:
+    refusal = refusals.get(envelope.message if code is None else code)
+    # A code that only stands in the message is none, and a message that stands as a code is no message.
+    if refusal is not None and bool(refusal.reason) == (code is None):
         return RefusedError(
-            code.lower(),
+            refusal.reason or str(code).lower(),
             f"Senfenico refused the call: {words}",
             brake=refusal.brake,
             too_fast=refusal.too_fast,
             retry_after_seconds=answer.retry_after_seconds if refusal.too_fast else None,
         )
+    if code is None:
+        if _API_KEY in envelope.message.casefold():
+            return _key_in_doubt(answer)
+        return AmbiguousError("refusal_not_documented", f"Senfenico answered: {words}")
     if code not in DOUBTS:
         return AmbiguousError("code_not_documented", f"Senfenico answered: {words}")
     message = f"Senfenico answered: {words}"
@@ -175,7 +199,7 @@ def _refused(envelope: Envelope, answer: HttpAnswer, refusals: Mapping[str, Refu
 
 def _refuses_key(envelope: Envelope) -> bool:
     """Whether it says what the document prints for a key that is not accepted, and nothing else."""
-    told_more = envelope.error_code is not None or envelope.failed_transfers is not None
+    told_more = (envelope.error_code, envelope.failed_transfers) != (None, None) or bytes(envelope.errors) != b"null"
     return not envelope.status and not told_more and envelope.message.strip() == INVALID_KEY
 
 
@@ -190,7 +214,9 @@ def _key_in_doubt(answer: HttpAnswer) -> AmbiguousError:
 
 def said(envelope: Envelope) -> str:
     """The answer's own words, fit to be shown."""
-    return scrubbed(f"{envelope.error_code}: {envelope.message}" if envelope.error_code else envelope.message)
+    wrong = bytes(envelope.errors).decode("utf-8", "replace")
+    told = envelope.message if wrong in ("null", "{}", "[]") else f"{envelope.message} {wrong}"
+    return scrubbed(f"{envelope.error_code}: {told}" if envelope.error_code else told)
 
 
 def scrubbed(text: str) -> str:

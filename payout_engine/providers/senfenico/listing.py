@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,7 @@ from payout_engine.domain.errors import AmbiguousError, ProviderError
 from payout_engine.domain.limits import ANSWER_BYTES_MAX
 from payout_engine.providers._http import UNREADABLE, HttpAnswer
 from payout_engine.providers.senfenico.envelope import read_envelope
-from payout_engine.providers.senfenico.shown import Listed, PlainTransfer, Transfer
+from payout_engine.providers.senfenico.shown import FullTransfer, Listed, PlainTransfer
 
 OLDER_MIN = 1_000
 """So many transfers in a row must be older than a moment before the rest of the list is taken to be older too: a list
@@ -43,19 +44,25 @@ _START_BYTES_MAX = len(b'"data":[') + 2 * 64
 _OUTSIDE = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+"){0,500}')
 _INSIDE = re.compile(rb'[^"\\]*+')
 _PLAIN = msgspec.json.Decoder(list[PlainTransfer])
-_TRANSFERS = msgspec.json.Decoder(list[Transfer])
+_TRANSFERS = msgspec.json.Decoder(list[FullTransfer])
 _ANY = msgspec.json.Decoder(list[msgspec.Raw])
-_ONE = msgspec.json.Decoder(Transfer)
+_ONE = msgspec.json.Decoder(FullTransfer)
 _SPACE = b" \t\r\n"
 _QUOTE, _BACKSLASH, _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = b'"\\{}[]'
 _BRACKETS = frozenset({_OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST})
 
 
 class TransferListReader:
-    """Feed it the bytes of one answer in order; it hands out the transfers they complete."""
+    """Feed it the bytes of one answer in order; it hands out the transfers they complete.
 
-    def __init__(self, status: int) -> None:
+    Args:
+        status: the HTTP status of the answer.
+        complete: hand out every documented field, where they can be read; it takes longer.
+    """
+
+    def __init__(self, status: int, *, complete: bool = False) -> None:
         self._status = status
+        self._decoder: msgspec.json.Decoder[Any] = _TRANSFERS if complete else _PLAIN
         self._head: bytes | None = None
         self._buffer = bytearray()
         self._looked = 0  # Bytes of the buffer in which the beginning, or the next cut, was already looked for.
@@ -130,7 +137,7 @@ class TransferListReader:
         if listed is None:
             return ()
         try:
-            transfers: Sequence[Listed] = _PLAIN.decode(listed)
+            transfers: Sequence[Listed] = self._decoder.decode(listed)
         except UNREADABLE:
             try:
                 transfers = _TRANSFERS.decode(listed)
@@ -140,10 +147,10 @@ class TransferListReader:
         self._first = False
         return transfers
 
-    def _cut(self) -> list[Transfer]:
+    def _cut(self) -> list[FullTransfer]:
         """Take the whole transfers off the buffer, and notice the end of the list."""
         self._look_on()
-        transfers: list[Transfer] = []
+        transfers: list[FullTransfer] = []
         if self._cut_at:
             transfers = self._decoded(bytes(self._buffer[: self._cut_at]))
             self._first = False
@@ -203,7 +210,7 @@ class TransferListReader:
             piece = piece[1:]
         return b"[" + piece + b"]"
 
-    def _decoded(self, piece: bytes) -> list[Transfer]:
+    def _decoded(self, piece: bytes) -> list[FullTransfer]:
         """The transfers in a piece that ends where one of them ends."""
         listed = self._between_brackets(piece)
         if listed is None:
@@ -262,7 +269,7 @@ def _not_the_list() -> AmbiguousError:
     return AmbiguousError("answer_unreadable", "Senfenico answered with a list that its document does not show")
 
 
-def _one_or_none(item: msgspec.Raw) -> Transfer | None:
+def _one_or_none(item: msgspec.Raw) -> FullTransfer | None:
     try:
         return _ONE.decode(item)
     except UNREADABLE:

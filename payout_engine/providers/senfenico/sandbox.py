@@ -1,8 +1,9 @@
 """Senfenico's API from the other side, with a ledger that is the truth.
 
-Every transfer and balance call, as the document prints it: slashes, envelope, error codes and messages, a bulk answer
-without references, one balance per wallet with percentage fees on top, 100 transfers per call, 5 bulk calls in any
-sliding second. An ext_id is repeated back and never compared: sending it twice pays twice, and the ledger shows it.
+Every call as the document prints it: slashes, envelope, error codes and messages, a bulk answer without references, one
+balance per wallet with percentage fees on top, 100 transfers per call, 5 bulk calls in any sliding second; and what
+collects money or brings it home. An ext_id is repeated back and never compared: sending it twice pays twice, and the
+ledger shows it.
 
 Transfers settle after a delay, worked out when somebody looks. `FATES` are the endings of phone numbers that do
 something else than succeed; faults are scripted in `faults`. Where the document is silent, NOTES.md, section 8, says
@@ -34,9 +35,11 @@ from payout_engine.providers._sandbox import (
     cut,
     serving,
 )
+from payout_engine.providers.senfenico.collection_ledger import CollectionLedger
 from payout_engine.providers.senfenico.figures import fee_basis_points
 from payout_engine.providers.senfenico.ledger import Ledger
-from payout_engine.providers.senfenico.sandbox_answers import error, json_answer, money
+from payout_engine.providers.senfenico.sandbox_answers import error, json_answer, json_object, money, success
+from payout_engine.providers.senfenico.sandbox_collections import CollectionDesk
 from payout_engine.providers.senfenico.sandbox_transfers import FATES as FATES
 from payout_engine.providers.senfenico.sandbox_transfers import LATE_SETTLE_FACTOR as LATE_SETTLE_FACTOR
 from payout_engine.providers.senfenico.sandbox_transfers import TransferDesk
@@ -46,6 +49,10 @@ BALANCE_DEFAULT = 100_000
 """What each wallet of a test account holds. Source: section "Tester votre intégration"."""
 
 SETTLE_SECONDS_DEFAULT = 0.3
+OTP_SECONDS_DEFAULT = 300.0
+
+
+_Work = Callable[[web.Request, bytes, Fault | None], web.Response]
 
 
 class SenfenicoSandbox:
@@ -53,10 +60,11 @@ class SenfenicoSandbox:
 
     Attributes:
         base_url: where it listens.
-        ledger: the truth; see `Ledger`.
+        ledger: the truth about transfers; see `Ledger`.
+        collections: checkouts, charges and settlements, with their own truth in its `ledger`.
         faults: what is going to go wrong.
         limiter: the bulk calls of the last second; `refused` counts those over the limit.
-        calls: how many calls each endpoint (create, bulk, list, fetch, balances) has had.
+        calls: how many calls each endpoint has had; NOTES.md, section 8, has their names.
     """
 
     paying_endpoint = "bulk"
@@ -68,6 +76,7 @@ class SenfenicoSandbox:
         self,
         ledger: Ledger,
         transfers: TransferDesk,
+        collections: CollectionDesk,
         *,
         keys: Sequence[str],
         limit: int,
@@ -83,6 +92,7 @@ class SenfenicoSandbox:
         self._keys = frozenset(keys)
         self._jitter_seconds = jitter_seconds
         self._transfers = transfers
+        self.collections = collections
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -91,7 +101,7 @@ class SenfenicoSandbox:
     def attach(self, served: Served) -> None:
         """Learn where it is served."""
         self._served = served
-        self.base_url = served.base_url
+        self.base_url = self.collections.base_url = served.base_url
 
     def paid(self) -> Mapping[str, tuple[int, int]]:
         """Return how often and how much money moves for each ext_id. See `registration.SandboxServer.paid`."""
@@ -113,16 +123,45 @@ class SenfenicoSandbox:
         app.router.add_get("/v1/payment/transfers", self._list)
         app.router.add_get("/v1/payment/transfers/{reference}", self._handler("fetch", self._transfers.fetch))
         app.router.add_get("/v1/payment/balances", self._handler("balances", self._balances))
+        self._add_collecting(app, self.collections)
         add_control(app, self.faults, self.summary)
         return app
+
+    def _add_collecting(self, app: web.Application, desk: CollectionDesk) -> None:
+        """Add what collects money or brings it home, and the control by which a customer pays a checkout."""
+        base = "/v1/payment"
+        posts: Mapping[str, tuple[str, _Work]] = {
+            "/checkouts/initialize/": ("checkout_initialize", desk.initialize),
+            "/charges/": ("charge_create", desk.create_charge),
+            "/charges/submit": ("charge_submit", desk.submit),
+            "/settlements/": ("settlement_create", desk.settle),
+        }
+        gets: Mapping[str, tuple[str, _Work]] = {
+            "/checkouts": ("checkout_list", desk.list_checkouts),
+            "/checkouts/{reference}": ("checkout_fetch", desk.fetch_checkout),
+            "/charges": ("charge_list", desk.list_charges),
+            "/charges/{reference}": ("charge_fetch", desk.fetch_charge),
+            "/settlements": ("settlement_list", desk.list_settlements),
+            "/settlements/{reference}": ("settlement_fetch", desk.fetch_settlement),
+            "/settlements/{reference}/cancel/": ("settlement_cancel", desk.cancel),
+        }
+        for path, (endpoint, work) in posts.items():
+            app.router.add_post(base + path, self._handler(endpoint, work))
+        for path, (endpoint, work) in gets.items():
+            app.router.add_get(base + path, self._handler(endpoint, work))
+        app.router.add_post("/_sandbox/checkouts/{reference}/pay", self._pay_checkout)
+
+    async def _pay_checkout(self, request: web.Request) -> web.Response:
+        told = json_object(await request.read()) or {}
+        reference = request.match_info["reference"]
+        charge = self.collections.pay_checkout(reference, str(told.get("provider")), str(told.get("phone")))
+        return json_answer({"charge_reference": charge}, 200 if charge else 400)
 
     def summary(self) -> dict[str, object]:
         """Return the ledger's totals and the counts of calls."""
         return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
 
-    def _handler(
-        self, endpoint: str, work: Callable[[web.Request, bytes, Fault | None], web.Response]
-    ) -> Callable[[web.Request], Any]:
+    def _handler(self, endpoint: str, work: _Work) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
                 return self._refusal(request, fault) or work(request, body, fault)
@@ -188,9 +227,10 @@ class SenfenicoSandbox:
             "total_available": money(sum(available.values())),
             "total_pending": money(sum(pending.values())),
         }
-        collected = {"available": money(0), "pending": money(0), "currency": "XOF"}
+        ours, leaving = self.collections.ledger.balance()
+        collected = {"available": money(ours), "pending": money(leaving), "currency": "XOF"}
         data = {"collection_balances": collected, "transfer_balances": {**totals, **held}}
-        return json_answer({"status": True, "message": "Balance retrieved", "data": data})
+        return success("Balance retrieved", data)
 
     def _refusal(self, request: web.Request, fault: Fault | None) -> web.Response | None:
         """What is said of any call before it is processed."""
@@ -211,6 +251,9 @@ async def sandbox(
     balances: Mapping[str, int] | None = None,
     settle_seconds: float = SETTLE_SECONDS_DEFAULT,
     fee_percent: str = "1.5",
+    charge_fee_percent: str = "3.5",
+    otp_seconds: float = OTP_SECONDS_DEFAULT,
+    offline_providers: Sequence[str] = (),
     keys: Sequence[str] = (),
     calls_per_second: int = int(CALLS_PER_SECOND),
     jitter_seconds: float = 0.0,
@@ -225,8 +268,11 @@ async def sandbox(
         host: the address to listen at.
         port: 0 takes a free one.
         balances: francs by wallet code, for a new ledger; 100,000 each unless told.
-        settle_seconds: how long a transfer stays pending.
+        settle_seconds: how long a transfer stays pending, and a settlement `processing`.
         fee_percent: the fee on top of each transfer.
+        charge_fee_percent: what is kept of each charge.
+        otp_seconds: how long a customer's code is valid.
+        offline_providers: those whose customers confirm a charge on the phone, without a code.
         keys: the API keys that are accepted; none: every key that begins with `sk_test_`.
         calls_per_second: bulk calls in any sliding second.
         jitter_seconds: each bulk call arrives up to this much later than it came.
@@ -235,6 +281,7 @@ async def sandbox(
         live_mode: the mode that every transfer is shown in; None: that of the key that asks.
     """
     truth = Ledger(ledger, {**dict.fromkeys(BALANCE_KEYS, BALANCE_DEFAULT), **(balances or {})})
+    collected = CollectionLedger(ledger)
     try:
         transfers = TransferDesk(
             truth,
@@ -243,11 +290,26 @@ async def sandbox(
             extra_prefixes=extra_prefixes,
             live_mode=live_mode,
         )
+        collections = CollectionDesk(
+            collected,
+            settle_seconds=settle_seconds,
+            fee_basis_points=fee_basis_points(charge_fee_percent),
+            otp_seconds=otp_seconds,
+            offline_providers=offline_providers,
+            live_mode=live_mode,
+        )
         server = SenfenicoSandbox(
-            truth, transfers, keys=keys, limit=calls_per_second, jitter_seconds=jitter_seconds, faults=faults
+            truth,
+            transfers,
+            collections,
+            keys=keys,
+            limit=calls_per_second,
+            jitter_seconds=jitter_seconds,
+            faults=faults,
         )
         async with serving(server.app(), host, port) as served:
             server.attach(served)
             yield server
     finally:
         truth.close()
+        collected.close()

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
+from payout_engine.providers.senfenico.codes import DESCRIPTIONS
 from payout_engine.providers.senfenico.ledger import LedgerTransfer, created_text
 from payout_engine.providers.senfenico.wire import BALANCE_KEYS
 
@@ -24,23 +25,8 @@ _PRINTED: Mapping[str, re.Pattern[str]] = {
     "moov_bf": re.compile(r"0[1-3]|5[0-3]|6[0-3]|7[0-3]"),
 }
 
-_DESCRIPTIONS: Mapping[str, tuple[int, str, str]] = {
-    # Code: the HTTP status we chose, since none is documented, and the two descriptions as documented.
-    "RATE_LIMIT_EXCEEDED": (
-        429,
-        "You have exceeded the rate limit for API requests. Please wait before making further requests.",
-        (
-            "Vous avez dépassé la limite de taux pour les requêtes API. "
-            "Veuillez patienter avant de faire d'autres requêtes."
-        ),
-    ),
-    "TRANSACTION_NOT_FOUND": (404, "Transaction not found.", "Transaction introuvable."),
-    "INVALID_DATA": (
-        400,
-        "Invalid data provided. Please check the input and try again.",
-        "Données invalides fournies. Veuillez vérifier les données saisies et réessayer.",
-    ),
-}
+_STATUSES: Mapping[str, int] = {"RATE_LIMIT_EXCEEDED": 429, "TRANSACTION_NOT_FOUND": 404, "CHARGE_NOT_FOUND": 404}
+"""The HTTP statuses we chose, since none is documented; 400 for the other codes."""
 
 Errors = dict[str, list[str]]
 
@@ -133,12 +119,23 @@ def money(francs: int) -> msgspec.Raw:
     return msgspec.Raw(f"{francs}.0")
 
 
-def error(code: str, errors: Errors | None = None) -> web.Response:
-    status, description, description_fr = _DESCRIPTIONS[code]
-    document: dict[str, Any] = {"status": False, "message": description, "error_code": code}
+def error(code: str, errors: Errors | None = None, *, before: str = "") -> web.Response:
+    """The refusal that a code stands for, with both descriptions; `before` begins the message, as one sample does."""
+    told = DESCRIPTIONS[code]
+    document: dict[str, Any] = {"status": False, "message": before + told.english, "error_code": code}
     if errors:
         document["errors"] = errors
-    return json_answer({**document, "description": description, "description_fr": description_fr}, status)
+    document |= {"description": told.english, "description_fr": told.french}
+    return json_answer(document, _STATUSES.get(code, 400))
+
+
+def success(message: str, data: object) -> web.Response:
+    return json_answer({"status": True, "message": message, "data": data})
+
+
+def is_live(request: web.Request, configured: bool | None) -> bool:
+    """The mode that is shown: the configured one, or that of the key that asks."""
+    return request.headers.get("X-API-KEY", "").startswith("sk_live_") if configured is None else configured
 
 
 def json_answer(document: dict[str, Any], status: int = 200) -> web.Response:

@@ -20,12 +20,14 @@ from payout_engine.providers.senfenico.sandbox_answers import (
     Errors,
     error,
     field_errors,
+    is_live,
     json_answer,
     json_object,
     percent,
     repeated,
     shown,
     single_refusal,
+    success,
 )
 from payout_engine.providers.senfenico.wire import BALANCE_KEYS, BATCH_LIMIT
 
@@ -77,13 +79,10 @@ class TransferDesk:
         transfer = self.ledger.fetch(request.match_info["reference"])
         if transfer is None:
             return error("TRANSACTION_NOT_FOUND")
-        return json_answer(
-            {"status": True, "message": "Transfer details retrieved", "data": self.shown(request, transfer)}
-        )
+        return success("Transfer details retrieved", self.shown(request, transfer))
 
     def shown(self, request: web.Request, transfer: LedgerTransfer) -> dict[str, Any]:
-        by_key = request.headers.get("X-API-KEY", "").startswith("sk_live_")
-        return shown(transfer, live_mode=by_key if self._live_mode is None else self._live_mode)
+        return shown(transfer, live_mode=is_live(request, self._live_mode))
 
     def create(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
         item = json_object(body)
@@ -99,7 +98,7 @@ class TransferDesk:
             **self.shown(request, transfer),
             "fees": msgspec.Raw(percent(transfer.fee_basis_points, digits=1)),
         }
-        return json_answer({"status": True, "message": "Transfer has been queued", "data": document})
+        return success("Transfer has been queued", document)
 
     def queue(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
         document = json_object(body)

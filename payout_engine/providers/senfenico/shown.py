@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 import msgspec
 
-from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.model import LookUpResult, Receipt, mask
 from payout_engine.domain.states import State
 from payout_engine.providers._http import UNREADABLE, HttpAnswer
-from payout_engine.providers.senfenico.envelope import SINGLE_REFUSALS, Envelope, read_envelope, scrubbed
-from payout_engine.providers.senfenico.figures import AMOUNT_CONTRADICTION, exact_amount
+from payout_engine.providers.senfenico.envelope import SINGLE_REFUSALS, read_data, scrubbed
+from payout_engine.providers.senfenico.figures import AMOUNT_CONTRADICTION, decimal, exact_amount
 from payout_engine.providers.senfenico.wire import CURRENCY, PHONE_DIGITS
 
 STATUSES: Mapping[str, State] = {"pending": State.ACCEPTED, "success": State.PAID, "failed": State.FAILED}
@@ -69,38 +69,61 @@ class PlainTransfer(msgspec.Struct, frozen=True, gc=False):
     __repr__ = Transfer.__repr__
 
 
+_UNSAID = msgspec.Raw(b"null")
+
+
+class FullTransfer(Transfer, frozen=True, gc=False):
+    """A `Transfer` with the fields of the document that decide nothing, so that none of them can hide it."""
+
+    stated_fees: msgspec.Raw = msgspec.field(default=_UNSAID, name="fees")
+    stated_wallet: msgspec.Raw = msgspec.field(default=_UNSAID, name="recipient_wallet")
+    stated_address: msgspec.Raw = msgspec.field(default=_UNSAID, name="ip_address")
+
+    __repr__ = Transfer.__repr__
+
+    @property
+    def fees(self) -> Decimal | None:
+        """The fee on top in percent, exactly; None where it is not said as a number."""
+        return decimal(bytes(self.stated_fees))
+
+    @property
+    def recipient_wallet(self) -> str | None:
+        """Where the money lands, which Senfenico chooses where nobody says it."""
+        return _text(self.stated_wallet)
+
+    @property
+    def ip_address(self) -> str | None:
+        """From where it was asked for."""
+        return _text(self.stated_address)
+
+
 Listed = Transfer | PlainTransfer
 """A transfer as a list shows it."""
 
 
-_TRANSFER = msgspec.json.Decoder(Transfer)
-
-
-def read_created(answer: HttpAnswer) -> Transfer:
+def read_created(answer: HttpAnswer) -> FullTransfer:
     """Understand the answer to the creation of a single transfer, of which the document prints one more refusal.
 
     Raises:
         RefusedError, AmbiguousError: as `read_envelope`.
     """
-    return _transfer(read_envelope(answer, SINGLE_REFUSALS))
+    return read_data(answer, FullTransfer, SINGLE_REFUSALS)
 
 
-def read_transfer(answer: HttpAnswer) -> Transfer:
+def read_transfer(answer: HttpAnswer) -> FullTransfer:
     """Understand the answer to a fetch.
 
     Raises:
         RefusedError, AmbiguousError: as `read_envelope`.
     """
-    return _transfer(read_envelope(answer))
+    return read_data(answer, FullTransfer)
 
 
-def _transfer(envelope: Envelope) -> Transfer:
+def _text(raw: msgspec.Raw) -> str | None:
     try:
-        return _TRANSFER.decode(envelope.data)
+        return msgspec.json.decode(raw, type=str)
     except UNREADABLE:
-        raise AmbiguousError(
-            "answer_unreadable", "Senfenico answered with a transfer that its document does not show"
-        ) from None
+        return None
 
 
 def live_key(api_key: str) -> bool | None:

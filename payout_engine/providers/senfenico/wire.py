@@ -57,6 +57,8 @@ PREFIXES: Mapping[str, Sequence[str]] = {
 """Wallet code to the beginnings of the numbers it may be paid at, where the document prints them. It prints no 44-46,
 which numbering plans give to Orange. Source: section "Note on Provider Constraints"."""
 
+_ByKey = dict[str | msgspec.UnsetType, Receipt]
+
 _FUNDS_WORDS = "insufficient balance"
 _FIELDS = frozenset({"amount", "recipient_phone", "recipient_wallet", "ext_id"})
 _QUEUED = re.compile(r"\s*(\d{1,9}) transfers? queued")
@@ -66,12 +68,21 @@ _QUEUED = re.compile(r"\s*(\d{1,9}) transfers? queued")
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
-    """One transfer to make, as the document spells it. Its repr shows no full phone."""
+    """One transfer to make, as the document spells it. Its repr shows no full phone.
+
+    Attributes:
+        amount: in whole francs, 100 at the least.
+        recipient_phone: 8 digits without the country code.
+        recipient_wallet: where the money lands; left out, Senfenico chooses by the number.
+        ext_id: the caller's own id, repeated back; left out, nothing tells one transfer of a bulk call from another.
+
+    The adapter leaves neither out.
+    """
 
     amount: int
     recipient_phone: str
-    recipient_wallet: str
-    ext_id: str
+    recipient_wallet: str | msgspec.UnsetType = msgspec.UNSET
+    ext_id: str | msgspec.UnsetType = msgspec.UNSET
 
     def __repr__(self) -> str:
         return f"Order({self.ext_id!r}, {self.amount}, to={mask(self.recipient_phone)!r})"
@@ -156,10 +167,10 @@ def receipts(orders: Sequence[Order], bulk: BulkAnswer) -> Sequence[Receipt]:
     return [refused.get(order.ext_id, rest) for order in orders]
 
 
-def _matched(orders: Sequence[Order], items: Sequence[RefusedItem]) -> tuple[dict[str, Receipt], bool]:
+def _matched(orders: Sequence[Order], items: Sequence[RefusedItem]) -> tuple[_ByKey, bool]:
     """Return the clearly refused by ext_id, and whether every item was understood."""
     by_key = {order.ext_id: order for order in orders}
-    refused: dict[str, Receipt] = {}
+    refused: _ByKey = {}
     doubted: set[str] = set()
     understood = True
     for item in items:

@@ -44,7 +44,7 @@ async def doubtful(journal: Journal, traits: Traits = PAYS_ONCE) -> list[ReadyCh
     return list(await journal.resendable_chunks("run", ORANGE, traits, clock.now(), 0, 10))
 
 
-class AskingSuite:
+class ResendsSuite:
     """Asking again moves nothing, is allowed by a promise alone, and is never taken for a second dispatch."""
 
     async def test_it_is_known_since_when_something_is_open(self, journal_factory: JournalFactory) -> None:

@@ -32,12 +32,12 @@ from payout_engine.testing.journal_lines import (
     chunk,
     dispatched,
     every,
-    judged,
     payout,
     run,
     said,
     sent,
     states,
+    validated,
 )
 
 
@@ -69,7 +69,7 @@ async def kinds_after(
     return kinds
 
 
-class RepeatsSuite:
+class DuplicatesSuite:
     """Repeats, of whatever kind."""
 
     async def test_repeats_within_a_file_name_the_lowest_line(self, journal_factory: JournalFactory) -> None:
@@ -108,7 +108,7 @@ class RepeatsSuite:
     async def test_earlier_approved_runs_count(self, journal_factory: JournalFactory) -> None:
         """A payout of an approved run is found with its run, line, state and time; of an unapproved one it is not."""
         async with journal_factory() as journal:
-            await judged(journal, "nobody said yes", chunk([1, 2, 3]))
+            await validated(journal, "nobody said yes", chunk([1, 2, 3]))
             await journal.begin(run("later"))
             await journal.add("later", [chunk([2])])
             assert await every(journal.duplicates("later")) == []
@@ -282,17 +282,17 @@ class RepeatsSuite:
             await approved(journal, "earlier", chunk([1, 2, 3]), chunk([4, 5], IVORY))
             dispatch = await sent(journal, "earlier", Receipt(State.FAILED))
             await journal.cancel("earlier", ControlRequest(ControlKind.CANCEL, "awa"), 0, 9)
-            await judged(journal, "again", chunk([2, 3]), chunk([4], IVORY), chunk([9]))
+            await validated(journal, "again", chunk([2, 3]), chunk([4], IVORY), chunk([9]))
             assert await every(journal.duplicates("again")) == []
             other = Chunk(ORANGE, [payout(1, reference="another")], [["another"]])
-            await judged(journal, "another", other)
+            await validated(journal, "another", other)
             assert await every(journal.duplicates("another")) == []
             assert await journal.former_accounts("another") == [], "people are paid the same every day"
-            await judged(journal, "bare", other, has_references=False)
+            await validated(journal, "bare", other, has_references=False)
             assert await every(journal.duplicates("bare")) == []
             assert await journal.former_accounts("bare") == ["bf"]
             ours = Chunk(ORANGE, [payout(1, reference=f"{derived_start('0' * 64)}1")], [["filled in"]])
-            await judged(journal, "filled in", ours)
+            await validated(journal, "filled in", ours)
             assert await every(journal.duplicates("filled in")) == []
             assert await journal.former_accounts("filled in") == ["bf"], "a reference of ours is none of the payer's"
             assert await journal.former_accounts("again") == ["bf", "ci"]
@@ -328,13 +328,13 @@ class RepeatsSuite:
                 (21, DuplicateKind.REFERENCE, "new", 20, True),
             }
 
-    async def test_a_run_judged_before_another_was_approved_is_compared_again(
+    async def test_a_run_validated_before_another_was_approved_is_compared_again(
         self, journal_factory: JournalFactory
     ) -> None:
-        """Of two copies judged side by side only one is approved unseen: the other has to look again."""
+        """Of two copies validated side by side only one is approved unseen: the other has to look again."""
         async with journal_factory() as journal:
-            await judged(journal, "one", chunk([1, 2]))
-            await judged(journal, "two", chunk([2, 3]))
+            await validated(journal, "one", chunk([1, 2]))
+            await validated(journal, "two", chunk([2, 3]))
             assert await every(journal.duplicates("two")) == []
             assert await journal.approve("one")
             assert not await journal.approve("two")
@@ -354,24 +354,24 @@ class RepeatsSuite:
             await approved(journal, "zero", chunk([50]))
             await approved(journal, "another", chunk([51]))
             for run_id in ("one", "two"):
-                await judged(journal, run_id, chunk([1, 2]))
+                await validated(journal, run_id, chunk([1, 2]))
                 assert await every(journal.duplicates(run_id)) == []
             assert await journal.approve("one")
             assert not await journal.approve("two")
 
-    async def test_runs_judged_side_by_side_keep_apart(self, journal_factory: JournalFactory) -> None:
+    async def test_runs_validated_side_by_side_keep_apart(self, journal_factory: JournalFactory) -> None:
         """One that is approved or thrown away takes nothing from the others: their lines are known when they go."""
         async with journal_factory() as journal:
             await journal.begin(run("last"))
             await journal.add("last", [chunk([5, 6])])
             await approved(journal, "first", chunk([1, 2]))
-            await judged(journal, "thrown away", chunk([3, 4]))
+            await validated(journal, "thrown away", chunk([3, 4]))
             await journal.discard("thrown away")
             await journal.add("last", [chunk([7])])
             assert await every(journal.duplicates("last")) == []
             await journal.seal("last")
             assert await journal.approve("last")
-            await judged(journal, "again", chunk([1, 3, 5, 6, 7]))
+            await validated(journal, "again", chunk([1, 3, 5, 6, 7]))
             found = {(repeat.payout.line, repeat.earlier_run_id) for repeat in await every(journal.duplicates("again"))}
             assert found == {(1, "first"), (5, "last"), (6, "last"), (7, "last")}
 
@@ -390,7 +390,7 @@ class RepeatsSuite:
                 ("one", [21], "later"),
                 ("none", [31], "none"),
             ):
-                await judged(journal, run_id, chunk(lines))
+                await validated(journal, run_id, chunk(lines))
                 assert await every(journal.duplicates(run_id)) == []
                 run_of = await journal.find(run_id)
                 assert run_of is not None
@@ -406,7 +406,7 @@ class RepeatsSuite:
             await approved(journal, "earlier", chunk([1]), chunk([2], IVORY))
             await sent(journal, "earlier", Receipt(State.FAILED))
             for run_id, line in (("again", 1), ("other", 9)):
-                await judged(journal, run_id, chunk([line]))
+                await validated(journal, run_id, chunk([line]))
                 assert await every(journal.duplicates(run_id)) == []
                 await journal.approve(run_id) or await every(journal.duplicates(run_id))
                 assert await journal.approve(run_id)

@@ -1,8 +1,8 @@
--- What this process knows of runs it is judging. Temporary: it goes with the process, and a run whose judging was
--- interrupted is judged again from its file.
+-- What this process knows of runs it is validating. Temporary: it goes with the process, and a run that was interrupted
+-- then is validated again from its file.
 
 -- One row for each run that was begun here and is not approved yet.
-CREATE TEMP TABLE judging (
+CREATE TEMP TABLE validating (
     run_no INTEGER PRIMARY KEY,
     chunks INTEGER NOT NULL,          -- chunks recorded so far
     digest BLOB NOT NULL,             -- of all payouts recorded so far
@@ -37,7 +37,7 @@ CREATE TEMP TABLE suspects (
 CREATE TEMP TABLE faces (
     kind TEXT NOT NULL,
     identity TEXT NOT NULL,
-    mine INTEGER NOT NULL,            -- 1 for a payout of the run that is judged
+    mine INTEGER NOT NULL,            -- 1 for a payout of the run that is validated
     approved_no INTEGER NOT NULL,
     line INTEGER NOT NULL,
     position INTEGER NOT NULL,

@@ -17,7 +17,6 @@ from payout_engine.testing.journal_lines import (
     dispatched,
     entry,
     every,
-    judged,
     payout,
     refused,
     replay,
@@ -25,13 +24,14 @@ from payout_engine.testing.journal_lines import (
     said,
     sent,
     states,
+    validated,
 )
 
 CANCEL = ControlRequest(ControlKind.CANCEL, "awa", "wrong month")
 DOUBT = Problem("payee_amount_repeated", "Again.")
 
 
-class SteeringSuite:
+class ControlsSuite:
     """Requests from other processes, and withdrawing what was never sent."""
 
     async def test_a_request_stands_until_it_is_done(self, journal_factory: JournalFactory) -> None:
@@ -75,10 +75,10 @@ class SteeringSuite:
         """A discarded run leaves no request behind, which would belong to nothing: every other run is proved still."""
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1]))
-            await judged(journal, "judged", chunk([2]))
+            await validated(journal, "validated", chunk([2]))
             for kind in ControlKind:
-                await journal.request("judged", ControlRequest(kind, "awa"))
-            await journal.discard("judged")
+                await journal.request("validated", ControlRequest(kind, "awa"))
+            await journal.discard("validated")
             assert (await journal.verify("run")).proven
 
     async def test_what_is_asked_before_the_seal_breaks_no_proof(self, journal_factory: JournalFactory) -> None:
@@ -248,7 +248,7 @@ class SteeringSuite:
     async def test_nothing_is_withdrawn_before_approval(self, journal_factory: JournalFactory) -> None:
         """A run that nobody approved is discarded, not cancelled."""
         async with journal_factory() as journal:
-            await judged(journal, "run", chunk([1]))
+            await validated(journal, "run", chunk([1]))
             with pytest.raises(IllegalMoveError):
                 await journal.cancel("run", CANCEL, 0, 9)
 
@@ -257,7 +257,7 @@ class SteeringSuite:
         async with journal_factory() as journal:
             await approved(journal, "run", chunk([1, 2]))
             await journal.cancel("run", CANCEL, 0, 9)
-            await judged(journal, "again", chunk([1, 2]), retry_of="run")
+            await validated(journal, "again", chunk([1, 2]), retry_of="run")
             assert said(await every(journal.duplicates("again"))) == set()
             assert payout(1) == (await entry(journal, "again", 1)).payout
             assert [found.retry_of for found in await journal.runs()] == ["run", ""]
