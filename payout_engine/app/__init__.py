@@ -8,5 +8,5 @@ unpaid lines of an earlier run as such a file; `money_limits`: what a run and a 
 run is paid, and its approval; `locks`: one payer at a time; `remembered` and `other_journals`: no older copy, no second
 journal; `clearing`: what providers already have. `payment_stream`: the outcomes, for whoever iterates. `controls`:
 pause, cancel, resume; `decisions`: a person's word on a line; `recall`: taking back what was paid. `serve`: what
-providers call to say; `sandboxes`: theirs.
+providers call to say; `sandboxes`: theirs, served.
 """
