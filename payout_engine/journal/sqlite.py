@@ -225,6 +225,9 @@ class SqliteJournal:
     async def stored_callbacks(self, account: str, limit: int, after: int = 0) -> tuple[Sequence[StoredCallback], int]:
         return await self._read(lambda db: callbacks.stored(db, account, limit, after))
 
+    async def queries(self, account: str, keys: Sequence[str]) -> Sequence[Query]:
+        return await self._read(lambda db: callbacks.queries(db, account, keys))
+
     async def settle_callbacks(self, numbers: Sequence[int]) -> None:
         await self._writer.run(lambda db: callbacks.settle(db, numbers), Need.WRITE)
 
