@@ -21,7 +21,7 @@ from payout_engine.app.settings import AccountSettings, Settings
 from payout_engine.domain import clock
 from payout_engine.domain.ending import Stop
 from payout_engine.domain.errors import Brake, ConfigError, Holder, JournalBusyError, UnansweredError
-from payout_engine.domain.model import ControlKind, ControlRequest, Outcome, Receipt
+from payout_engine.domain.model import ControlKind, ControlRequest, Direction, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
 from payout_engine.testing.journal_lines import (
@@ -63,7 +63,7 @@ class Scene:
         """Return what clears the run named `run`."""
         settings = Settings(journal=self.path, accounts=dict.fromkeys(self.providers, AccountSettings("senfenico")))
         accounts = Accounts(settings, self.held, only=None, sandbox=False)
-        accounts._connections.update(self.providers)  # type: ignore[arg-type]
+        accounts._connections.update({(name, Direction.PAY): one for name, one in self.providers.items()})  # type: ignore[misc]
         run = await self.journal.find("run")
         assert run is not None
 

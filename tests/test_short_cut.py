@@ -138,7 +138,7 @@ def test_each_plain_answer_is_as_with_care(state: State, shown: State) -> None:
             seen = Receipt(shown, *words, "T1", at)
             looks = [[(i, LookUpResult("", seen, OURS[i].amount_minor, OURS[i].phone)) for i in range(COUNT)]]
             quick = story([Receipt(state, *before) for before in BEFORE], looks * 2)
-            with judging_all_with_care():
+            with all_with_care():
                 assert story([Receipt(state, *before) for before in BEFORE], looks * 2) == quick
 
 
@@ -149,7 +149,7 @@ def test_what_is_shown_twice_is_heard_in_its_order(turn: int, change: dict[str, 
     odd = msgspec.structs.replace(PLAINLY, **change)
     looks = [[(1, PLAINLY), (1, odd)][::turn]]
     quick = story([Receipt(State.ACCEPTED)], looks)
-    with judging_all_with_care():
+    with all_with_care():
         assert story([Receipt(State.ACCEPTED)], looks) == quick
 
 
