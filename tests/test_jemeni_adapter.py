@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances, KeyPromise, LookUpKind
 from payout_engine.ports.registration import Account
 from payout_engine.providers import get
+from payout_engine.providers._http import CONNECTIONS_SPARE, connections
 from payout_engine.providers._sandbox import Fault, FaultKind, serving
 from payout_engine.providers.jemeni import JemeniClient, wire
 from payout_engine.providers.jemeni.adapter import SECRETS, JemeniCollector, options_of, traits, wallets
@@ -231,8 +232,9 @@ async def test_an_answer_about_another_transaction_shows_nothing() -> None:
 async def test_what_must_never_come_this_far_never_leaves(malformed: Dispatch) -> None:
     """A fault of ours proves that nobody was asked."""
     async with connected() as (collector, server):
-        with pytest.raises(NotSentError):
+        with pytest.raises(NotSentError) as caught:
             await collector.send(malformed)
+        assert caught.value.reason in ("dispatch_malformed", "dispatch_too_large")
         assert not server.calls
 
 
@@ -316,6 +318,17 @@ async def test_settings_reach_the_connection() -> None:
     assert caught.value.reason == "timeout"
     with pytest.raises(ConfigError, match="only to this machine"):
         JemeniCollector(account(None))
+    limits: list[int] = []
+
+    def counted(headers: Mapping[str, str], limit: int) -> aiohttp.ClientSession:
+        limits.append(limit)
+        return connections(headers, limit)
+
+    async with sandbox() as server:
+        collector = JemeniCollector(account(server.base_url, concurrency=7), open_session=counted)
+        await collector.send(dispatch())
+        await collector.aclose()
+    assert limits == [7 + CONNECTIONS_SPARE]
     real = JemeniCollector(msgspec.structs.replace(account(None), loopback_only=False))
     assert "jemeni.net" in repr(real)
 

@@ -212,6 +212,13 @@ def test_only_both_words_and_one_amount_mean_paid(changes: dict[str, Any], state
     assert (receipt.state, receipt.reason, bool(receipt.message)) == (state, reason, bool(reason))
 
 
+@pytest.mark.parametrize("phone", ["6", "36", "521436", "+36", "unknown", " "])
+def test_a_phone_that_is_too_short_agrees_with_nobodys(phone: str) -> None:
+    """The end of a number is the end of many."""
+    seen = wire.shown("key", verified(phone=phone))
+    assert seen.recipient and not "22378521436".endswith(seen.recipient)
+
+
 def test_a_word_that_nobody_documented_is_kept() -> None:
     """For the person who decides."""
     message = wire.receipt_of(verified(state=7, status="rejected")).message

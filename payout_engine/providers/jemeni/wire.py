@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from payout_engine.domain.errors import AmbiguousError, Brake
-from payout_engine.domain.model import LookUpResult, Receipt, mask, masked
+from payout_engine.domain.model import LookUpResult, Receipt, mask
 from payout_engine.domain.states import State
 from payout_engine.providers._http import UNREADABLE, HttpAnswer, fit_to_show
 
@@ -248,10 +248,10 @@ def receipt_of(transaction: Transaction) -> Receipt:
 
 
 def phone_of(transaction: Transaction) -> str:
-    """Return the customer's phone in digits; what is too short to be one is empty, since it would agree with many."""
+    """Return the customer's phone in digits; what is too short to be one is masked, since it would agree with many."""
     stated = transaction.customer.phone or ""
     digits = "".join(filter(str.isdecimal, stated))
-    return digits if len(digits) >= PHONE_DIGITS else masked(stated)
+    return digits if len(digits) >= PHONE_DIGITS else mask(stated)
 
 
 def whole_francs(raw: msgspec.Raw) -> int:
