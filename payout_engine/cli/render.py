@@ -169,6 +169,8 @@ def _lines(findings: IntakeFindings) -> str:
     if continued := findings.continued_lines:
         belong = "belongs" if continued == 1 else "belong"
         parts.append(f"{counted(continued, 'line')} {belong} to cells that span several lines")
+    if totals := findings.total_lines:
+        parts.append(f"{counted(totals, 'line')} {'sums' if totals == 1 else 'sum'} up the others")
     if blank := findings.blank_lines:
         parts.append(f"{counted(blank, 'line')} {'is' if blank == 1 else 'are'} blank")
     return f"{counted(findings.lines, 'payout')} on {counted(findings.data_lines, 'line')}: {', '.join(parts)}."
@@ -276,7 +278,7 @@ def _lines_of_file(run: Run, found: Summary) -> list[str]:
     others = data_lines - found.lines
     if not others:
         return []
-    are = "is blank, or belongs" if others == 1 else "are blank, or belong"
+    are = "is blank, a total, or belongs" if others == 1 else "are blank, totals, or belong"
     lines = f"{counted(found.lines, 'payout')} on {counted(data_lines, 'line')} of the file"
     return [f"{lines}: {counted(others, 'line')} {are} to cells that span several lines."]
 
