@@ -26,7 +26,7 @@ from payout_engine.intake.route import AccountWallets, Router
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer
 from payout_engine.ports.provider import ClosedWallet, HasBalances, Provider, Traits, Wallet
-from payout_engine.ports.registration import Account, Registration, SandboxServer, is_loopback
+from payout_engine.ports.registration import Account, Face, Registration, SandboxServer, is_loopback
 
 SANDBOX_BALANCE_MINOR = 1_000_000_000
 """What each wallet of an embedded sandbox holds at first: enough for a demonstration, and visible when spent."""
@@ -277,15 +277,16 @@ class Accounts:
 
 def who_serves(direction: Direction, kind: str, country: str) -> Sequence[str]:
     """Return the names of the providers that serve a kind of recipient in a country, with an account or without."""
-    return [
-        entry.title
-        for entry in providers.discover().values()
-        if direction in entry.faces
-        and any(
+
+    def serves(entry: Registration, face: Face) -> bool:
+        closed = [one.wallet for one in face.closed(entry.sandbox_options)]
+        return any(
             wallet.recipient == kind and country in ("", wallet.country)
-            for wallet in entry.face(direction).wallets(entry.sandbox_options)
+            for wallet in [*face.wallets(entry.sandbox_options), *closed]
         )
-    ]
+
+    known = providers.discover().values()
+    return [entry.title for entry in known if direction in entry.faces and serves(entry, entry.face(direction))]
 
 
 def wallet_codes(registration: Registration) -> Sequence[str]:
