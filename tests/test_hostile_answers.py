@@ -90,7 +90,7 @@ def test_no_invented_answer_to_a_payment_is_paid_or_unsent(body: bytes, status: 
         assert isinstance(receipt, Receipt)
         assert receipt.state in (State.ACCEPTED, State.UNKNOWN, State.FAILED, State.READY)
         if receipt.state in (State.FAILED, State.READY):
-            assert order.ext_id.encode() in body, "a refusal is believed only of an order that it names"
+            assert str(order.ext_id).encode() in body, "a refusal is believed only of an order that it names"
 
 
 @MANY
