@@ -291,6 +291,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         conflicts: what the provider says against the journal.
         out: the results folder; None if it could not be written.
         given: the options that find the run again, to be repeated in the commands that we propose.
+        awaiting: accepted payouts that wait for the payer's confirmation at the provider.
     """
 
     run: Run
@@ -300,6 +301,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     conflicts: Sequence[str]
     out: Path | None
     given: str
+    awaiting: int = 0
 
 
 def next_steps(report: Report) -> Sequence[str]:
@@ -334,6 +336,11 @@ def next_steps(report: Report) -> Sequence[str]:
         decide = f"[bold]payout-engine resolve {run.run_id}{plain(given)}[/]"
         held = counted(found.count(State.HELD), "payout")
         steps.append(f"{held} held for a person; why is in attention.csv. Release or withdraw with: {decide}")
+    if report.awaiting:
+        steps.append(
+            f"[bold yellow]{counted(report.awaiting, 'payout')} not paid until you confirm them to the provider[/] (it "
+            "has asked you, by e-mail or in its portal); which ones is in results.csv."
+        )
     if found.count(State.ACCEPTED, State.SENDING):
         steps.append(f"Some have no final answer yet. Ask again with: {again.replace('resume', 'follow', 1)}")
     if found.count(State.REJECTED):
