@@ -25,6 +25,7 @@ from payout_engine.ports.provider import (
     Traits,
     Wallet,
 )
+from payout_engine.ports.registration import is_loopback
 from payout_engine.providers.unipesa.tables import (
     COUNTRY_TABLES,
     FACES,
@@ -128,7 +129,7 @@ def _refused(options: Options) -> Iterator[str]:
         if getattr(options, name) and not _ID.fullmatch(getattr(options, name)):
             yield f"{name} must be one word of letters, digits, “_” and “-”, as the provider gave it"
     for name in ("callback_url", "return_url"):
-        if getattr(options, name) and not re.fullmatch(r"https://[!-~]{1,500}", getattr(options, name)):
+        if getattr(options, name) and not _is_address(getattr(options, name)):
             yield f"{name} must be an address that begins with https://"
     for name, id in options.provider_ids.items():
         if name not in OPERATORS:
@@ -152,6 +153,12 @@ def _refused(options: Options) -> Iterator[str]:
         yield "rate_per_second must be above 0"
     if not 1 <= options.concurrency <= 1_000:
         yield "concurrency must be 1 to 1000"
+
+
+def _is_address(text: str) -> bool:
+    """Whether it can be called from elsewhere without being overheard; on this machine, plain HTTP will do."""
+    found = re.fullmatch(r"(https?)://([^/:?#]+|\[[0-9a-f:]+\])(:\d+)?([/?#][!-~]*)?", text[:500], re.ASCII)
+    return found is not None and text.isascii() and (found[1] == "https" or is_loopback(found[2].strip("[]")))
 
 
 def traits(written: Mapping[str, Any]) -> Traits:
