@@ -456,6 +456,8 @@ def test_a_key_lives_an_hour_unless_the_account_says_otherwise() -> None:
         ({"public_id": "../other"}, "public_id"),
         ({"merchant_id": "a b"}, "merchant_id"),
         ({"key_lifetime_seconds": -1}, "key_lifetime_seconds"),
+        ({"key_lifetime_seconds": float("inf")}, "key_lifetime_seconds"),
+        ({"key_lifetime_seconds": float("nan")}, "key_lifetime_seconds"),
         ({"concurrency": 0}, "concurrency"),
         ({"rate_per_second": 0}, "rate_per_second"),
         ({"batch_limit": 2}, "batch_limit"),

@@ -7,6 +7,7 @@ the option to set. The same holds for currencies that the document uses and does
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -147,8 +148,8 @@ def _refused(options: Options) -> Iterator[str]:
         least_most = ((own.b2c_min, own.b2c_max), (own.c2b_min, own.c2b_max))
         if any(value is not None and value < 0 for pair in least_most for value in pair) or own.multiple_of == 0:
             yield f"limits.{written}: amounts must be whole and not negative, multiple_of above 0"
-    if not options.key_lifetime_seconds >= 0:
-        yield "key_lifetime_seconds must be 0 (an order id promises nothing) or more"
+    if not 0 <= options.key_lifetime_seconds < math.inf:
+        yield "key_lifetime_seconds must be 0 (an order id promises nothing) or more, and not without end"
     if options.rate_per_second is not None and not 0 < options.rate_per_second <= 1_000_000:
         yield "rate_per_second must be above 0"
     if not 1 <= options.concurrency <= 1_000:
