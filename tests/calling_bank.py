@@ -83,7 +83,8 @@ class CallingProvider:
             raise ForgedError("not signed")
         return Heard([json.loads(callback.body)["key"]])
 
-    async def re_read(self, heard: Heard) -> AsyncIterator[Sequence[LookUpResult]]:
+    async def re_read(self, heard: Heard, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+        assert {query.key for query in queries} == set(heard.keys)
         for key in heard.keys:
             yield await self._ask("truth", key)
 

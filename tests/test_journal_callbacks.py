@@ -34,7 +34,9 @@ async def test_what_was_acted_on_is_forgotten_in_the_end(tmp_path: Path, monkeyp
         assert [one.number for one in found] == list(range(46, 72))
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "[[1],[]]", '[["a"]]', "\x00", "[" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "[[1],[]]", '[["a"]]', "\x00", "[" * 5000, '[["1", "abcdefghijkl-1-0"],[]]']
+)
 async def test_a_row_that_somebody_wrote_speaks_of_nothing(tmp_path: Path, text: str) -> None:
     """It is read as a call about no payout, so that whoever acts on it is done with it."""
     async with SqliteJournal.open(tmp_path / "payouts.db") as journal:

@@ -14,9 +14,12 @@ import msgspec
 
 from payout_engine.domain import clock
 from payout_engine.domain.limits import CALLBACK_SECONDS_MAX, CALLBACKS_KEPT
+from payout_engine.domain.model import Query
 from payout_engine.domain.states import LETTERS, State
 from payout_engine.journal.db import every, row, value
+from payout_engine.journal.dispatches import queries_of
 from payout_engine.journal.ids import chunk_id_of, parse_key
+from payout_engine.journal.transitions import chunk_rows
 from payout_engine.ports.callbacks import Heard
 from payout_engine.ports.journal import StoredCallback
 
@@ -49,9 +52,29 @@ def stored(db: apsw.Connection, account: str, limit: int, after: int) -> tuple[S
             (account, after, limit),
         )
     )
-    found = [StoredCallback(number, _read(text)) for number, text in page]
-    spoken = [one for one in found if all(_letter(db, key, account) != _SENDING for key in one.heard.keys)]
-    return spoken, page[-1][0] if len(page) == limit else 0
+    found: list[StoredCallback] = []
+    for number, text in page:
+        heard = _read(text)
+        letters = {key: _letter(db, key, account) for key in heard.keys}
+        if _SENDING not in letters.values():
+            ours = tuple(key for key, letter in letters.items() if letter is not None)
+            found.append(StoredCallback(number, Heard(ours, heard.references)))
+    return found, page[-1][0] if len(page) == limit else 0
+
+
+def queries(db: apsw.Connection, account: str, keys: Sequence[str]) -> Sequence[Query]:
+    """Return what to ask about payouts, by key."""
+    chunks: dict[tuple[str, int], list[int]] = {}
+    for key in dict.fromkeys(keys):
+        parsed, chunk_id = parse_key(key), _chunk_of(db, key)
+        if parsed is not None and chunk_id is not None:
+            chunks.setdefault((parsed.token, chunk_id), []).append(parsed.index)
+    found: list[Query] = []
+    for (token, chunk_id), indexes in chunks.items():
+        for chunk in chunk_rows(db, "chunk_id = ? AND account = ?", chunk_id, account):
+            spoken = [index for index in indexes if index < len(chunk.states) and chunk.states[index] != _SENDING]
+            found += queries_of(db, token, chunk, spoken)
+    return found
 
 
 def settle(db: apsw.Connection, numbers: Sequence[int]) -> None:
@@ -77,15 +100,18 @@ def count(db: apsw.Connection, account: str, limit: int) -> int:
 
 def _letter(db: apsw.Connection, key: str, account: str) -> str | None:
     """Return where the payout of a key stands; None if it is none of this account."""
-    parsed = parse_key(key)
-    number = None if parsed is None else value(db, "SELECT run_no FROM runs WHERE token = ?", (parsed.token,))
-    if parsed is None or number is None:
-        return None
-    query = "SELECT account, states FROM chunks JOIN progress USING (chunk_id) WHERE chunk_id = ?"
-    found = row(db, query, (chunk_id_of(number, parsed.chunk_no),))
-    if found is None or found[0] != account or parsed.index >= len(found[1]):
+    parsed, query = parse_key(key), "SELECT account, states FROM chunks JOIN progress USING (chunk_id)"
+    found = row(db, f"{query} WHERE chunk_id = ?", (_chunk_of(db, key),))
+    if parsed is None or found is None or found[0] != account or parsed.index >= len(found[1]):
         return None
     return str(found[1][parsed.index])
+
+
+def _chunk_of(db: apsw.Connection, key: str) -> int | None:
+    """Return the chunk that a key belongs to, if there is its run."""
+    parsed = parse_key(key)
+    number = None if parsed is None else value(db, "SELECT run_no FROM runs WHERE token = ?", (parsed.token,))
+    return None if parsed is None or number is None else chunk_id_of(number, parsed.chunk_no)
 
 
 def _read(text: str) -> Heard:

@@ -225,6 +225,9 @@ class SqliteJournal:
     async def stored_callbacks(self, account: str, limit: int, after: int = 0) -> tuple[Sequence[StoredCallback], int]:
         return await self._read(lambda db: callbacks.stored(db, account, limit, after))
 
+    async def queries(self, account: str, keys: Sequence[str]) -> Sequence[Query]:
+        return await self._read(lambda db: callbacks.queries(db, account, keys))
+
     async def settle_callbacks(self, numbers: Sequence[int]) -> None:
         await self._writer.run(lambda db: callbacks.settle(db, numbers), Need.WRITE)
 
@@ -243,11 +246,10 @@ class SqliteJournal:
         return await self._read(lambda db: reads.find_digest(db, digest))
 
     async def tally(self, run_id: str) -> Sequence[Tally]:
-        counts: reads.Counts = {}
-        after = await self._read(lambda db: reads.tally(db, run_id, 0, counts))
-        while after:
-            after = await self._read(partial(reads.tally, run_id=run_id, after=after, counts=counts))
-        return reads.tallies(counts)
+        totals, after = reads.Totals(), 0
+        while after := await self._read(partial(reads.tally, run_id=run_id, after=after, totals=totals)):
+            pass
+        return totals.tallies()
 
     async def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:
         waiting: list[Entry] = []
@@ -284,9 +286,9 @@ class SqliteJournal:
         wanted = await self._read(lambda db: reads.places(db, run_id, keys))
         found: reads.Traces = {}
         chunks = reads.by_chunk(wanted.values())
-        after = await self._read(partial(reads.trace, run_id=run_id, wanted=chunks, after=0, found=found))
-        while after:
-            after = await self._read(partial(reads.trace, run_id=run_id, wanted=chunks, after=after, found=found))
+        after = 0
+        while after := await self._read(partial(reads.trace, run_id=run_id, wanted=chunks, after=after, found=found)):
+            pass
         return {key: found.get(place, []) for key, place in wanted.items()}
 
     async def digest(self, run_id: str) -> str:

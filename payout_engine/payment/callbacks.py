@@ -8,13 +8,14 @@ nothing here, whatever its traits say: a hint is no reason to send anything agai
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import anyio
 
 from payout_engine.domain.errors import JournalError, ProviderError
 from payout_engine.domain.limits import CALLBACKS_PAGE, CALLBACKS_ROUND, QUERIES_BATCH
-from payout_engine.domain.states import State
+from payout_engine.domain.model import Query
+from payout_engine.domain.states import OPEN, State
 from payout_engine.payment.context import Context
 from payout_engine.ports import observer
 from payout_engine.ports.callbacks import Heard, HearsCallbacks
@@ -59,32 +60,42 @@ class CallbackReader:
         chosen = await self._choose()
         if not chosen:
             return 0
-        heard, shown = _union(chosen), set[str]()
-        changed, problem = 0, ""
+        journal, account = self._context.journal, self._context.account
+        queries = await journal.queries(account, _union(chosen).keys)
+        known = {query.key for query in queries}
+        # What is being sent since it was chosen waits for the end of that.
+        chosen = [one for one in chosen if known.issuperset(one.heard.keys)]
+        changed, problem, shown = 0, "", set[str]()
         try:
-            if heard:
-                changed = await self._ask(heard, shown)
+            if chosen:
+                changed = await self._ask(_union(chosen), queries, shown)
         except ProviderError as error:
             problem = str(error)
         except JournalError:
             raise
         except Exception as error:
             # Its text could hold anything the provider sent, so only its kind is told.
-            logger.error("asking about calls of account %s failed with %s", self._context.account, type(error).__name__)
+            logger.error("asking about calls of account %s failed with %s", account, type(error).__name__)
             problem = "Asking about a call failed in a way that this program does not expect; a fault in payout_engine."
         done = self._done_in_spite(chosen, shown) if problem else chosen
         if done:
-            await self._context.journal.settle_callbacks([one.number for one in done])
-        self._context.notify(observer.LookedUp(self._context.account, changed, problem, 0.0))
+            await journal.settle_callbacks([one.number for one in done])
+        self._context.notify(observer.LookedUp(account, changed, problem, 0.0))
         return changed
 
-    async def _ask(self, heard: Heard, shown: set[str]) -> int:
+    async def _ask(self, heard: Heard, queries: Sequence[Query], shown: set[str]) -> int:
         """Record what the provider shows, and add to `shown` of what that was; return how many payouts moved."""
         changed = 0
-        async for batch in self._provider.re_read(heard):
-            seen = [result for result in batch if result.receipt.state is not State.READY]
-            changed += len((await self._context.reconcile(seen)).outcomes)
-            shown |= {found for result in batch for found in (result.key, result.receipt.provider_reference)}
+        if not heard:
+            return changed
+        asked = _standing(queries)
+        async for batch in self._provider.re_read(heard, queries):
+            # An answer takes its time: what was sent meanwhile, for the first time or again, it says nothing of.
+            present = _standing(await self._context.journal.queries(self._context.account, list(asked)))
+            seen = [one for one in batch if one.key not in asked or asked[one.key] == present.get(one.key)]
+            applied = await self._context.reconcile([one for one in seen if one.receipt.state is not State.READY])
+            changed += len(applied.outcomes)
+            shown |= {found for one in batch for found in (one.key, one.receipt.provider_reference)}
         return changed
 
     async def _choose(self) -> Sequence[StoredCallback]:
@@ -125,6 +136,11 @@ class CallbackReader:
 def callback_reader(context: Context) -> CallbackReader | None:
     """Return what acts on the calls of an account; None if its provider makes none."""
     return CallbackReader(context, context.provider) if isinstance(context.provider, HearsCallbacks) else None
+
+
+def _standing(queries: Sequence[Query]) -> Mapping[str, object]:
+    """Return, by key, since when what is open was last sent; of all else, where it stands."""
+    return {query.key: query.sent if query.state in OPEN else query.state for query in queries}
 
 
 def _union(chosen: Sequence[StoredCallback]) -> Heard:

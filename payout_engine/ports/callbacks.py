@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from payout_engine.domain.model import LookUpResult
+from payout_engine.domain.model import LookUpResult, Query
 
 
 class Callback(msgspec.Struct, frozen=True):
@@ -66,11 +66,12 @@ class HearsCallbacks(Protocol):
         """
         ...
 
-    def re_read(self, heard: Heard) -> AsyncIterator[Sequence[LookUpResult]]:
+    def re_read(self, heard: Heard, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Ask the provider what became of what was heard of, in calls and answers as for `look_up`. Moves no money.
 
         Args:
             heard: of one or many calls, at most `QUERIES_BATCH` keys and references in all.
+            queries: the payouts of its keys, as `look_up` gets them; they may stand anywhere.
 
         Raises:
             ProviderError: the asking did not succeed, or not to its end; what was yielded stands.

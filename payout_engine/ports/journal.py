@@ -308,6 +308,10 @@ class CallbackJournal(Protocol):
         """
         ...
 
+    async def queries(self, account: str, keys: Sequence[str]) -> Sequence[Query]:
+        """Return the payouts of an account that have these keys, wherever they stand, but for those in `sending`."""
+        ...
+
     async def settle_callbacks(self, numbers: Sequence[int]) -> None:
         """Mark calls as acted on. The latest are remembered, so that a repetition is known; the others are forgotten.
 

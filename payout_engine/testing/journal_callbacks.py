@@ -5,7 +5,17 @@ from __future__ import annotations
 from payout_engine.domain.model import LookUpResult, Receipt
 from payout_engine.domain.states import State
 from payout_engine.ports.callbacks import Heard
-from payout_engine.testing.journal_lines import JournalFactory, approved, chunk, dispatched, replay, sent, states
+from payout_engine.testing.journal_lines import (
+    MOOV,
+    ORANGE,
+    JournalFactory,
+    approved,
+    chunk,
+    dispatched,
+    replay,
+    sent,
+    states,
+)
 
 ACCEPTED = Receipt(State.ACCEPTED, provider_reference="T1")
 
@@ -70,6 +80,28 @@ class CallbackSuite:
             await journal.record(dispatch, [ACCEPTED])
             found, _ = await journal.stored_callbacks("bf", 9)
             assert [list(one.heard.keys) for one in found] == [list(dispatch.keys)]
+
+    async def test_payouts_are_found_by_their_keys(self, journal_factory: JournalFactory) -> None:
+        """Wherever they stand, over runs, with what the provider calls them; not in `sending`, nor of others."""
+        async with journal_factory() as journal:
+            await approved(journal, "old", chunk([1, 2]))
+            await approved(journal, "new", chunk([3, 4]), chunk([5]), chunk([6], MOOV))
+            old = (await sent(journal, "old", Receipt(State.PAID, provider_reference="T1"))).keys
+            new = (await sent(journal, "new", ACCEPTED)).keys
+            (waits,) = (await journal.ready("new", ORANGE, 0, 1))[0].keys
+            (spoken,) = (await dispatched(journal, "new", MOOV)).keys
+            asked = [new[1], "1", f"{new[1]}9", waits, old[0], new[1], spoken, new[0]]
+            found = {query.key: query for query in await journal.queries("bf", asked)}
+            assert {key: query.state for key, query in found.items()} == {
+                new[1]: State.ACCEPTED,
+                waits: State.READY,
+                old[0]: State.PAID,
+                new[0]: State.ACCEPTED,
+            }
+            assert [found[key].payout.line for key in (old[0], new[0], new[1], waits)] == [1, 3, 4, 5]
+            assert found[old[0]].provider_reference == "T1"
+            assert await journal.queries("ml", asked) == []
+            assert await journal.queries("bf", []) == []
 
     async def test_no_payout_moves_by_a_call(self, journal_factory: JournalFactory) -> None:
         """Storing and settling tell nothing to anybody: states and log stay, and the run is proved."""

@@ -120,6 +120,11 @@ class Ledger:
         """Return a credit by the partner's id, if it is shown by now."""
         return self._shown("account = ? and partner_credit_id = ?", account, partner_credit_id)
 
+    def current(self, uuid: str) -> StoredCredit | None:
+        """Return a credit as it is now, whether look-ups show it or not."""
+        self._advance()
+        return self._one("uuid = ?", uuid)
+
     def cancel(self, uuid: str, due_at: float) -> StoredCredit | None:
         """Begin to cancel a delivered credit; None if it is not delivered."""
         self._advance()

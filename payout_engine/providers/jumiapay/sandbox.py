@@ -21,7 +21,6 @@ from uuid import uuid4
 
 import msgspec
 from aiohttp import web
-from yarl import URL
 
 from payout_engine.domain import clock
 from payout_engine.domain.money import DECIMALS, to_major
@@ -37,8 +36,9 @@ from payout_engine.providers._sandbox import (
     add_control,
     serving,
 )
-from payout_engine.providers.jumiapay.adapter import wallet_code
+from payout_engine.providers.jumiapay.adapter import may_be_called, wallet_code
 from payout_engine.providers.jumiapay.ledger import NEVER, Fate, Ledger, StoredCredit
+from payout_engine.providers.jumiapay.sandbox_callbacks import Teller
 from payout_engine.providers.jumiapay.wire import DESCRIPTION_CHARS_MAX, MARKETS, NAME_CHARS_MAX, moment_of
 
 BALANCE_DEFAULT = 1_000_000
@@ -101,6 +101,7 @@ class JumiaPaySandbox:
         self._settle_seconds = settle_seconds
         self._keys = frozenset(keys)
         self._limiter = None if limit is None else SlidingWindow(limit)
+        self._teller = Teller(_document, retry_seconds=max(0.05, settle_seconds))
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -116,7 +117,8 @@ class JumiaPaySandbox:
         return self.ledger.paid()
 
     async def aclose(self) -> None:
-        """Stop serving. The ledger can still be read."""
+        """Stop serving, and call nobody any more. The ledger can still be read."""
+        await self._teller.aclose()
         if self._served is not None:
             await self._served.aclose()
 
@@ -182,7 +184,12 @@ class JumiaPaySandbox:
                     "visible_at": NEVER if fate is Fate.NOT_SHOWN else now + late_seconds,
                 }
             )
-        return web.Response(status=400) if made is None else _answer(made, 201)
+        if made is None:
+            return web.Response(status=400)
+        for moment in (made.due_at, made.expires_at):
+            if moment < NEVER:
+                self._watch(made, moment - now)
+        return _answer(made, 201)
 
     def _fetch(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
         return _shown(self.ledger.fetch(request.match_info["account"], request.match_info["uuid"]))
@@ -195,21 +202,39 @@ class JumiaPaySandbox:
         if known is None:
             return web.Response(status=404)
         begun = self.ledger.cancel(known.uuid, clock.now() + self._settle_seconds)
-        return web.Response(status=400) if begun is None else _answer(begun, 200)
+        if begun is None:
+            return web.Response(status=400)
+        self._watch(begun, self._settle_seconds)
+        return _answer(begun, 200)
+
+    def _watch(self, credit: StoredCredit, seconds: float) -> None:
+        """Have its callback address told when it has changed its status by then."""
+        self._teller.watch(credit, seconds, self.ledger.current)
 
     # -- control: what customers and time do
 
     async def _use(self, request: web.Request) -> web.Response:
         """The customer has spent so much in all: {"partner_credit_id": ..., "usage_minor": ...}."""
         wanted = _json_object(await request.read()) or {}
-        usage_minor = wanted.get("usage_minor")
-        known = isinstance(usage_minor, int) and self.ledger.use(str(wanted.get("partner_credit_id")), usage_minor)
-        return web.Response(status=200 if known else 404)
+        usage_minor, key = wanted.get("usage_minor"), str(wanted.get("partner_credit_id"))
+        before = self._delivered(key)
+        if before is None or not isinstance(usage_minor, int) or not self.ledger.use(key, usage_minor):
+            return web.Response(status=404)
+        self._teller.spent(before, msgspec.structs.replace(before, usage_minor=usage_minor))
+        return web.Response()
 
     async def _expire(self, request: web.Request) -> web.Response:
         """A credit expires now: {"partner_credit_id": ...}."""
-        wanted = _json_object(await request.read()) or {}
-        return web.Response(status=200 if self.ledger.expire(str(wanted.get("partner_credit_id"))) else 404)
+        key = str((_json_object(await request.read()) or {}).get("partner_credit_id"))
+        before = self._delivered(key)
+        if before is None or not self.ledger.expire(key):
+            return web.Response(status=404)
+        self._watch(before, 0.0)
+        return web.Response()
+
+    def _delivered(self, partner_credit_id: str) -> StoredCredit | None:
+        found = (one for one in self.ledger.credits() if one.partner_credit_id == partner_credit_id)
+        return next((one for one in found if one.status == "delivered"), None)
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
@@ -241,7 +266,7 @@ def _fields(wanted: Mapping[str, Any]) -> dict[str, str | float | None] | None:
         and amount_minor
         and _EMAIL.fullmatch(str(texts["customer_email"]))
         and expires_at > clock.now()
-        and (callback_url is None or URL(callback_url).scheme == "https")
+        and (callback_url is None or may_be_called(callback_url))
         and texts["partner_credit_id"] != ""
     )
     if not fine:
@@ -266,8 +291,12 @@ def _shown(credit: StoredCredit | None) -> web.Response:
 
 
 def _answer(credit: StoredCredit, status: int) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(_document(credit)), content_type="application/json")
+
+
+def _document(credit: StoredCredit) -> dict[str, Any]:
     """A credit with the keys of the document's samples, in their order; their dates are printed without content."""
-    document = {
+    return {
         "uuid": credit.uuid,
         "partner_credit_id": credit.partner_credit_id,
         "name": credit.name,
@@ -287,7 +316,6 @@ def _answer(credit: StoredCredit, status: int) -> web.Response:
         "declined": None,
         "cancelled": {} if credit.cancelled else None,
     }
-    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/json")
 
 
 def _sum(amount_minor: int, currency: str) -> dict[str, object]:
@@ -335,6 +363,9 @@ async def sandbox(
         server = JumiaPaySandbox(truth, settle_seconds=settle_seconds, keys=keys, limit=calls_per_second, faults=faults)
         async with serving(server.app(), host, port) as served:
             server.attach(served)
-            yield server
+            try:
+                yield server
+            finally:
+                await server.aclose()
     finally:
         truth.close()
