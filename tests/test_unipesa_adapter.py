@@ -358,6 +358,21 @@ async def test_a_provider_that_answers_nobody_is_not_asked_about_all() -> None:
         assert server.calls["status"] == provider.traits.concurrency
 
 
+async def test_one_order_that_is_never_answered_hides_nobody_behind_it() -> None:
+    """Also where only one call may be on the wire."""
+    async with connected(options={"concurrency": 1}) as (provider, server):
+        sent = [dispatch("mtn_bj_9210", "XOF", f"run-1-{number}") for number in range(5)]
+        for each in sent:
+            await provider.send(each)
+        server.faults.add(Fault(FaultKind.STATUS_BEFORE, "status"))
+        shown: list[str] = []
+        with pytest.raises(ProviderError):
+            async for page in provider.look_up([query(each) for each in sent]):
+                shown += [one.key for one in page]
+
+        assert shown == [f"run-1-{number}" for number in range(1, 5)]
+
+
 async def test_one_answer_that_the_account_is_not_accepted_ends_the_asking() -> None:
     """It is told before any other failure, after what was shown; and nobody else is asked about."""
     async with connected() as (provider, server):
