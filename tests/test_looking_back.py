@@ -335,3 +335,17 @@ def test_a_first_look_reads_everything_when_the_clock_was_set_back() -> None:
             assert not (await look_first(context)).problem
 
     assert live(life).bounds == [None]
+
+
+def test_a_first_look_believes_what_the_list_shows() -> None:
+    """As any look-up does."""
+
+    async def life(journal: SqliteJournal, lister: Lister, context: Context) -> None:
+        await approved(journal, "run", chunk([1]), chunk([2]))
+        await sent(journal, "run", Receipt(State.UNKNOWN))
+        (key,) = await keys(journal)
+        lister.lists(key, State.PAID)
+        assert not (await look_first(context)).problem
+        assert await states(journal, "run") == {1: State.PAID, 2: State.READY}
+
+    live(life)
