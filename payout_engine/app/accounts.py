@@ -167,7 +167,9 @@ class Accounts:
                 registration = self._registration(name)
                 account = await self._account(name, registration)
                 self.callback_paths[name] = callback_path(registration, account)
-                connection = registration.face(direction).connect(self._with_callback_url(account))
+                called = self._called_back(name, self.callback_paths[name])
+                account = msgspec.structs.replace(account, options={**account.options, **called})
+                connection = registration.face(direction).connect(account)
                 self.keys[name] = key_of(registration, account)
             self._connections[name, direction] = connection
             self._stack.push_async_callback(connection.aclose)
@@ -202,12 +204,19 @@ class Accounts:
             account, secrets=registration.sandbox_secrets, base_url=server.base_url, loopback_only=True
         )
 
-    def _with_callback_url(self, account: Account) -> Account:
-        """Add where the account is called back. A sandbox is told of no address but this machine's."""
-        base = self._callbacks_url
-        if not base or (account.loopback_only and not is_loopback(urlsplit(base).hostname)):
-            return account
-        return msgspec.structs.replace(account, callback_url=base + self.callback_paths[account.name])
+    def _called_back(self, name: str, path: str = "") -> Mapping[str, str]:
+        """Return the option that says where the provider calls, if it is not written and calls are taken.
+
+        An address of this machine is told to what runs here, and a sandbox of no other. Without the path, nothing of it
+        is secret.
+        """
+        option, written = self._registration(name).callback_option, self._settings[name].options
+        runs_here = self.sandbox or is_loopback(urlsplit(str(written.get("base_url", ""))).hostname)
+        is_here = is_loopback(urlsplit(self._callbacks_url).hostname)
+        reached = runs_here if is_here else not self.sandbox
+        if not self._callbacks_url or not option or option in written or not reached:
+            return {}
+        return {option: self._callbacks_url + path}
 
     async def _sandbox(self, registration: Registration) -> SandboxServer:
         """Start the provider's sandbox once, with its ledger beside the journal so that it outlives this process."""
@@ -262,7 +271,7 @@ class Accounts:
 
     def _options(self, name: str) -> Mapping[str, Any]:
         """Return an account's options as written; in a sandbox, as an account that the sandbox knows."""
-        written = self._settings[name].options
+        written = {**self._called_back(name), **self._settings[name].options}
         if not self.sandbox:
             return written
         registration = self._registration(name)

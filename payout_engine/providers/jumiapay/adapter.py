@@ -15,13 +15,13 @@ from typing import Any
 
 import anyio
 import msgspec
-from yarl import URL
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, NotSentError, ProviderError, RefusedError
 from payout_engine.domain.model import Dispatch, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.money import to_decimals
 from payout_engine.domain.states import State
+from payout_engine.ports.callbacks import Callback, Heard
 from payout_engine.ports.provider import (
     KEY_LIFETIME_SECONDS_DEFAULT,
     KeyPromise,
@@ -30,7 +30,7 @@ from payout_engine.ports.provider import (
     Wallet,
 )
 from payout_engine.ports.registration import Account
-from payout_engine.providers._http import OpenSession, connections
+from payout_engine.providers._http import UNREADABLE, OpenSession, can_be_called, connections
 from payout_engine.providers.jumiapay import wire
 from payout_engine.providers.jumiapay.client import BASE_URL, JumiaPayClient
 
@@ -106,21 +106,16 @@ def options_of(written: Mapping[str, Any]) -> Options:
             wire.moment_of(options.expiration_date)
         except ValueError:
             raise ConfigError("expiration_date must be a time in UTC, such as 2027-03-27T23:59:59Z") from None
-    if options.callback_url and not _is_https(options.callback_url):
-        raise ConfigError("callback_url must begin with https:// and name a host: JumiaPay calls no other")
+    if options.callback_url and not can_be_called(options.callback_url):
+        raise ConfigError(
+            "callback_url must begin with https:// and name a host: JumiaPay calls no other (http:// only on this "
+            "machine)"
+        )
     if not 1 <= options.concurrency <= 1_000:
         raise ConfigError("concurrency must be 1 to 1000")
     if not 0 <= options.key_lifetime_seconds <= 10**9:
         raise ConfigError("key_lifetime_seconds must be 0 or more")
     return options
-
-
-def _is_https(text: str) -> bool:
-    try:
-        url = URL(text)
-    except ValueError:
-        return False
-    return url.scheme == "https" and bool(url.host)
 
 
 def traits(written: Mapping[str, Any]) -> Traits:
@@ -164,6 +159,20 @@ def wallets(written: Mapping[str, Any]) -> Sequence[Wallet]:
 def wallet_code(currency: str) -> str:
     """Return the code of the wallet in a currency, such as `jumiapay_ng`."""
     return f"jumiapay_{wire.MARKETS[currency].country.lower()}"
+
+
+class _Named(msgspec.Struct, frozen=True):
+    partner_credit_id: str | None = None
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What is read of a call: what of, and which credit. The rest is asked for."""
+
+    type: str
+    credit: _Named
+
+
+_TOLD_OF = frozenset({"CREDIT_STATUS_CHANGE", "CREDIT_USAGE_UPDATE"})
 
 
 class JumiaPayProvider:
@@ -260,6 +269,19 @@ class JumiaPayProvider:
         if credit.partner_credit_id != query.key:
             raise AmbiguousError("answer_disagrees", "JumiaPay answered with another credit than the one asked for")
         return credit
+
+    def hear(self, callback: Callback) -> Heard:
+        """Return the credit that a call speaks of. No call is signed. See `ports.HearsCallbacks`."""
+        try:
+            told = msgspec.json.decode(callback.body, type=_Told)
+        except UNREADABLE:
+            return Heard()
+        key = told.credit.partner_credit_id
+        return Heard((key,)) if told.type in _TOLD_OF and key and _KEY.fullmatch(key) else Heard()
+
+    def re_read(self, heard: Heard, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Ask about each credit by our key, as any look-up does."""
+        return self.look_up(queries)
 
     async def recall(self, query: Query) -> None:
         """Ask to take back what is unspent of a delivered credit. See `ports.Recalls`."""

@@ -195,6 +195,11 @@ class Ledger:
 
     # -- what tests and people do and ask
 
+    def known(self, partner_credit_id: str) -> StoredCredit | None:
+        """Return a credit as it stands, shown or not."""
+        self._advance()
+        return self._one("partner_credit_id = ?", partner_credit_id)
+
     def use(self, partner_credit_id: str, usage_minor: int) -> bool:
         """Let the customer have spent so much in all; False if no delivered credit has that id, and so much."""
         self._advance()

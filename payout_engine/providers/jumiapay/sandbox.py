@@ -15,17 +15,19 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import msgspec
 from aiohttp import web
-from yarl import URL
 
 from payout_engine.domain import clock
 from payout_engine.domain.money import DECIMALS, to_major
-from payout_engine.providers._http import UNREADABLE
+from payout_engine.providers._callbacks import Callbacks
+from payout_engine.providers._http import UNREADABLE, can_be_called
 from payout_engine.providers._sandbox import (
     BODY_BYTES_MAX,
     Fault,
@@ -40,6 +42,12 @@ from payout_engine.providers._sandbox import (
 from payout_engine.providers.jumiapay.adapter import wallet_code
 from payout_engine.providers.jumiapay.ledger import NEVER, Fate, Ledger, StoredCredit
 from payout_engine.providers.jumiapay.wire import DESCRIPTION_CHARS_MAX, MARKETS, NAME_CHARS_MAX, moment_of
+
+TOLD_STATUSES = frozenset({"delivered", "failed", "cancelled", "expired", "cancellation_failed", "expiration_failed"})
+"""The statuses whose coming is called about. Source: the document, section “Callback”."""
+
+CALLED_AGAIN_MAX = 5
+"""How often a call that fails is made again. Source: the same."""
 
 BALANCE_DEFAULT = 1_000_000
 """What the Credit account of each currency holds, in whole units."""
@@ -101,6 +109,7 @@ class JumiaPaySandbox:
         self._settle_seconds = settle_seconds
         self._keys = frozenset(keys)
         self._limiter = None if limit is None else SlidingWindow(limit)
+        self._callbacks = Callbacks()
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -116,7 +125,8 @@ class JumiaPaySandbox:
         return self.ledger.paid()
 
     async def aclose(self) -> None:
-        """Stop serving. The ledger can still be read."""
+        """Stop serving, and call nobody any more. The ledger can still be read."""
+        await self._callbacks.aclose()
         if self._served is not None:
             await self._served.aclose()
 
@@ -182,7 +192,10 @@ class JumiaPaySandbox:
                     "visible_at": NEVER if fate is Fate.NOT_SHOWN else now + late_seconds,
                 }
             )
-        return web.Response(status=400) if made is None else _answer(made, 201)
+        if made is None:
+            return web.Response(status=400)
+        self._call_back(made, made.due_at, made.status)
+        return _answer(made, 201)
 
     def _fetch(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
         return _shown(self.ledger.fetch(request.match_info["account"], request.match_info["uuid"]))
@@ -195,7 +208,26 @@ class JumiaPaySandbox:
         if known is None:
             return web.Response(status=404)
         begun = self.ledger.cancel(known.uuid, clock.now() + self._settle_seconds)
-        return web.Response(status=400) if begun is None else _answer(begun, 200)
+        if begun is None:
+            return web.Response(status=400)
+        self._call_back(begun, begun.due_at, begun.status)
+        return _answer(begun, 200)
+
+    def _call_back(self, credit: StoredCredit, due_at: float, old_status: str) -> None:
+        """Call the credit's address when something has changed, and while that fails up to five times again."""
+        url = credit.callback_url
+        if url is None or due_at >= NEVER:
+            return
+
+        async def call(session: aiohttp.ClientSession) -> int | None:
+            known = self.ledger.fetch(credit.account, credit.uuid)
+            if known is None or known.status not in TOLD_STATUSES:
+                return None
+            body = told(known, old_status, credit.usage_minor if known.usage_minor != credit.usage_minor else None)
+            async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
+                return answer.status
+
+        self._callbacks.after(max(0.0, due_at - clock.now()), url, call, CALLED_AGAIN_MAX)
 
     # -- control: what customers and time do
 
@@ -203,13 +235,20 @@ class JumiaPaySandbox:
         """The customer has spent so much in all: {"partner_credit_id": ..., "usage_minor": ...}."""
         wanted = _json_object(await request.read()) or {}
         usage_minor = wanted.get("usage_minor")
+        before = self.ledger.known(str(wanted.get("partner_credit_id")))
         known = isinstance(usage_minor, int) and self.ledger.use(str(wanted.get("partner_credit_id")), usage_minor)
+        if known and before is not None:
+            self._call_back(before, 0.0, before.status)
         return web.Response(status=200 if known else 404)
 
     async def _expire(self, request: web.Request) -> web.Response:
         """A credit expires now: {"partner_credit_id": ...}."""
         wanted = _json_object(await request.read()) or {}
-        return web.Response(status=200 if self.ledger.expire(str(wanted.get("partner_credit_id"))) else 404)
+        before = self.ledger.known(str(wanted.get("partner_credit_id")))
+        expired = self.ledger.expire(str(wanted.get("partner_credit_id")))
+        if expired and before is not None:
+            self._call_back(before, 0.0, before.status)
+        return web.Response(status=200 if expired else 404)
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
@@ -241,7 +280,7 @@ def _fields(wanted: Mapping[str, Any]) -> dict[str, str | float | None] | None:
         and amount_minor
         and _EMAIL.fullmatch(str(texts["customer_email"]))
         and expires_at > clock.now()
-        and (callback_url is None or URL(callback_url).scheme == "https")
+        and (callback_url is None or can_be_called(callback_url))
         and texts["partner_credit_id"] != ""
     )
     if not fine:
@@ -288,6 +327,34 @@ def _answer(credit: StoredCredit, status: int) -> web.Response:
         "cancelled": {} if credit.cancelled else None,
     }
     return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/json")
+
+
+def told(credit: StoredCredit, old_status: str, old_usage_minor: int | None) -> bytes:
+    """What an address is called with: how much was spent if that has changed, else the status. It is not signed."""
+    spent = old_usage_minor is not None
+    document = {
+        "type": "CREDIT_USAGE_UPDATE" if spent else "CREDIT_STATUS_CHANGE",
+        "datetime": f"{datetime.fromtimestamp(clock.now(), UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
+        "old_status": None if spent else old_status,
+        "new_status": None if spent else credit.status,
+        "status": credit.status if spent else None,
+        "credit": {
+            "uuid": credit.uuid,
+            "partner_credit_id": credit.partner_credit_id,
+            "name": credit.name,
+            "description": credit.description,
+            "source_wallet_account_id": credit.account,
+            "amount": _sum(credit.amount_minor, credit.currency),
+            "usage": None if spent else _sum(credit.usage_minor, credit.currency),
+            "old_usage": None if old_usage_minor is None else _sum(old_usage_minor, credit.currency),
+            "new_usage": _sum(credit.usage_minor, credit.currency) if spent else None,
+            "customer_email": credit.customer_email,
+            "status": {"id": credit.status, "label": credit.status.replace("_", " ").title()},
+            "expiration_date": credit.expiration_date,
+            "error_message": None,
+        },
+    }
+    return msgspec.json.encode(document)
 
 
 def _sum(amount_minor: int, currency: str) -> dict[str, object]:
