@@ -69,7 +69,7 @@ class CallingProvider:
     async def send(self, dispatch: Dispatch) -> Sequence[Receipt]:
         (payout,) = dispatch.payouts
         order = {"key": dispatch.keys[0], "amount": payout.amount_minor, "phone": payout.phone}
-        found = await self._call("POST", "/pay", order | {"callback_url": self._account.options.get("callback_url")})
+        found = await self._call("POST", "/pay", order | {"callback_url": self._account.callback_url})
         return [Receipt(State(found["state"]), provider_reference=found["reference"])]
 
     async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
@@ -121,7 +121,6 @@ REGISTRATION = Registration(
     sandbox=no_sandbox,
     sandbox_secrets={"api_key": SECRET},
     summary="A bank of the tests.",
-    callback_option="callback_url",
     pays=Face(traits=traits, wallets=lambda _: [WALLET], connect=CallingProvider),
 )
 

@@ -22,6 +22,7 @@ from simulation.bank import STARTED_AT
 from payout_engine.domain import clock
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import AmbiguousError, Brake, NotSentError, RefusedError
+from payout_engine.domain.limits import READY_CHUNKS_AHEAD
 from payout_engine.domain.model import ControlKind, ControlRequest, Dispatch, LookUpResult, Outcome, Query, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal, resends
@@ -29,7 +30,9 @@ from payout_engine.journal.db import every
 from payout_engine.journal.snapshot import snapshot
 from payout_engine.payment.poll import FollowPolicy
 from payout_engine.payment.rate_limiter import Pace
+from payout_engine.payment.resend import results_of_resend
 from payout_engine.payment.run import Payer, Payment, Terms
+from payout_engine.ports import observer
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
 from payout_engine.testing.journal_lines import MOOV, approved, chunk, inline, sent, states
 
@@ -151,8 +154,44 @@ def test_a_lost_answer_is_asked_for_and_believed(verdict: State) -> None:
 
     assert live(scene, main) == [verdict] * 3
     assert ended_at[0] < 10.0, "it went on asking about nothing"
+    said = [event.message for event in scene.told if isinstance(event, observer.Waiting)]
+    words = "3 payouts without an answer were sent again under the same keys, to ask about them; 3 were answered."
+    assert said == [str(LOST), words]
     (_, first), (_, second) = scene.provider.calls
     assert first == second
+
+
+def test_one_round_asks_about_everything() -> None:
+    """However many calls it takes, and more than are loaded at a time; it is told how many, once."""
+    lines = READY_CHUNKS_AHEAD + 2
+    provider = Scripted(msgspec.structs.replace(SAFE, batch_limit=1, concurrency=1), *[LOST] * 2, State.PAID)
+    scene = Scene(provider, lines=1)
+
+    async def prepare() -> None:
+        await approved(scene.journal, "run", *(chunk([line]) for line in range(1, lines + 1)))
+        for _ in range(lines - 2):
+            await sent(scene.journal, "run", Receipt(State.UNKNOWN))
+
+    scene.prepare = prepare  # type: ignore[method-assign]
+    assert live(scene, scene.pay) == [State.PAID] * lines
+    said = [event.message for event in scene.told if isinstance(event, observer.Waiting)]
+    words = f"{lines} payouts without an answer were sent again under the same keys, to ask about them"
+    assert said[2:] == [f"{words}; {lines} were answered."]
+
+
+def test_what_an_answer_to_a_repetition_counts_for() -> None:
+    """A verdict for its payout; a word that we do not know for the transfer it names; a refusal for none."""
+    answer = [
+        *(Receipt(state) for state in (State.PAID, State.FAILED, State.ACCEPTED, State.REVERSED)),
+        *(Receipt(State.READY, "refused", provider_reference=reference) for reference in ("", "T1")),
+        *(Receipt(State.UNKNOWN, "ody", provider_reference=reference) for reference in ("", "T2")),
+    ]
+    payouts = chunk(range(len(answer))).payouts
+    keys = [f"k-{number}" for number in range(len(answer))]
+    dispatch = Dispatch(1, 1, MOOV, list(range(len(answer))), payouts, keys)
+    expected = [LookUpResult(keys[number], answer[number]) for number in (0, 1, 2, 3, 7)]
+    assert list(results_of_resend(dispatch, answer)) == expected
+    assert results_of_resend(dispatch, LOST) == ()
 
 
 def test_what_a_look_up_shows_is_not_asked_about_again() -> None:
@@ -282,6 +321,8 @@ def test_a_second_transfer_reaches_a_person() -> None:
     first = [Receipt(State.UNKNOWN, "ody", provider_reference="T1")]
     scene = Scene(Scripted(SAFE, first, [Receipt(State.PAID, provider_reference="T2")]))
     assert live(scene, scene.pay) == [State.HELD]
+    said = [event.message for event in scene.told if isinstance(event, observer.Waiting)]
+    assert any("T2" in message and "line 1" in message for message in said)
 
 
 # ------------------------------------------------------------------------------------------------- where it is not done
@@ -423,7 +464,9 @@ def test_a_clock_that_was_set_back_makes_no_key_younger(
             await scene.pay()
 
     assert live(scene, send_only, set_back) == [wanted]
-    assert any("set back" in getattr(event, "message", "") for event in scene.told) is (wanted is State.UNKNOWN)
+    said = [event for event in scene.told if "set back" in getattr(event, "message", "")]
+    assert len(said) == (wanted is State.UNKNOWN), "once, however often it is asked"
+    assert not [event for event in scene.told if isinstance(event, observer.Braked)]
 
 
 def test_a_clock_that_was_set_back_before_the_run_makes_no_key_older() -> None:

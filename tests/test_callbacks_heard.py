@@ -6,7 +6,7 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
@@ -22,8 +22,7 @@ from payout_engine.domain.model import Direction
 from payout_engine.domain.states import State
 from payout_engine.ports.callbacks import Callback, Heard, HearsCallbacks
 from payout_engine.ports.registration import Account, Registration
-from payout_engine.providers import _callbacks, cinetpay, jumiapay, senfenico, unipesa
-from payout_engine.providers._sandbox import serving
+from payout_engine.providers import cinetpay, jumiapay, senfenico, unipesa
 from payout_engine.providers.unipesa.signature import sign
 
 KEY = "abcdefghijkl-1-0"
@@ -249,44 +248,6 @@ async def until(happened: Callable[[], Any]) -> None:
     with anyio.fail_after(30):
         while not await happened():
             await anyio.sleep(0.05)
-
-
-async def test_jumiapay_calls_again_while_it_is_not_heard(port: int) -> None:
-    """An address that answers with an error is called up to five times again, as documented, and then no more."""
-    seen: list[Any] = []
-
-    async def refuse(request: aiohttp.web.Request) -> aiohttp.web.Response:
-        seen.append(await request.json())
-        return aiohttp.web.Response(status=500)
-
-    app = aiohttp.web.Application()
-    app.router.add_post("/told", refuse)
-    async with jumiapay.REGISTRATION.sandbox(None, settle_seconds=0.0) as bank, serving(app, "127.0.0.1", port):
-        order = {
-            "name": "Credit",
-            "description": "A credit",
-            "amount": "10",
-            "currency": "NGN",
-            "customer_email": "somebody@example.com",
-            "partner_credit_id": KEY,
-            "callback_url": f"http://127.0.0.1:{port}/told",
-        }
-        headers = {"apikey": jumiapay.REGISTRATION.sandbox_secrets["api_key"], "X-Business-Area": "x"}
-        async with (
-            aiohttp.ClientSession(headers=headers) as session,
-            session.post(f"{bank.base_url}/api/v1/single-credits/x", json=order) as made,
-        ):
-            assert made.status == 201
-
-        async def six() -> bool:
-            return len(seen) >= 6
-
-        await until(six)
-        await anyio.sleep(2 * _callbacks.REPEAT_SECONDS)
-    assert len(seen) == 6
-    assert {told["new_status"] for told in seen} == {"delivered"}
-    assert seen[0].keys() == CREDIT_STATUS_CHANGE.keys()
-    assert seen[0]["credit"].keys() == cast("dict[str, Any]", CREDIT_STATUS_CHANGE["credit"]).keys()
 
 
 # ------------------------------------------------------------------------------------------------------ the addresses

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +27,6 @@ from payout_engine.ports.provider import KEY_LIFETIME_SECONDS_DEFAULT, KeyPromis
 from payout_engine.ports.registration import Account
 from payout_engine.providers._sandbox import Fault, FaultKind, serving
 from payout_engine.providers.cinetpay import REGISTRATION, CinetPayClient, wire
-from payout_engine.providers.cinetpay import client as client_module
 from payout_engine.providers.cinetpay.adapter import CinetPayProvider
 from payout_engine.providers.cinetpay.options import options_of, traits, wallets
 from payout_engine.providers.cinetpay.sandbox import FATES, CinetPaySandbox, sandbox
@@ -192,6 +189,15 @@ async def test_one_failed_login_answers_all_calls_that_wait_and_nothing_was_sent
                 tasks.start_soon(pay, number)
         assert server.calls["login"] == 1 and {type(error) for error in errors} == {NotSentError}
         assert states(await provider.send(dispatch())) == [State.ACCEPTED]
+
+
+async def test_a_login_that_fails_after_a_refused_token_leaves_nothing_in_doubt() -> None:
+    """The payment was refused, and not asked for again: it may be sent later."""
+    async with connected() as (provider, server):
+        await provider.send(dispatch())
+        server.faults.add(Fault(FaultKind.EXPIRED, "send"), Fault(FaultKind.RESET_AFTER, "login"))
+        assert isinstance(await failure(provider, dispatch(first=1)), NotSentError)
+        assert set(server.paid()) == {"key-0-0"}
 
 
 async def test_a_token_is_renewed_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -597,21 +603,3 @@ async def answering(options: Mapping[str, Any] = {}) -> AsyncIterator[tuple[Cine
             yield provider, bank
         finally:
             await provider.aclose()
-
-
-# ------------------------------------------------------------------------------------------------------------ the page
-
-
-def test_the_page_of_providers_has_every_call_with_its_test() -> None:
-    """Each endpoint that the client has is a public method, in the page, and tested here under the name it says."""
-    page = (Path(__file__).parent.parent / "docs" / "providers.md").read_text(encoding="utf-8")
-    section = page.split("## CinetPay")[1].split("\n## ")[0]
-    rows = re.findall(
-        r"^\| (?:GET|POST) `(/\S+)` \| `CinetPayClient\.(\w+)` \| `\S+::(\w+)` \|$", section, re.MULTILINE
-    )
-    calls = {name for name, _ in inspect.getmembers(CinetPayClient, inspect.iscoroutinefunction) if name[0] != "_"}
-    paths = {text for name, text in vars(client_module).items() if name.isupper() and str(text).startswith("/")}
-
-    assert {method for _, method, _ in rows} == calls - {"aclose"}
-    assert {path for path, _, _ in rows} == paths
-    assert all(callable(globals().get(test)) for *_, test in rows)

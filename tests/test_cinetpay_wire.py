@@ -279,7 +279,7 @@ def test_the_printed_transfers_are_accepted() -> None:
     receipts = wire.receipts(ours, sent)
 
     assert [one.lot for one in sent] == ["0069229938091633417082", None]
-    assert [receipt.state for receipt in receipts] == [State.ACCEPTED] * 2
+    assert [(receipt.state, receipt.reason) for receipt in receipts] == [(State.ACCEPTED, "")] * 2
     assert [receipt.provider_reference for receipt in receipts] == [FIRST["transaction_id"], SECOND["transaction_id"]]
 
 
@@ -372,7 +372,9 @@ def test_the_http_status_decides_nothing_below_500(status: int) -> None:
 
 @pytest.mark.parametrize("printed", [NO_FUNDS, BAD_KEY])
 def test_the_http_statuses_of_proxies_prove_nothing(printed: str) -> None:
-    assert isinstance(raised(HttpAnswer(502, printed.encode()), 1), AmbiguousError)
+    for status in (500, 502):
+        error = raised(HttpAnswer(status, printed.encode()), 1)
+        assert isinstance(error, AmbiguousError) and error.reason == f"http_{status}"
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "{}", '{"code": 706, "message": "Unauthorized"}', "[]", "null"])
@@ -550,6 +552,8 @@ def test_the_words_of_a_look_up(change: dict[str, object], state: State, reason:
     assert (seen.receipt.state, seen.receipt.reason) == (state, reason)
     if reason == "status_not_documented":
         assert seen.receipt.message == change["treatment_status"]
+    if state is State.FAILED:
+        assert seen.receipt.message == CHECKED["comment"]
 
 
 @pytest.mark.parametrize("amount", ["505", "500.5", "0", "-500", "NaN", "sNaN", 1e30, "1E+999999999", "Infinity"])

@@ -21,7 +21,7 @@ from payout_engine.app.settings import AccountSettings, Settings
 from payout_engine.domain import clock
 from payout_engine.domain.ending import Stop
 from payout_engine.domain.errors import Brake, ConfigError, Holder, JournalBusyError, UnansweredError
-from payout_engine.domain.model import ControlKind, ControlRequest, Outcome, Receipt
+from payout_engine.domain.model import ControlKind, ControlRequest, Direction, Outcome, Receipt
 from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
 from payout_engine.testing.journal_lines import (
@@ -63,7 +63,7 @@ class Scene:
         """Return what clears the run named `run`."""
         settings = Settings(journal=self.path, accounts=dict.fromkeys(self.providers, AccountSettings("senfenico")))
         accounts = Accounts(settings, self.held, only=None, sandbox=False)
-        accounts._connections.update(self.providers)  # type: ignore[arg-type]
+        accounts._connections.update({(name, Direction.PAY): one for name, one in self.providers.items()})  # type: ignore[misc]
         run = await self.journal.find("run")
         assert run is not None
 
@@ -104,12 +104,13 @@ def test_who_sent_the_lines_before_is_asked_with_its_lease(scene: Scene) -> None
 
     async def life() -> None:
         keys = await all_failed(scene.journal, "earlier", [1, 2, 3])
-        await validated(scene.journal, "run", chunk([1, 2, 3, 4]))
+        await validated(scene.journal, "run", chunk([1, 2, 3, 4, 5]))
+        await approved(scene.journal, "other", chunk([5]))
         scene.providers["ci"].shows = {keys[1]: Receipt(State.PAID)}
         clearing = await scene.prepare()
         await clearing.must_clear()
         assert scene.asked == {"bf": 0, "ci": 1}
-        assert clearing.late == {2}
+        assert clearing.late == {2, 5}, "before and after it was asked"
         assert (await states(scene.journal, "run"))[2] is State.HELD
         who = await scene.holder("ci")
         assert who is not None and (who.task, who.run_id, who.journal) == ("looking after", "run", "")

@@ -106,7 +106,7 @@ def test_a_limit_is_told_by_plan_and_kept_by_run(tmp_path: Path, bank: Bank) -> 
     planned = call(tmp_path, "plan", "salaries.csv", *config)
     run = call(tmp_path, "run", "salaries.csv", "--yes", *config)
 
-    assert planned.returncode == 0, planned.stderr.decode()
+    assert planned.returncode == 4, planned.stderr.decode()
     assert b"max_run_amount" in planned.stdout
     assert run.returncode == 2
     assert b"max_run_amount" in run.stderr

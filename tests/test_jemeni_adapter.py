@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
 
 from payout_engine.domain import clock
 from payout_engine.domain.clock import Moment
@@ -21,7 +22,8 @@ from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances, KeyPromise, LookUpKind
 from payout_engine.ports.registration import Account
 from payout_engine.providers import get
-from payout_engine.providers._sandbox import Fault, FaultKind
+from payout_engine.providers._http import CONNECTIONS_SPARE, connections
+from payout_engine.providers._sandbox import Fault, FaultKind, serving
 from payout_engine.providers.jemeni import JemeniClient, wire
 from payout_engine.providers.jemeni.adapter import SECRETS, JemeniCollector, options_of, traits, wallets
 from payout_engine.providers.jemeni.ledger import Ledger
@@ -148,6 +150,13 @@ async def test_every_fate_has_its_outcome() -> None:
         assert set(paid) == {"settles_late", "not_shown"}
 
 
+async def test_one_franc_is_asked_for() -> None:
+    """No smallest amount is documented."""
+    async with connected() as (collector, server):
+        await collector.send(dispatch(amount=1))
+        assert server.paid() == {"key-0": (1, 1)}
+
+
 async def test_asking_twice_asks_twice() -> None:
     """No reference of ours is documented, so the sandbox does not pretend it, and the traits do not promise it."""
     async with connected() as (collector, server):
@@ -209,7 +218,9 @@ async def test_an_answer_about_another_transaction_shows_nothing() -> None:
     "malformed",
     [
         dispatch("785214360"),
-        dispatch(phone="22678521436"[3:], currency="XAF"),
+        msgspec.structs.replace(dispatch(), payouts=[Payout("r", 500, "XOF", "22678521436")]),
+        msgspec.structs.replace(dispatch(), payouts=(*dispatch().payouts, *dispatch().payouts)),
+        dispatch(currency="XAF"),
         dispatch(amount=0),
         dispatch(key=""),
         msgspec.structs.replace(dispatch(), lane=Lane("ml", "orange_ml", "XOF")),
@@ -221,8 +232,9 @@ async def test_an_answer_about_another_transaction_shows_nothing() -> None:
 async def test_what_must_never_come_this_far_never_leaves(malformed: Dispatch) -> None:
     """A fault of ours proves that nobody was asked."""
     async with connected() as (collector, server):
-        with pytest.raises(NotSentError):
+        with pytest.raises(NotSentError) as caught:
             await collector.send(malformed)
+        assert caught.value.reason in ("dispatch_malformed", "dispatch_too_large")
         assert not server.calls
 
 
@@ -247,6 +259,99 @@ def test_an_option_that_cannot_be_used_is_refused(options: dict[str, Any]) -> No
     """By its name."""
     with pytest.raises(ConfigError, match=next(iter(options))):
         options_of(options)
+
+
+def test_the_bounds_themselves_are_allowed() -> None:
+    """And what is written beside the options is passed over; what nobody writes stays with Jemeni."""
+    for concurrency in (1, 1_000):
+        assert traits({"concurrency": concurrency}).concurrency == concurrency
+    with pytest.raises(ConfigError):
+        options_of({"concurrency": 1_001})
+    beside = {**dict.fromkeys(SECRETS, "x"), "base_url": "https://example.com", "timeout_seconds": 5.0}
+    assert options_of(beside) == options_of({})
+    found = options_of({})
+    assert (found.path_prefix, found.signing, found.lang, found.return_url) == ("", Scheme.INTRODUCTION, "", "")
+    with pytest.raises(ConfigError, match="no_such"):
+        wallets({"no_such": 1})
+    with pytest.raises(ConfigError) as caught:
+        options_of({"lang": "de"})
+    assert str(caught.value).endswith("- at `$.lang`")
+
+
+@pytest.mark.parametrize("options", [{}, {"lang": "en"}, {"return_url": "https://example.com/back"}])
+async def test_options_reach_the_request(options: dict[str, Any]) -> None:
+    """Over HTTP: what is written is sent, and what is not is left out."""
+    bodies: list[dict[str, Any]] = []
+
+    async def hear(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.Response(status=503)
+
+    app = web.Application()
+    app.router.add_post("/sandbox/send/payment", hear)
+    async with serving(app, "127.0.0.1", 0) as served:
+        collector = JemeniCollector(account(served.base_url, **options))
+        with pytest.raises(AmbiguousError):
+            await collector.send(dispatch())
+        await collector.aclose()
+    printed = {
+        "customer_phone": "78521436",
+        "amount": 9_000,
+        "device": "FCFA",
+        "country_code": "ml",
+        "notifiable": True,
+    }
+    assert bodies == [{**printed, **options}]
+
+
+async def test_settings_reach_the_connection() -> None:
+    """The time-out, this machine alone, and the provider's own address where none is written."""
+    slow = Fault(FaultKind.SLOW, "payment", seconds=1.0)
+    async with sandbox(faults=[slow]) as server:
+        hasty = msgspec.structs.replace(account(server.base_url), timeout_seconds=0.2)
+        collector = JemeniCollector(hasty)
+        try:
+            with pytest.raises(AmbiguousError) as caught:
+                await collector.send(dispatch())
+        finally:
+            await collector.aclose()
+    assert caught.value.reason == "timeout"
+    with pytest.raises(ConfigError, match="only to this machine"):
+        JemeniCollector(account(None))
+    limits: list[int] = []
+
+    def counted(headers: Mapping[str, str], limit: int) -> aiohttp.ClientSession:
+        limits.append(limit)
+        return connections(headers, limit)
+
+    async with sandbox() as server:
+        collector = JemeniCollector(account(server.base_url, concurrency=7), open_session=counted)
+        await collector.send(dispatch())
+        await collector.aclose()
+    assert limits == [7 + CONNECTIONS_SPARE]
+    real = JemeniCollector(msgspec.structs.replace(account(None), loopback_only=False))
+    assert "jemeni.net" in repr(real)
+
+
+async def test_a_fault_of_ours_while_sending_is_a_doubt() -> None:
+    """Its text could show anything, so only its kind is told."""
+
+    def broken() -> float:
+        raise RuntimeError("a secret")
+
+    async with connected() as (collector, _):
+        with clock.replaced(broken), pytest.raises(AmbiguousError) as caught:
+            await collector.send(dispatch())
+    assert caught.value.reason == "fault_after_sending"
+    assert "RuntimeError" in str(caught.value) and "secret" not in str(caught.value)
+
+
+async def test_a_look_up_that_never_left_says_so() -> None:
+    """Nobody listens: what was asked about stays as it is."""
+    collector = JemeniCollector(account("http://127.0.0.1:9"))
+    with pytest.raises(NotSentError):
+        await look(collector, [query(dispatch(), "01a")])
+    await collector.aclose()
 
 
 def test_an_unknown_scheme_is_answered_with_the_known_ones() -> None:
@@ -292,6 +397,8 @@ def test_it_collects_and_does_not_pay() -> None:
     assert list(registration.faces) == [Direction.COLLECT]
     assert (wallet.country, wallet.currency, wallet.recipient, wallet.automatic) == ("ML", "XOF", "phone", True)
     assert (wallet.operators, wallet.amount_minor_max, wallet.fee_basis_points) == ((), None, None)
+    assert (wallet.title, wallet.decimals, wallet.amount_minor_min) == ("JemeniPay", 0, 1)
+    assert (traits({}).batch_limit, traits({}).concurrency, traits({}).calls_per_second) == (1, 4, None)
     assert not issubclass(JemeniCollector, HasBalances)
 
 

@@ -160,6 +160,33 @@ def test_the_printed_answers_about_subscriptions_are_understood() -> None:
     assert wire.read(answer(DISABLED), wire.Customer).first_name == "Awa"
 
 
+def test_what_an_answer_leaves_out_is_not_made_up() -> None:
+    """Each field that decides nothing may be missing, and is None then."""
+
+    def told(data: object, kind: Any) -> dict[str, Any]:
+        found = wire.read(answer(msgspec.json.encode({"status": "success", "data": data})), kind)
+        return {name: value for name, value in msgspec.structs.asdict(found).items() if value not in (None, [])}
+
+    least = {"id": "01a", "amount": 500, "state": 1, "customer": {}, "payment": {"status": "pending"}}
+    found = wire.read(answer(msgspec.json.encode({"status": "success", "data": least})), wire.Transaction)
+    assert (found.client, found.reference, found.created_at, found.client_merchants) == (None, None, None, [])
+    assert set(msgspec.structs.astuple(found.customer)) == {None}
+    inner = msgspec.structs.asdict(found.payment)
+    assert bytes(inner.pop("amount")) == b"null" and inner.pop("status") == "pending"
+    assert set(inner.values()) == {None}
+    assert wire.shown("key", found).recipient is None
+    assert told({}, wire.Merchant) == {}
+    assert told({"id": 1, "status": "active", "plan_id": 2}, wire.Subscription) == {
+        "id": 1,
+        "status": "active",
+        "plan_id": 2,
+        "archived": False,
+        "renewed": False,
+    }
+    plan = {"id": 1, "name": "Basic Plan", "price": "2000.00", "frequency_id": 1}
+    assert told(plan, wire.Plan) == {**plan, "archived": False}
+
+
 # ---------------------------------------------------------------------------------------------- what a word proves
 
 
@@ -182,7 +209,14 @@ def test_the_printed_answers_about_subscriptions_are_understood() -> None:
 def test_only_both_words_and_one_amount_mean_paid(changes: dict[str, Any], state: str, reason: str) -> None:
     """Whatever else is said is accepted and kept for a person; nothing is failed."""
     receipt = wire.receipt_of(verified(**changes))
-    assert (receipt.state, receipt.reason) == (state, reason)
+    assert (receipt.state, receipt.reason, bool(receipt.message)) == (state, reason, bool(reason))
+
+
+@pytest.mark.parametrize("phone", ["6", "36", "521436", "+36", "unknown", " "])
+def test_a_phone_that_is_too_short_agrees_with_nobodys(phone: str) -> None:
+    """The end of a number is the end of many."""
+    seen = wire.shown("key", verified(phone=phone))
+    assert seen.recipient and not "22378521436".endswith(seen.recipient)
 
 
 def test_a_word_that_nobody_documented_is_kept() -> None:
@@ -214,6 +248,9 @@ def test_an_answer_about_another_request_leaves_ours_unknown(phone: str, amount:
 
     receipt = wire.requested(transaction, REQUEST)
     assert (receipt.state, receipt.provider_reference) == (state, transaction.id)
+    assert (receipt.reason, "another" in receipt.message) == (
+        ("answer_disagrees", True) if state == "unknown" else ("", False)
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,6 +267,7 @@ def test_an_answer_about_another_request_leaves_ours_unknown(phone: str, amount:
         (b'"five"', -1),
         (b"true", -1),
         (b"9" * 16, -1),
+        (b'"\xff"', -1),
     ],
 )
 def test_amounts_are_exact_or_nobodys(raw: bytes, francs: int) -> None:
@@ -265,6 +303,36 @@ def test_a_custom_code_has_no_documented_place(code: int, place: str) -> None:
     with pytest.raises(AmbiguousError) as caught:
         wire.read(answer(body), wire.Transaction)
     assert caught.value.brake is None
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "reason"),
+    [
+        (200, "error", "refusal_not_documented"),
+        (202, "Success", "refusal_not_documented"),
+        (400, "success", "http_400"),
+        (500, "error", "http_500"),
+        (401, "success", "credentials_in_doubt"),
+    ],
+)
+def test_a_doubt_says_what_was_answered(status: int, word: str, reason: str) -> None:
+    """Its reason is stable, and the provider's words are kept for people; full data does not make it a yes."""
+    body = msgspec.json.encode({**msgspec.json.decode(INITIATED), "status": word, "message": "told so"})
+    with pytest.raises(AmbiguousError) as caught:
+        wire.read(answer(body, status), wire.Transaction)
+    assert caught.value.reason == reason
+    told = str(caught.value)
+    assert f"HTTP {status}" in told and (reason == "credentials_in_doubt" or told.endswith(f"{word}: told so"))
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe{}", b"[" * 5_000, b"{}", b'{"status":"success"}', b"null", b"<html>"])
+def test_what_is_no_answer_is_a_doubt_without_words(body: bytes) -> None:
+    """Whatever the bytes are, and whatever HTTP status stands over them."""
+    for status, reason in ((200, "answer_unreadable"), (502, "http_502")):
+        with pytest.raises(AmbiguousError) as caught:
+            wire.read(answer(body, status), wire.Transaction)
+        assert caught.value.reason == reason
+        assert "<" not in str(caught.value) and str(caught.value).endswith(("does not show", "HTTP 502", "success:"))
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
@@ -333,7 +401,13 @@ def test_the_present_pages_signature() -> None:
     assert got == hmac.new(b"my secret", text.encode(), "sha512").hexdigest()
 
 
+def test_the_schemes_are_called_as_people_write_them() -> None:
+    """In the configuration."""
+    assert [scheme.value for scheme in Scheme] == ["introduction", "endpoints", "hmac"]
+
+
 def test_what_signs_is_not_shown() -> None:
     """Neither the keys nor the body of a call."""
+    assert repr(KEYS) == "Keys()"
     for text in (repr(KEYS), repr(Signable("POST", URL, BODY))):
         assert "my" not in text and "pk" not in text and "test" not in text

@@ -353,6 +353,7 @@ def test_what_the_owner_says_of_repeated_keys_is_believed_for_an_hour() -> None:
         ("expiration_date", "2027-03-27"),
         ("callback_url", "http://example.com"),
         ("callback_url", "https://"),
+        ("callback_url", "http://10.0.0.1/"),
         ("concurrency", 0),
         ("key_lifetime_seconds", -1),
         ("duplicates_refused", "yes"),

@@ -116,6 +116,25 @@ def test_the_credit_of_a_printed_callback_is_understood(body: bytes, spent: int 
     told = msgspec.convert(msgspec.json.decode(body)["credit"], wire.Credit)
     assert (told.partner_credit_id, told.status.id) == ("HCgfE", "delivered")
     assert (told.usage and wire.minor_units(told.usage)) == spent
+    assert wire.called_about(body) == "HCgfE"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"[" * 5_000,
+        b"\xff",
+        CREATED,
+        STATUS_CHANGED.replace(b"CREDIT_STATUS_CHANGE", b"CREDIT_INVENTED"),
+        STATUS_CHANGED.replace(b'"HCgfE"', b"null"),
+        STATUS_CHANGED.replace(b'"HCgfE"', b"17"),
+    ],
+)
+def test_what_is_no_printed_callback_is_about_nothing(body: bytes) -> None:
+    """Anybody may call; what is not understood leads to no question."""
+    assert wire.called_about(body) == ""
 
 
 # ----------------------------------------------------------------------------------------------------------- statuses

@@ -44,6 +44,7 @@ PLAIN = {
     "currency": st.sampled_from(("", "XOF", "FCFA")),
     "country": st.sampled_from(("", "BF", "Burkina Faso")),
     "email": st.sampled_from(("", "awa@example.com")),
+    "bank": st.just(""),
 }
 KENYAN = PLAIN | {
     "phone": st.from_regex(r"(254|0)?7[0-9]{8}", fullmatch=True),
@@ -88,10 +89,11 @@ ODD = {
     "currency": ("KES", "???", " XOF ", "EUR", "f"),
     "country": ("SN", "Kenya", "Atlantide", " bf ", "225"),
     "email": ("no address", " awa@example.com ", "@", "a@b.c"),
+    "bank": ("ABNGNGLA", " ", "a\x07"),
 }
 HEADERS = {
     "amount": ("Montant", "Montant (FCFA)", "Montant (KES)", "amount_minor"),
-    **{name: (name,) for name in ("reference", "phone", "name", "wallet", "currency", "country", "email")},
+    **{name: (name,) for name in ("reference", "phone", "name", "wallet", "currency", "country", "email", "bank")},
 }
 
 
@@ -109,7 +111,7 @@ WORLDS = (
 @st.composite
 def files(draw: st.DrawFn, plain: Mapping[str, st.SearchStrategy[str]]) -> tuple[Sequence[str], Block]:
     """A header with some of the columns, in any order, and a block of plain lines and of lines with an odd cell."""
-    left_out = draw(st.sets(st.sampled_from(("reference", "name", "wallet", "currency", "country", "email"))))
+    left_out = draw(st.sets(st.sampled_from(("reference", "name", "wallet", "currency", "country", "email", "bank"))))
     meanings = draw(st.permutations([meaning for meaning in PLAIN if meaning not in left_out]))
     columns = [draw(st.sampled_from(HEADERS[meaning])) for meaning in meanings]
     rows = draw(st.lists(st.tuples(*(plain[meaning] for meaning in meanings)).map(list), min_size=1))
@@ -261,6 +263,7 @@ PLAINLY = (
     ("BF", "BF", ("reference", "phone", "amount"), [("x" * 128, "70123456", "500000"), ("A-2", "22654123456", "100")]),
     ("BF", "BF", ("country", "amount", "phone"), [("Burkina Faso", "500", "70123456"), ("", "501", "+22670123456")]),
     ("BF", "BF", ("name", "Montant (FCFA)", "phone"), [("Awa Traoré", "1000", "70123456"), ("", "500", "70123457")]),
+    ("BF", "BF", ("amount", "phone", "otp"), [("500", "70123456", ""), ("7500", "70123457", "")]),
     ("BF", "BF", ("amount", "phone"), [("500".zfill(PLAIN_DIGITS_MAX), "70123456"), ("7500", "70123457")]),
     ("BF and KE", "", ("phone", "amount"), [("22670123456", "500"), ("+254733123456", "500")]),
     ("BF and KE", "KE", ("phone", "amount_minor"), [("0733123456", "50000"), ("254733123456", "100")]),

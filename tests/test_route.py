@@ -10,6 +10,7 @@ from payout_engine.domain.countries import Phone, read_phone
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.model import Lane, Problem
 from payout_engine.intake.route import Destination, Recipient, Route, Router, same_operator
+from payout_engine.ports.provider import ClosedWallet
 
 
 def routed(router: Router, text: str, word: str = "", currency: str = "") -> Destination:
@@ -214,6 +215,45 @@ def test_a_line_that_nobody_serves_names_who_would() -> None:
     one = Router([served()], who_serves=who)
     assert "CinetPay and Unipesa would" in refused(one, "+2250701020304").message
     assert "would" not in refused(one, "+254712345678").message
+
+
+def test_a_line_for_what_is_not_configured_says_what_to_configure() -> None:
+    """By the number or the payer's word; what is configured is chosen as ever, and no line goes to what is not."""
+    wave = wallet("wave_bf", "Wave", automatic=False)
+    closed = [ClosedWallet(MOOV, "moov_id = 7"), ClosedWallet(wave, "wave_id = 8")]
+    one = Router([msgspec.structs.replace(served("bf", (ORANGE,)), closed=closed)])
+    assert routed(one, "76123456").wallet == ORANGE
+    for text, word, remedy in (
+        ("70123456", "", "moov_id = 7"),
+        ("70123456", "moov", "moov_id"),
+        ("76123456", "wave", "wave_id = 8"),
+    ):
+        found = refused(one, text, word)
+        assert found.code == "wallet_closed" and remedy in found.message and "[accounts.bf]" in found.message
+    assert refused(one, "58123456").code == "operator_not_served"
+    assert refused(one, "76123456", "xyz").code == "wallet_unknown"
+    assert refused(one, "+2250701020304").code == "country_not_served"
+
+
+def test_an_account_number_without_a_country_is_not_guessed_at_where_more_could_be_configured() -> None:
+    """The bank that is configured may not be the one that is meant."""
+    bank = wallet("bank_bf", "Bank transfer", recipient="account_number")
+    closed = [ClosedWallet(msgspec.structs.replace(bank, code="bank_ke", country="KE"), "bank_id = 1")]
+    one = Router([msgspec.structs.replace(served("bf", (bank,)), closed=closed)])
+    for country, code in (("", "wallet_ambiguous"), ("KE", "wallet_closed"), ("SN", "country_not_served")):
+        found = one.find(Recipient("account_number", country))
+        assert isinstance(found, Problem) and found.code == code
+    known = one.find(Recipient("account_number", "BF"))
+    named = one.find(Recipient("account_number", "", wallet_word="bank_bf"))
+    assert isinstance(known, Destination) and isinstance(named, Destination)
+
+
+def test_a_limit_of_a_day_is_a_warning() -> None:
+    """It is told, and the line goes where it would; a warning about the wallet itself comes first."""
+    limited = msgspec.structs.replace(ORANGE, daily_limit="200,000 XOF a day")
+    found = routed(Router([served("bf", (limited, MOOV, SANK))]), "76123456")
+    assert found.warning is not None and found.warning.code == "daily_limit" and "200,000 XOF" in found.warning.message
+    assert routed(router(), "76123456").warning is None
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,31 @@ def test_a_code_in_the_place_of_the_message_is_none(code: str) -> None:
         read_data(answer({"status": False, **misplaced}), Charge, everything)
 
 
+def test_a_refused_key_with_errors_beside_it_is_a_doubt() -> None:
+    """The document prints its words and nothing else."""
+    told = {"status": False, "message": envelope.INVALID_KEY}
+    with pytest.raises(RefusedError):
+        read_data(answer(told, 401), Charge)
+    for status in (200, 401):
+        with pytest.raises(AmbiguousError) as caught:
+            read_data(answer({**told, "errors": {"key": ["old"]}}, status), Charge)
+        assert caught.value.brake is Brake.CREDENTIALS
+
+
+@pytest.mark.parametrize("data", [None, [], {}, "x", {"reference": 5}, [{}]])
+def test_a_yes_without_what_is_documented_is_a_doubt(data: object) -> None:
+    """It says so under one reason, whatever was asked for."""
+    for kind in (Charge, Checkout, Settlement, StartedCharge, StartedCheckout, FullTransfer):
+        with pytest.raises(AmbiguousError) as caught:
+            read_data(printed("", data), kind)
+        assert caught.value.reason == "answer_unreadable"
+        assert str(caught.value).endswith("does not show")
+    broken = {**BALANCE, "collection_balances": {"available": "much", "pending": 0.0, "currency": "XOF"}}
+    with pytest.raises(AmbiguousError) as caught:
+        read_statement(printed("", broken))
+    assert caught.value.reason == "answer_unreadable"
+
+
 # ------------------------------------------------------------------------------------------------------------ codes
 
 

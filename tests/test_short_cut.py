@@ -125,6 +125,34 @@ def test_what_is_nearly_plain_is_as_with_care(state: State, change: dict[str, An
         assert story(first, looks) == quick
 
 
+BEFORE = [("", "", ""), ("timeout", "No answer.", ""), ("", "", "T1"), ("timeout", "No answer.", "T1")]
+WORDS = [("", ""), ("timeout", "Again."), ("declined", "No.")]
+
+
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.UNKNOWN, State.PAID, State.FAILED])
+@pytest.mark.parametrize("shown", PLAIN)
+def test_each_plain_answer_is_as_with_care(state: State, shown: State) -> None:
+    """Whatever was said before, with whatever words, and whenever the provider says that it was."""
+    for words in WORDS:
+        for at in (0.0, 7.0):
+            seen = Receipt(shown, *words, "T1", at)
+            looks = [[(i, LookUpResult("", seen, OURS[i].amount_minor, OURS[i].phone)) for i in range(COUNT)]]
+            quick = story([Receipt(state, *before) for before in BEFORE], looks * 2)
+            with all_with_care():
+                assert story([Receipt(state, *before) for before in BEFORE], looks * 2) == quick
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize("change", NEARLY.values(), ids=NEARLY)
+def test_what_is_shown_twice_is_heard_in_its_order(turn: int, change: dict[str, Any]) -> None:
+    """Plainly and otherwise, in one look: as if each had come by itself."""
+    odd = msgspec.structs.replace(PLAINLY, **change)
+    looks = [[(1, PLAINLY), (1, odd)][::turn]]
+    quick = story([Receipt(State.ACCEPTED)], looks)
+    with all_with_care():
+        assert story([Receipt(State.ACCEPTED)], looks) == quick
+
+
 def test_one_deviant_leaves_the_others_to_the_short_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a chunk in which one payout failed for a reason of another amount, only that one is looked at with care."""
     careful: list[int] = []

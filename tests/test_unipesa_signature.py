@@ -110,6 +110,8 @@ def test_the_vectors(document: dict[str, Any], expected: str) -> None:
         (123456789012345.678, "1.2345678901235E+14"),
         (2**63 - 1, "9223372036854775807"),
         (2**63, "9.2233720368548E+18"),
+        (-(2**63), "-9223372036854775808"),
+        (-(2**63) - 1, "-9.2233720368548E+18"),
         (True, "1"),
         (False, ""),
         (None, ""),
@@ -153,11 +155,24 @@ def test_what_is_nested_as_deep_as_php_goes_is_verified_and_no_deeper() -> None:
     def nested(depth: int) -> dict[str, Any]:
         return {"a": nested(depth - 1)} if depth > 1 else {"a": "b"}
 
+    assert DEPTH_MAX == 16
     deep = nested(DEPTH_MAX)
     assert verify_callback(SECRET, {**deep, "signature": sign(SECRET, deep)})
     with pytest.raises(ValueError, match="deep"):
         sign(SECRET, nested(DEPTH_MAX + 1))
     assert not verify_callback(SECRET, {**nested(DEPTH_MAX + 1), "signature": SAMPLE_SIGNATURE})
+
+
+def test_what_cannot_be_written_is_not_verified() -> None:
+    """A number without end, and half of a character."""
+    for value in (10**400, "\ud800"):
+        assert verify_callback(SECRET, {"a": value, "signature": SAMPLE_SIGNATURE}) is False
+
+
+def test_a_document_called_signature_is_signed() -> None:
+    """Only a text of that name is left out, at every level, as the printed function does it."""
+    assert sign(SECRET, {"a": "b", "signature": {"c": "d"}}) == sign(SECRET, {"a": "b", "signature.c": "d"})
+    assert sign(SECRET, {"a": {"b": "c", "signature": "d"}}) == sign(SECRET, {"a": {"b": "c"}})
 
 
 def test_two_documents_may_share_a_signature() -> None:

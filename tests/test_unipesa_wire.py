@@ -104,6 +104,7 @@ def test_a_body_holds_texts_in_order_and_a_signature_that_verifies() -> None:
     assert {type(value) for name, value in document.items() if name != "extra"} == {str}
     assert document["extra"] == {"customer_name": "Name Lastname", "otp": "5647"}
     assert document["provider_id"] == "14" and document["amount"] == "100.00"
+    assert document["callback_url"] == "https://my.callback.url"
     assert verify_callback(SECRET, document) and SECRET.encode() not in body
 
 
@@ -166,10 +167,12 @@ def test_only_listed_statuses_say_something(status: int, written: type) -> None:
         assert told.state is shown.state is LISTED[status]
         return
     assert told.state is State.UNKNOWN and str(status) in told.message
+    assert told.reason == ("status_undefined" if status == -1 else "status_not_documented")
     if status == -1:
         assert shown is None
     else:
-        assert shown.state is State.ACCEPTED and f"status {status}" in shown.message
+        assert (shown.state, shown.reason) == (State.ACCEPTED, "status_not_documented")
+        assert f"status {status}" in shown.message
 
 
 @pytest.mark.parametrize("status", [2.0, True, None, "", " ", "two", "2.0", "02", [2], {"code": 2}])
@@ -204,11 +207,13 @@ def test_an_error_code_leaves_a_payment_in_doubt_and_explains_a_status(status: i
     """The payment may have been made before the error, so even "failed" beside it is not believed."""
     result = {"code": code, "message": "MSISDN INCORRECT"}
     told = paying(PAID, status=status, result=result)
-    assert told.state is State.UNKNOWN
+    assert told.state is State.UNKNOWN and "MSISDN INCORRECT; operator 0: OK" in told.message
+    assert told.reason == ("result_missing" if code in (None, "") else f"result_{code}")
     shown = asking(SHOWN, status=status, result=result)
     assert shown is None if status == -1 else shown.state is LISTED[status]
-    if status == 3:
-        assert "MSISDN INCORRECT" in shown.message and shown.reason == "failed_at_provider"
+    if status in (3, 4):
+        assert "MSISDN INCORRECT" in shown.message
+        assert shown.reason == ("failed_at_provider" if status == 3 else "cancelled_at_provider")
 
 
 def test_zero_is_ok_as_a_number_and_as_a_text() -> None:
@@ -261,6 +266,7 @@ def test_a_payment_that_waits_for_a_confirmation_is_never_sent_again(confirm_typ
     for status in (0, 1, 2, 3, -1, 9):
         told = paying(PAID, confirm_type=confirm_type, status=status, result={"code": code})
         assert (told.state, told.reason) == (State.ACCEPTED, "confirmation_needed")
+        assert f"of kind {confirm_type}" in told.message
     shown = asking(SHOWN, confirm_type=confirm_type, status=1)
     assert (shown.state, shown.reason) == (State.ACCEPTED, "confirmation_needed")
     assert asking(SHOWN, confirm_type=confirm_type).state is State.PAID
@@ -290,10 +296,34 @@ def test_what_is_no_address_is_not_shown_as_one(url: object) -> None:
     assert (said.state, said.reason, said.message) == (State.ACCEPTED, "", "")
 
 
-@pytest.mark.parametrize("extra", [None, [], {}, "text", 3, {"transfer_amount": 5}, {"account_number": "1"}])
-def test_extra_in_any_shape_breaks_nothing(extra: object) -> None:
-    """PHP writes an empty object as a list."""
-    assert paying(PAID, status=1, extra=extra).state is State.ACCEPTED
+EXTRAS: list[object] = [
+    *(None, [], {}, "text", 3),
+    *({"transfer_amount": 5}, {"account_number": "1"}, {"transfer_amount": 5, "account_number": ""}),
+    *({"transfer_amount": 5, "account_number": 7}, {"transfer_amount": [5], "account_number": "1"}),
+    {"customer_redirect": "https://pay.example/" + "x" * wire.URL_CHARS_MAX},
+]
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_extra_in_any_other_shape_says_nothing_and_breaks_nothing(extra: object) -> None:
+    """PHP writes an empty object as a list; and half of an address or an account is worse than none."""
+    said = paying(PAID, status=1, extra=extra)
+    assert (said.state, said.reason, said.message) == (State.ACCEPTED, "", "")
+
+
+def test_a_status_call_without_a_status_shows_nothing() -> None:
+    """An answer about our order that does not say how it stands is no answer."""
+    for status in (None, "", " "):
+        with pytest.raises(AmbiguousError):
+            asking(SHOWN, status=status)
+    with pytest.raises(AmbiguousError):
+        wire.look_up_result(answered({"order_id": "x"}), "x")
+
+
+def test_an_answer_without_an_id_of_the_provider_s_has_no_reference() -> None:
+    """It may come later."""
+    assert paying(PAID, transaction_id=None).provider_reference == ""
+    assert paying(PAID, transaction_id=732007046722).provider_reference == "732007046722"
 
 
 # ------------------------------------------------------------------------------------------------------------- privacy

@@ -26,7 +26,7 @@ from payout_engine.intake.route import AccountWallets, Router
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer
 from payout_engine.ports.provider import ClosedWallet, HasBalances, Provider, Traits, Wallet
-from payout_engine.ports.registration import Account, Registration, SandboxServer, is_loopback
+from payout_engine.ports.registration import Account, Face, Registration, SandboxServer, is_loopback
 
 SANDBOX_BALANCE_MINOR = 1_000_000_000
 """What each wallet of an embedded sandbox holds at first: enough for a demonstration, and visible when spent."""
@@ -167,8 +167,7 @@ class Accounts:
                 registration = self._registration(name)
                 account = await self._account(name, registration)
                 self.callback_paths[name] = callback_path(registration, account)
-                called = self._called_back(name, self.callback_paths[name])
-                account = msgspec.structs.replace(account, options={**account.options, **called})
+                account = self._called_back(account, registration)
                 connection = registration.face(direction).connect(account)
                 self.keys[name] = key_of(registration, account)
             self._connections[name, direction] = connection
@@ -204,19 +203,24 @@ class Accounts:
             account, secrets=registration.sandbox_secrets, base_url=server.base_url, loopback_only=True
         )
 
-    def _called_back(self, name: str, path: str = "") -> Mapping[str, str]:
-        """Return the option that says where the provider calls, if it is not written and calls are taken.
+    def _called_back(self, account: Account, registration: Registration) -> Account:
+        """Say where an account is called back, if its provider can reach that."""
+        base = self._reached(account.name)
+        if not base:
+            return account
+        url, option, written = base + self.callback_paths[account.name], registration.callback_option, account.options
+        unwritten = {option: url} if option and option not in self._settings[account.name].options else {}
+        return msgspec.structs.replace(account, callback_url=url, options={**written, **unwritten})
 
-        An address of this machine is told to what runs here, and a sandbox of no other. Without the path, nothing of it
-        is secret.
+    def _reached(self, name: str) -> str:
+        """Return where callbacks are taken, if an account's provider can reach that; nothing of it is secret.
+
+        What runs here can reach an address of this machine, and a sandbox is told of no other.
         """
-        option, written = self._registration(name).callback_option, self._settings[name].options
-        runs_here = self.sandbox or is_loopback(urlsplit(str(written.get("base_url", ""))).hostname)
+        base_url = str(self._settings[name].options.get("base_url", ""))
+        runs_here = self.sandbox or is_loopback(urlsplit(base_url).hostname)
         is_here = is_loopback(urlsplit(self._callbacks_url).hostname)
-        reached = runs_here if is_here else not self.sandbox
-        if not self._callbacks_url or not option or option in written or not reached:
-            return {}
-        return {option: self._callbacks_url + path}
+        return self._callbacks_url if (runs_here if is_here else not self.sandbox) else ""
 
     async def _sandbox(self, registration: Registration) -> SandboxServer:
         """Start the provider's sandbox once, with its ledger beside the journal so that it outlives this process."""
@@ -271,10 +275,11 @@ class Accounts:
 
     def _options(self, name: str) -> Mapping[str, Any]:
         """Return an account's options as written; in a sandbox, as an account that the sandbox knows."""
-        written = {**self._called_back(name), **self._settings[name].options}
+        registration, base = self._registration(name), self._reached(name)
+        called = {registration.callback_option: base} if registration.callback_option and base else {}
+        written = {**called, **self._settings[name].options}
         if not self.sandbox:
             return written
-        registration = self._registration(name)
         own = {
             option: value for option, value in registration.sandbox_options.items() if option in registration.identity
         }
@@ -286,15 +291,16 @@ class Accounts:
 
 def who_serves(direction: Direction, kind: str, country: str) -> Sequence[str]:
     """Return the names of the providers that serve a kind of recipient in a country, with an account or without."""
-    return [
-        entry.title
-        for entry in providers.discover().values()
-        if direction in entry.faces
-        and any(
+
+    def serves(entry: Registration, face: Face) -> bool:
+        closed = [one.wallet for one in face.closed(entry.sandbox_options)]
+        return any(
             wallet.recipient == kind and country in ("", wallet.country)
-            for wallet in entry.face(direction).wallets(entry.sandbox_options)
+            for wallet in [*face.wallets(entry.sandbox_options), *closed]
         )
-    ]
+
+    known = providers.discover().values()
+    return [entry.title for entry in known if direction in entry.faces and serves(entry, entry.face(direction))]
 
 
 def wallet_codes(registration: Registration) -> Sequence[str]:

@@ -136,7 +136,6 @@ class Clearing:
             if name not in self._leased:
                 who = holder("looking after", run=self._run)
                 await self._held.enter_async_context(self._journal.lease(f"account {name}", who))
-                self._leased.add(name)
             if name not in self._accounts.names:
                 raise ConfigError(
                     f"Lines of this file were sent from account “{name}” before, so it has to be asked about them "

@@ -129,6 +129,7 @@ class Engine:
         out: Path | None = None,
         watch: Observer | None = None,
         direction: Direction | str = Direction.PAY,
+        columns: Mapping[str, str] | None = None,
     ) -> Submission:
         """Validate a file exactly as `submit` does, and record nothing.
 
@@ -139,14 +140,15 @@ class Engine:
             out: a folder for `rejected.csv` and `attention.csv`, or None to write nothing.
             watch: told of progress.
             direction: as for `submit`.
+            columns: as for `submit`.
 
         Raises:
             InputError: it cannot be used as a payout file.
             SinkError: the folder cannot be written.
         """
-        way = Direction(direction)
-        source = await submitting.open_payouts(self._workspace, payouts, name, sheet, way)
-        return await submitting.plan(self._workspace, source, out, safe(watch), way)
+        asked = submitting.Reading(name=name, sheet=sheet, columns=columns or {}, direction=Direction(direction))
+        source = await submitting.open_payouts(self._workspace, asked, payouts)
+        return await submitting.plan(self._workspace, asked, source, out, safe(watch))
 
     async def submit(
         self,
@@ -157,6 +159,7 @@ class Engine:
         watch: Observer | None = None,
         wait: bool = False,
         direction: Direction | str = Direction.PAY,
+        columns: Mapping[str, str] | None = None,
     ) -> Submission:
         """Validate a whole file (or iterable) and record it as a run; send nothing.
 
@@ -168,6 +171,7 @@ class Engine:
             wait: while another process is validating the same content, wait until it has begun to pay, or given up.
             direction: `pay` people, or `collect` from them: then each line is a request that the person has to agree
                 to, `accepted` means requested, and `paid` means collected. It stays with the run.
+            columns: meaning -> header, such as `{"amount": "À payer"}`; it comes before the configuration's.
 
         Returns:
             The run, ready for `pay`. The same content gives the run that it began, whatever the file is called now.
@@ -177,9 +181,9 @@ class Engine:
             LimitError: the money limits forbid it; nothing was recorded.
             JournalBusyError: another process is validating the same content, and `wait` is false.
         """
-        way = Direction(direction)
-        source = await submitting.open_payouts(self._workspace, payouts, name, sheet, way)
-        return await submitting.submit(self._workspace, source, safe(watch), way, wait=wait)
+        asked = submitting.Reading(name=name, sheet=sheet, columns=columns or {}, direction=Direction(direction))
+        source = await submitting.open_payouts(self._workspace, asked, payouts)
+        return await submitting.submit(self._workspace, asked, source, safe(watch), wait=wait)
 
     async def retry(
         self,

@@ -77,34 +77,39 @@ class Submission(msgspec.Struct, frozen=True):
         return self.findings is None
 
 
-async def open_payouts(
-    workspace: Workspace,
-    payouts: Path | str | Source | Payouts,
-    name: str,
-    sheet: str | None,
-    direction: Direction = Direction.PAY,
-) -> Source:
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """How a caller wants a source to be read; see `Engine.submit`."""
+
+    name: str
+    sheet: str | None
+    columns: Mapping[str, str]
+    direction: Direction
+
+    def mapping(self, workspace: Workspace) -> Mapping[str, str]:
+        """Which column is which, as far as anybody said: what is asked for now comes before the configuration."""
+        return {**workspace.settings.columns, **self.columns}
+
+
+async def open_payouts(workspace: Workspace, asked: Reading, payouts: Path | str | Source | Payouts) -> Source:
     """Return the source of what a caller wants to have paid, or collected; see `Engine.submit`.
 
     What is collected has another digest than its content, so that the same file may be paid as well.
     """
     if isinstance(payouts, str | Path):
-        source: Source = await open_source(payouts, sheet=sheet, stack=workspace.stack)
+        source: Source = await open_source(payouts, sheet=asked.sheet, stack=workspace.stack)
     elif isinstance(payouts, Iterable | AsyncIterable):
-        source = payouts_source(cast(Payouts, payouts), name)
+        source = payouts_source(cast(Payouts, payouts), asked.name)
     else:
         source = payouts
-    if direction is Direction.COLLECT and source.digest:
-        source.digest = sha256(f"{direction} {source.digest}".encode()).hexdigest()
+    if asked.direction is Direction.COLLECT and source.digest:
+        source.digest = sha256(f"{asked.direction} {source.digest}".encode()).hexdigest()
     return source
 
 
 # --------------------------------------------------------------------------------------------------------------- verbs
 
 
-async def plan(
-    workspace: Workspace, source: Source, out: Path | None, notify: Observer, direction: Direction
-) -> Submission:
+async def plan(workspace: Workspace, asked: Reading, source: Source, out: Path | None, notify: Observer) -> Submission:
     """Validate a file and record nothing; see `Engine.plan`."""
     settings = workspace.settings
     known = await _known(workspace, source) if settings.journal.exists() else None
@@ -115,7 +120,9 @@ async def plan(
             Path(folder) / "plan.db", scratch_of=settings.journal, sandbox=workspace.accounts.sandbox
         )
         async with scratch as journal:
-            submission = await _validate(workspace, source, journal, notify, direction=direction)
+            submission = await _validate(
+                workspace, source, journal, notify, mapping=asked.mapping(workspace), direction=asked.direction
+            )
             approved = await workspace.journal() if settings.journal.exists() else None
             over = await over_limits(journal, submission.run, settings, approved)
             submission = msgspec.structs.replace(submission, over_limits=over)
@@ -124,9 +131,7 @@ async def plan(
             return submission
 
 
-async def submit(
-    workspace: Workspace, source: Source, notify: Observer, direction: Direction, *, wait: bool
-) -> Submission:
+async def submit(workspace: Workspace, asked: Reading, source: Source, notify: Observer, *, wait: bool) -> Submission:
     """Validate a file and record it as a run; see `Engine.submit`."""
     known = await _known(workspace, source)
     if known is not None:
@@ -140,7 +145,9 @@ async def submit(
                 return Submission(known)
         journal = await workspace.journal()
         await _clear(journal, lambda left: bool(source.digest) and left.digest == source.digest)
-        submission = await _validate(workspace, source, journal, notify, direction=direction)
+        submission = await _validate(
+            workspace, source, journal, notify, mapping=asked.mapping(workspace), direction=asked.direction
+        )
         submission = await _within_limits(workspace, submission)
         if source.digest:
             workspace.beginnings[right] = beginning.pop_all()
@@ -237,7 +244,7 @@ async def _validate(
     journal: Journal,
     notify: Observer,
     *,
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str],
     retry_of: str = "",
     direction: Direction = Direction.PAY,
 ) -> Submission:
@@ -246,7 +253,7 @@ async def _validate(
     run, validator = prepare(
         source,
         accounts.router(direction),
-        columns=settings.columns if mapping is None else mapping,
+        columns=mapping,
         country=settings.country or accounts.default_country,
         max_payout_amount=settings.max_payout_amount,
         sandbox=accounts.sandbox,

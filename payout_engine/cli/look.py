@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,6 +10,7 @@ from rich.padding import Padding
 
 from payout_engine.app.accounts import known_providers
 from payout_engine.app.engine import Engine
+from payout_engine.app.submit import Submission
 from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, plain, say
 from payout_engine.cli.progress import LineCounter
@@ -21,12 +22,22 @@ from payout_engine.ports.provider import Traits, Wallet
 from payout_engine.results.summary import Exit, summarize
 
 
-async def plan(
-    engine: Engine, file: str, out: Path | None, sheet: str | None, direction: Direction, *, json: bool
-) -> int:
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the person asked for, apart from what to plan."""
+
+    out: Path | None
+    json: bool
+    sheet: str | None
+    columns: Mapping[str, str]
+    direction: Direction
+
+
+async def plan(engine: Engine, file: str, options: PlanOptions) -> int:
     """Validate a file and show what paying it would do; with `out`, write the lines that will not be paid there."""
-    watch = LineCounter(json=json).watch
-    submission = await engine.plan(file, out=out, sheet=sheet, watch=watch, direction=direction)
+    json, out, watch = options.json, options.out, LineCounter(json=options.json).watch
+    submission = await engine.plan(
+        file, out=out, sheet=options.sheet, watch=watch, direction=options.direction, columns=options.columns
+    )
     if submission.known:
         run = submission.run
         if json:
@@ -44,7 +55,19 @@ async def plan(
         render.plan(submission, engine, to_messages=False)
         if out is not None:
             say(f"Lines that would not be paid, with the reasons in full: [bold]{plain(str(out))}[/]")
-    return Exit.ALL_PAID
+    return _would_end(submission)
+
+
+def _would_end(submission: Submission) -> Exit:
+    """Return how the run would end as far as can be seen now, the most urgent first."""
+    findings, forecast = submission.findings, submission.forecast
+    assert findings is not None
+    short = forecast is not None and any(lane.shortfall_minor for lane in forecast.lanes)
+    if submission.over_limits or short:
+        return Exit.BRAKE
+    if findings.held:
+        return Exit.NEEDS_A_PERSON
+    return Exit.SOME_NOT_PAID if findings.rejected else Exit.ALL_PAID
 
 
 async def runs(engine: Engine, *, json: bool) -> int:
@@ -141,6 +164,7 @@ def providers_known(*, json: bool) -> int:
                     direction=direction,
                     traits=msgspec.to_builtins(traits),
                     wallets=msgspec.to_builtins(wallets),
+                    closed=msgspec.to_builtins(face.closed(entry.sandbox_options)),
                 )
                 continue
             closed = [one.wallet for one in face.closed(entry.sandbox_options)]

@@ -24,6 +24,7 @@ from payout_engine.cli.options import (
     AskPaid,
     CanaryCount,
     Collect,
+    Columns,
     Config,
     Decisions,
     Digest,
@@ -34,6 +35,7 @@ from payout_engine.cli.options import (
     JournalPath,
     Json,
     KeyRenewed,
+    MaxRefused,
     NoFollow,
     Out,
     PlanOut,
@@ -42,10 +44,12 @@ from payout_engine.cli.options import (
     RunId,
     Sandbox,
     Sheet,
+    Strict,
     Who,
     Why,
     Yes,
     as_given,
+    columns_given,
 )
 from payout_engine.cli.pay import PayOptions, resume_runs, run_file
 from payout_engine.domain.model import Choice, Direction
@@ -107,12 +111,12 @@ def plan(
     sandbox: Sandbox = False,
     json: Json = False,
     collect: Collect = False,
+    column: Columns = None,
 ) -> None:
     """Validate a file and move nothing: totals, refused lines, fees, balances, the time it will take."""
     direction = Direction.COLLECT if collect else Direction.PAY
-    _on_engine(
-        lambda engine: look.plan(engine, file, out, sheet, direction, json=json), config, journal, account, sandbox
-    )
+    options = look.PlanOptions(out=out, json=json, sheet=sheet, columns=columns_given(column), direction=direction)
+    _on_engine(lambda engine: look.plan(engine, file, options), config, journal, account, sandbox)
 
 
 @app.command(epilog="Example: payout-engine run salaries.xlsx --out results")
@@ -131,6 +135,9 @@ def run(
     format: Format = "csv",
     canary: CanaryCount = None,
     journal_lost: JournalLost = False,
+    column: Columns = None,
+    strict: Strict = False,
+    max_refused: MaxRefused = None,
 ) -> None:
     """Plan, ask, pay, follow, write results. Running the same file again finishes what was begun."""
     options = PayOptions(
@@ -140,6 +147,8 @@ def run(
         follow_for_seconds=0.0 if no_follow else follow_for,
         given=as_given(config, journal, sandbox),
         sheet=sheet,
+        columns=columns_given(column),
+        max_refused=0 if strict else max_refused,
         canary=canary,
         journal_lost=journal_lost,
     )
@@ -162,6 +171,9 @@ def collect(
     format: Format = "csv",
     canary: CanaryCount = None,
     journal_lost: JournalLost = False,
+    column: Columns = None,
+    strict: Strict = False,
+    max_refused: MaxRefused = None,
 ) -> None:
     """Ask the people of a file to pay you: each has to agree on their phone. Otherwise as `run`."""
     options = PayOptions(
@@ -171,6 +183,8 @@ def collect(
         follow_for_seconds=0.0 if no_follow else follow_for,
         given=as_given(config, journal, sandbox),
         sheet=sheet,
+        columns=columns_given(column),
+        max_refused=0 if strict else max_refused,
         direction=Direction.COLLECT,
         canary=canary,
         journal_lost=journal_lost,

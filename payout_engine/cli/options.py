@@ -33,6 +33,18 @@ def as_given(config: Path | None, journal: Path | None, sandbox: bool) -> str:
     return "".join(words) + (" --sandbox" if sandbox else "")
 
 
+def columns_given(written: list[str] | None) -> dict[str, str]:
+    """Return what `--column` options say: meaning -> header.
+
+    Raises:
+        typer.BadParameter: one is not of the form MEANING=HEADER.
+    """
+    for text in written or ():
+        if not all(part.strip() for part in text.partition("=")):
+            raise typer.BadParameter(f'“{text}” does not say which column is which. Write: --column amount="À payer".')
+    return {meaning.strip(): header.strip() for meaning, _, header in (text.partition("=") for text in written or ())}
+
+
 def asker(given: str) -> str:
     """Return who asks: as given, or the user of this machine."""
     return given or user_name()
@@ -62,6 +74,16 @@ Sheet = Annotated[
 ]
 Collect = Annotated[
     bool, typer.Option("--collect", help="Plan collecting from the people of the file instead of paying them.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", metavar="MEANING=HEADER", help='Which column is which, such as amount="À payer"; may be repeated.'
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Pay nothing of a file with any refused line.")]
+MaxRefused = Annotated[
+    int | None, typer.Option("--max-refused", min=0, metavar="N", help="Pay nothing if more than N lines are refused.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Pay without asking; for scripts.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, for machines.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from payout_engine.cli import render
 from payout_engine.cli.console import data, emit, fail, hurry, leave, plain, room, say, settle
 from payout_engine.cli.options import asker
 from payout_engine.cli.progress import LineCounter, metered
+from payout_engine.domain.countries import fold
 from payout_engine.domain.ending import Ending
 from payout_engine.domain.errors import JournalBusyError, JournalError, PayoutEngineError, SinkError, UserError
 from payout_engine.domain.facts import ResultsFolder
@@ -33,6 +34,7 @@ class PayOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         given: the options that find the run again, to be repeated in the commands that we propose.
+        max_refused: pay nothing if more lines than this are refused; None for any number.
     """
 
     out: Path | None
@@ -41,6 +43,8 @@ class PayOptions(msgspec.Struct, frozen=True, kw_only=True):
     follow_for_seconds: float
     given: str = ""
     sheet: str | None = None
+    columns: Mapping[str, str] = {}
+    max_refused: int | None = None
     direction: Direction = Direction.PAY
     canary: int | None = None
     key_renewed: bool = False
@@ -58,7 +62,9 @@ async def run_file(engine: Engine, file: str, options: PayOptions, *, yes: bool)
     out = options.out or default_folder(file)
     check_format(options.format)
     watch = LineCounter(json=options.json).watch
-    submission = await engine.submit(file, sheet=options.sheet, watch=watch, wait=True, direction=options.direction)
+    submission = await engine.submit(
+        file, sheet=options.sheet, watch=watch, wait=True, direction=options.direction, columns=options.columns
+    )
     return await pay_submission(engine, submission, out, options, yes=yes)
 
 
@@ -155,17 +161,36 @@ async def _confirmed(engine: Engine, submission: Submission, options: PayOptions
         render.plan_json(submission)
     else:
         render.plan(submission, engine, to_messages=True)
+    refused = submission.findings.rejected
+    if options.max_refused is not None and refused > options.max_refused:
+        allowed = f"{options.max_refused:,} may be" if options.max_refused else "none may be"
+        raise UserError(
+            f"Nothing was sent: {render.counted(refused, 'line')} refused, and {allowed} (--strict, --max-refused). "
+            "Mend them in the file, or allow more."
+        )
     if yes or submission.findings.accepted == 0:
         return True
-    total = render.money(submission.forecast.totals_minor if submission.forecast else {})
     settle()
     # The event loop would keep Ctrl-C for later, and the question would go on waiting for an answer.
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        verb = "Pay" if submission.run.direction is Direction.PAY else "Request"
-        return typer.confirm(f"{verb} {submission.findings.accepted:,} payouts, {total}, now?", default=False, err=True)
+        return _said_yes(render.question(submission, engine))
     finally:
         signal.signal(signal.SIGINT, kept)
+
+
+def _said_yes(question: str) -> bool:
+    """Ask until the answer is a yes or a no, in English or French; no answer is a no.
+
+    Raises:
+        Abort: Ctrl-C, or the end of the input, instead of an answer.
+    """
+    while True:
+        answer = fold(typer.prompt(f"{question} [y/N]", default="", show_default=False, err=True))
+        if answer in ("y", "yes", "o", "oui"):
+            return True
+        if answer in ("", "n", "no", "non"):
+            return False
 
 
 async def resume_runs(engine: Engine, run_id: str | None, options: PayOptions, *, send: bool) -> int:

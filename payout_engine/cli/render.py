@@ -20,6 +20,9 @@ from payout_engine.domain.money import format_amount
 from payout_engine.domain.states import State
 from payout_engine.results.summary import Summary
 
+COLUMN_OF = "_column"
+"""How the entries of a run's dialect end that say which column is which."""
+
 EXAMPLES_SHOWN = 3
 """Lines shown for each kind of problem; the result files hold all of them."""
 
@@ -99,6 +102,8 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
     sandbox = "  [black on yellow] sandbox: no real money [/]" if engine.accounts.sandbox else ""
     out.print(f"\n[bold]{plain(submission.run.name)}[/]{sandbox}")
     out.print(_counts(findings, submission.run.direction))
+    for line in _columns(submission.run):
+        out.print(line, soft_wrap=not out.is_terminal)
     if findings.data_lines != findings.lines:
         out.print(_lines(findings), soft_wrap=not out.is_terminal)
     for title, kinds in (
@@ -119,6 +124,33 @@ def plan(submission: Submission, engine: Engine, *, to_messages: bool) -> None:
     for later, count in submission.left_out.items():
         out.print(f"{counted(count, 'line')} left out: run {later} has paid them, or has them in flight.")
     out.print()
+
+
+def question(submission: Submission, engine: Engine) -> str:
+    """Return what a person has to say yes to: how much, from where, to how many, and whether it is real."""
+    findings, forecast, run = submission.findings, submission.forecast, submission.run
+    assert findings is not None
+    assert forecast is not None
+    accounts = ", ".join(dict.fromkeys(lane.lane.account for lane in forecast.lanes))
+    fees = {currency: fee for currency, fee in forecast.fees_minor.items() if fee}
+    kind = "sandbox, no real money" if engine.accounts.sandbox else "real money"
+    verb, preposition = ("Pay", "from") if run.direction is Direction.PAY else ("Request", "for")
+    on_top = f" and fees of {money(fees)}" if fees and run.direction is Direction.PAY else ""
+    left = [f"{count:,} {word}" for count, word in ((findings.rejected, "refused"), (findings.held, "held")) if count]
+    beside = f" ({', '.join(left)})" if left else ""
+    return (
+        f"{verb} {counted(findings.accepted, 'payout')}, {money(forecast.totals_minor)}{on_top}, {preposition} "
+        f"{accounts} ({kind}){beside}, now?"
+    )
+
+
+def _columns(run: Run) -> list[str]:
+    """Say which column is what, and which were not used, so that nobody pays by the wrong one."""
+    meanings = {name: header for name, header in run.dialect.items() if name.endswith(COLUMN_OF)}
+    used = [f"{name.removesuffix(COLUMN_OF)} ← {plain(header)}" for name, header in meanings.items()]
+    ignored = [plain(header) for header in run.columns if header not in meanings.values()]
+    found = [f"[dim]Columns:[/] {', '.join(used)}"] if used else []
+    return found + ([f"[dim]Not used:[/] {', '.join(ignored)}"] if ignored else [])
 
 
 def _counts(findings: IntakeFindings, direction: Direction) -> str:

@@ -43,7 +43,10 @@ DECIMALS: Mapping[str, int] = {
 
 _WORDS: Mapping[str, frozenset[str]] = {
     **{code: frozenset({code}) for code in DECIMALS},
-    **dict.fromkeys(("FCFA", "CFA", "F", "FRANCS", "FRANCSCFA", "FRANCCFA"), frozenset({"XOF", "XAF"})),
+    **dict.fromkeys(
+        ("FCFA", "CFA", "F", "FRS", "FR", "FRANCS", "FRANC", "FRSCFA", "FRANCSCFA", "FRANCCFA"),
+        frozenset({"XOF", "XAF"}),
+    ),
     **dict.fromkeys(("KSH", "KSHS"), frozenset({"KES"})),
     **dict.fromkeys(("TSH", "TSHS"), frozenset({"TZS"})),
     **dict.fromkeys(("USH", "USHS"), frozenset({"UGX"})),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 import msgspec
 
@@ -19,6 +20,7 @@ from payout_engine.domain.money import currencies_named
 HEADERS: Mapping[str, str] = {
     "phone": "phone telephone tel mobile msisdn numero numerodetelephone numerotelephone phonenumber mobilenumber "
     "telephonenumber numerotel numtel ntel notel ndetelephone ntelephone phoneno mobileno cell cellphone cellulaire "
+    "telephonemobile telephone1 tel1 phone1 contact "
     "portable gsm recipientphone recipientphonenumber beneficiaryphone payeephone customerphone telephonebeneficiaire "
     "telephonedubeneficiaire numerobeneficiaire numerodubeneficiaire numeromobile numerodemobile numeromobilemoney "
     "mobilemoneynumber mobilemoney momo momonumber numeromomo teldubeneficiaire telmobile",
@@ -27,7 +29,8 @@ HEADERS: Mapping[str, str] = {
     "account_number": "accountnumber account bankaccount bankaccountnumber compte numerodecompte numerocompte "
     "comptebancaire iban rib",
     "amount": "amount montant salaire salary net netapayer netpay netsalary salairenet netpaye montantapayer "
-    "montantnet amounttopay payoutamount paymentamount somme remuneration wage wages montantdupaiement montantpaiement",
+    "apayer montantxof montantxaf montantfcfa montantenfcfa montantenxof amountxof amountinxof montantnet amounttopay "
+    "payoutamount paymentamount somme remuneration wage wages montantdupaiement montantpaiement",
     "amount_minor": "amountminor",
     "reference": "reference ref id extid externalid externalreference externalref matricule identifiant uniqueid "
     "paymentreference paymentid transactionid transactionreference transactionref referencepaiement "
@@ -135,11 +138,13 @@ def _mapped(columns: Sequence[str], mapping: Mapping[str, str], name: str) -> di
     places: dict[str, int] = {}
     for meaning, header in mapping.items():
         if meaning not in HEADERS:
-            raise ConfigError(f"[columns] {meaning} is not a meaning. Known: {', '.join(HEADERS)}.")
+            raise ConfigError(f"“{meaning}” is not what a column can mean. Known: {', '.join(HEADERS)}.")
         index = columns.index(header) if header in columns else folded.get(fold(header), -1)
         if index < 0:
+            near = get_close_matches(fold(header), folded, n=1)
+            hint = f" Perhaps “{masked(columns[folded[near[0]]])}” is meant." if near else ""
             raise InputError(
-                f"{name} has no column “{header}”, which the configuration maps to {meaning}. "
+                f"{name} has no column “{header}”, which is said to be the {meaning}.{hint} "
                 f"Its columns are: {_listed(columns)}."
             )
         places[meaning] = index
@@ -165,14 +170,16 @@ def _missing(name: str, meaning: str, what: str, columns: Sequence[str]) -> str:
     return (
         f"{name} has no column for {what}. Its columns are: {_listed(columns)}. The first line that is "
         f"not blank has to name the columns, with no title above them. Call one of them “{meaning}”, "
-        f'or map it in the configuration: [columns] {meaning} = "its header".'
+        f'or say which one it is: --column {meaning}="its header", or in the configuration: [columns] {meaning} = "its '
+        'header".'
     )
 
 
 def _doubled(name: str, meaning: str, first: str, second: str) -> str:
     return (
         f"{name} has two columns that could be the {meaning}: “{first}” and “{second}”. Rename the one that is not "
-        f'meant, or say which one is in the configuration: [columns] {meaning} = "{first}".'
+        f'meant, or say which one is: --column {meaning}="{first}", or in the configuration: [columns] {meaning} = '
+        f'"{first}".'
     )
 
 

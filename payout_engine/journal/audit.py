@@ -440,23 +440,6 @@ _noted = msgspec.json.Decoder(log.AskedRemark)
 _answered = msgspec.json.Decoder(log.Answered)
 
 
-class Totals:
-    """Counts and sums by lane and state."""
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[Lane, State], tuple[int, int]] = {}
-
-    def add(self, lane: Lane, states: Sequence[State], payouts: Sequence[Payout]) -> None:
-        """Count the payouts of a chunk."""
-        for state, payout in zip(states, payouts, strict=True):
-            count, amount_minor = self._sums.get((lane, state), (0, 0))
-            self._sums[lane, state] = count + 1, amount_minor + payout.amount_minor
-
-    def tallies(self) -> list[Tally]:
-        """Return them in a stable order."""
-        return [Tally(lane, state, *total) for (lane, state), total in sorted(self._sums.items())]
-
-
 def digest_of(run_id: str, seq: int, head: bytes, tallies: Sequence[Tally]) -> str:
     """Return the digest of a run: the number of its last entry, and a hash over that entry, the id and the totals."""
     lines = [f"payout_engine run {run_id}", f"entry {seq} {head.hex()}"]

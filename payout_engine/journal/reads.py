@@ -104,23 +104,33 @@ def _run(found: Row) -> Run:
     )
 
 
-class Count(msgspec.Struct, frozen=True):
-    """Payouts of one lane in one state, counted so far."""
+class Totals:
+    """Counts and sums by lane and state."""
 
-    count: int
-    amount_minor: int
+    def __init__(self) -> None:
+        self._sums: dict[tuple[Lane, State], tuple[int, int]] = {}
+
+    def add(self, lane: Lane, state: State, count: int, amount_minor: int) -> None:
+        """Count payouts that are alike."""
+        before, sum_minor = self._sums.get((lane, state), (0, 0))
+        self._sums[lane, state] = before + count, sum_minor + amount_minor
+
+    def add_each(self, lane: Lane, states: Iterable[State], amounts_minor: Iterable[int]) -> None:
+        """Count the payouts of a chunk."""
+        for state, amount_minor in zip(states, amounts_minor, strict=True):
+            self.add(lane, state, 1, amount_minor)
+
+    def tallies(self) -> list[Tally]:
+        """Return them in a stable order."""
+        return [Tally(lane, state, *total) for (lane, state), total in sorted(self._sums.items())]
 
 
-Counts = dict[tuple[Lane, State], Count]
-
-
-def tally(db: apsw.Connection, run_id: str, after: int, counts: Counts) -> int:
-    """Add the next chunks to `counts`; return the last chunk's id, 0 at the end.
+def tally(db: apsw.Connection, run_id: str, after: int, totals: Totals) -> int:
+    """Add the next chunks to `totals`; return the last chunk's id, 0 at the end.
 
     Python sums, because the sum of a file of absurd amounts may be larger than SQLite's integers.
     """
-    number = run_no(db, run_id)
-    first, last = chunk_range(number)
+    first, last = chunk_range(run_no(db, run_id))
     found = every(
         db,
         "SELECT chunk_id, account, lane, currency, count, amount_minor, states,"
@@ -129,25 +139,14 @@ def tally(db: apsw.Connection, run_id: str, after: int, counts: Counts) -> int:
         (max(first, after + 1), last, TALLY_CHUNKS),
     )
     read = last_read = 0
-    for chunk_id, account, lane_name, currency, count, amount_minor, states, payouts in found:
+    for chunk_id, account, lane_name, currency, count, amount_minor, letters, payouts in found:
         lane, read, last_read = Lane(account, lane_name, currency), read + 1, chunk_id
         if payouts is None:
-            _count(counts, lane, states[0], count, amount_minor)
-            continue
-        for letter, payout in zip(states, codec.read_payouts(payouts), strict=True):
-            _count(counts, lane, letter, 1, payout.amount_minor)
+            totals.add(lane, STATES_BY_LETTER[letters[0]], count, amount_minor)
+        else:
+            states = [STATES_BY_LETTER[letter] for letter in letters]
+            totals.add_each(lane, states, *codec.read_fields(payouts, "amount_minor"))
     return last_read if read == TALLY_CHUNKS else 0
-
-
-def _count(counts: Counts, lane: Lane, letter: str, count: int, amount_minor: int) -> None:
-    key = lane, STATES_BY_LETTER[letter]
-    before = counts.get(key, Count(0, 0))
-    counts[key] = Count(before.count + count, before.amount_minor + amount_minor)
-
-
-def tallies(counts: Counts) -> list[Tally]:
-    """Return the counts in a stable order."""
-    return [Tally(lane, state, count.count, count.amount_minor) for (lane, state), count in sorted(counts.items())]
 
 
 Cursor = tuple[int, int]

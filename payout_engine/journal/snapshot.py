@@ -38,11 +38,10 @@ def snapshot(path: Path) -> Iterator[apsw.Connection]:
 
 def tallies(db: apsw.Connection, run_id: str) -> list[Tally]:
     """Return counts and sums of a run by lane and state."""
-    counts: reads.Counts = {}
-    after = reads.tally(db, run_id, 0, counts)
-    while after:
-        after = reads.tally(db, run_id, after, counts)
-    return reads.tallies(counts)
+    totals, after = reads.Totals(), 0
+    while after := reads.tally(db, run_id, after, totals):
+        pass
+    return totals.tallies()
 
 
 def tally_file(path: Path, run_id: str) -> Sequence[Tally]:

@@ -246,11 +246,10 @@ class SqliteJournal:
         return await self._read(lambda db: reads.find_digest(db, digest))
 
     async def tally(self, run_id: str) -> Sequence[Tally]:
-        counts: reads.Counts = {}
-        after = await self._read(lambda db: reads.tally(db, run_id, 0, counts))
-        while after:
-            after = await self._read(partial(reads.tally, run_id=run_id, after=after, counts=counts))
-        return reads.tallies(counts)
+        totals, after = reads.Totals(), 0
+        while after := await self._read(partial(reads.tally, run_id=run_id, after=after, totals=totals)):
+            pass
+        return totals.tallies()
 
     async def entries(self, run_id: str, states: frozenset[State] | None = None) -> AsyncIterator[Sequence[Entry]]:
         waiting: list[Entry] = []
@@ -287,9 +286,9 @@ class SqliteJournal:
         wanted = await self._read(lambda db: reads.places(db, run_id, keys))
         found: reads.Traces = {}
         chunks = reads.by_chunk(wanted.values())
-        after = await self._read(partial(reads.trace, run_id=run_id, wanted=chunks, after=0, found=found))
-        while after:
-            after = await self._read(partial(reads.trace, run_id=run_id, wanted=chunks, after=after, found=found))
+        after = 0
+        while after := await self._read(partial(reads.trace, run_id=run_id, wanted=chunks, after=after, found=found)):
+            pass
         return {key: found.get(place, []) for key, place in wanted.items()}
 
     async def digest(self, run_id: str) -> str:

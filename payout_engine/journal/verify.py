@@ -33,11 +33,11 @@ from payout_engine.journal.audit import (
     SealedTotal,
     Standing,
     StoredChunk,
-    Totals,
 )
 from payout_engine.journal.db import every, row, value
 from payout_engine.journal.ids import chunk_range, split_position
 from payout_engine.journal.key_table import Keyring
+from payout_engine.journal.reads import Totals
 from payout_engine.journal.runs import chained_payouts, sealed_facts
 from payout_engine.journal.snapshot import snapshot, tallies
 from payout_engine.journal.transitions import run_no
@@ -210,9 +210,10 @@ class _Verifier:
         for finding in replay.conclude(list(_attempts(self._db, found[0], len(stored.payouts)))):
             self._add(finding)
         self._dispatches += replay.dispatches
-        self._totals.add(stored.lane, replay.states, stored.payouts)
+        amounts_minor = [payout.amount_minor for payout in stored.payouts]
+        self._totals.add_each(stored.lane, replay.states, amounts_minor)
         if self._kept:
-            self._kept_totals.add(stored.lane, kept, stored.payouts)
+            self._kept_totals.add_each(stored.lane, kept, amounts_minor)
 
     def _add(self, finding: Finding) -> None:
         self._findings.add(msgspec.structs.replace(finding, run_id=self._run_id))

@@ -227,7 +227,7 @@ class Dispatcher:
         self._loading, self._breath = anyio.Lock(), anyio.Lock()
         self._speaking = anyio.Semaphore(1, fast_acquire=True) if traits.intent_covers_calls else None
         self._calls = traits.concurrency
-        self._wire = anyio.Semaphore(traits.concurrency, fast_acquire=True)
+        self._wire = anyio.Semaphore(traits.concurrency, fast_acquire=True) if traits.intent_covers_calls else None
 
     def stop(self, lane: Lane | None, brake: Brake, message: str) -> None:
         """Stop sending for a lane, or for the account when `lane` is None. What is on the wire is finished.
@@ -276,7 +276,7 @@ class Dispatcher:
             try:
                 async with self._loading:
                     chunk = await anext(chunks, None)
-                    if chunk is not None and self._speaking is None:
+                    if chunk is not None:
                         await self._breathe()
             except Exception as error:
                 return self._fail(error)
@@ -307,14 +307,15 @@ class Dispatcher:
 
     async def _send(self, chunk: ReadyChunk) -> None:
         """Send one chunk when its turn has come, and record what became of it."""
-        place = _Place(self._speaking)
+        place, slot = _Place(self._speaking), _Place(self._wire)
         await place.take()
+        await slot.take()
         turn = await self._pace.taken(self._halted)
         began_at = anyio.current_time()
         try:
             if chunk.lane not in self.open_lanes():
                 return
-            make = partial(self._make, chunk.lane, turn, place.let_go)
+            make = partial(self._make, chunk.lane, turn, slot, place.let_go)
             dispatch, answers = await send_durably(self._strategy, self._context.provider, chunk, make)
         except IllegalMoveError as error:
             why = self._strategy.contest(chunk, str(error))
@@ -323,19 +324,24 @@ class Dispatcher:
             return
         finally:
             self._pace.end(turn)
+            slot.let_go()
             place.let_go()
         took_seconds = max(anyio.current_time() - began_at, CALLS_GOAL_SECONDS / CHUNK_SIZE)
-        self._calls = max(1, min(CHUNK_SIZE, int(len(answers) * CALLS_GOAL_SECONDS / took_seconds)))
+        spoken = len(answers) - answers.count(None)
+        self._calls = max(1, min(CHUNK_SIZE, int(spoken * CALLS_GOAL_SECONDS / took_seconds)))
         outcomes = await self._record(dispatch, answers)
         await self._context.publish(outcomes)
         self._strategy.told(dispatch, answers, outcomes)
 
-    async def _make(self, lane: Lane, first: Turn, let_go: Callable[[], None], count: int, speak: Speak) -> None:
+    async def _make(
+        self, lane: Lane, first: Turn, slot: _Place, let_go: Callable[[], None], count: int, speak: Speak
+    ) -> None:
         """Make the calls of one intent, each at its turn, until a brake stops them or it has been too long.
 
         Args:
             lane: theirs.
-            first: the turn that was taken before the intent; it is the first call's.
+            first: the turn that was taken before the intent; it is the first call's, which waits for nothing more.
+            slot: its place on the wire, likewise.
             let_go: called when the last call begins, so that the next intent may follow while it is on its way.
             count: how many.
             speak: makes one.
@@ -347,33 +353,35 @@ class Dispatcher:
             return
         numbers, until = iter(range(count)), clock.moment().up_seconds + calls_seconds(traits)
 
-        async def make_one(number: int, given: Turn | None) -> bool:
-            await self._breathe()
-            async with self._wire:
-                turn = given or await self._pace.taken(self._halted)
-                try:
-                    if lane not in self.open_lanes() or clock.moment().up_seconds > until:
-                        return False
-                    if number == count - 1:
-                        let_go()
-                    self._heed(lane, await speak(number, turn))
-                finally:
+        async def make_one(number: int) -> bool:
+            place, turn = (slot, first) if number == 0 else (_Place(self._wire), None)
+            if turn is None:
+                await self._breathe()
+                await place.take()
+            try:
+                turn = turn or await self._pace.taken(self._halted)
+                if lane not in self.open_lanes() or (number and clock.moment().up_seconds > until):
+                    return False
+                if number == count - 1:
+                    let_go()
+                self._heed(lane, await speak(number, turn))
+                return True
+            finally:
+                if turn is not None:
                     self._pace.end(turn)
-            return True
+                place.let_go()
 
-        async def make_some(given: Turn | None) -> None:
+        async def make_some() -> None:
             try:
                 for number in numbers:
-                    if not await make_one(number, given):
+                    if not await make_one(number):
                         return
-                    given = None
             except Exception as error:
                 self._fail(error)  # The other calls land all the same.
 
         async with anyio.create_task_group() as callers:
-            callers.start_soon(make_some, first)
-            for _ in range(min(count, traits.concurrency) - 1):
-                callers.start_soon(make_some, None)
+            for _ in range(min(count, traits.concurrency)):
+                callers.start_soon(make_some)
 
     async def _record(self, dispatch: Dispatch, answers: Answers) -> Sequence[Outcome]:
         """Record answers, more than once if need be: until they are recorded they exist nowhere but here."""
@@ -442,10 +450,7 @@ class Dispatcher:
 
 
 class _Place:
-    """The right to write an intent and to make its calls, where one intent covers many: one after the other.
-
-    So a crash leaves no more in doubt than the calls of one intent, and the last ones of another.
-    """
+    """A place among those that there are, whoever lets go of it; where none are counted, it is had at once."""
 
     def __init__(self, places: anyio.Semaphore | None) -> None:
         self._places = places

@@ -68,10 +68,9 @@ async def _each(context: Context) -> int:
     """Ask about each, page by page; return how many payouts moved."""
     changed, after, going_on = 0, 0, True
     failed: ProviderError | None = None
-    by_reference = context.provider.traits.look_up is LookUpKind.REFERENCE
     while going_on and (failed is None or failed.brake is None):
         page, after = await context.journal.paid_queries(context.run_id, context.account, QUERIES_BATCH, after)
-        queries = [query for query in page if query.provider_reference or not by_reference]
+        queries = context.askable(page)
         try:
             if queries:
                 async for results in context.look_up(queries):

@@ -111,7 +111,7 @@ class Resender:
     def told(self, dispatch: Dispatch, answers: Answers, outcomes: Sequence[Outcome]) -> None:
         """Count what was asked about, and what moved."""
         self.asked += len(dispatch.payouts) - answers.count(None)
-        self.changed += len(outcomes)
+        self.changed += len({outcome.line for outcome in outcomes})
 
     def landed(self, chunk: ReadyChunk) -> None:
         """Nothing waits for it: each chunk is asked about once in a round."""

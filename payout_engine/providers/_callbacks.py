@@ -20,35 +20,29 @@ from payout_engine.ports.registration import is_loopback
 CALL_SECONDS_MAX = 5.0
 """How long one call may take."""
 
-REPEAT_SECONDS = 0.5
-"""How long after it failed a call is made again, where the provider does that."""
-
-CallBack = Callable[[aiohttp.ClientSession], Awaitable[int | None]]
-"""Makes one callback, and returns the status that it was answered with, if that matters."""
+CallBack = Callable[[aiohttp.ClientSession], Awaitable[None]]
+"""Makes one callback."""
 
 
 class Callbacks:
     """The callbacks of one sandbox that are still to come."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, CallBack, int]] = []
+        self._due: list[tuple[float, int, CallBack]] = []
         self._order = count()
         self._news = anyio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def after(self, seconds: float, url: str, call: CallBack, again: int = 0) -> None:
-        """Call in so many seconds, if the address is one of this machine; where it fails, so many times again."""
+    def after(self, seconds: float, url: str, call: CallBack) -> None:
+        """Call in so many seconds, if the address is one of this machine."""
         if not is_loopback(URL(url).host):
             return
-        self._call_in(seconds, call, again)
+        heapq.heappush(self._due, (anyio.current_time() + seconds, next(self._order), call))
+        self._news.set()
         if self._task is None:
             # No task group: sandboxes may be opened in one task and closed in another, which a group forbids. `aclose`
             # sees to it that this one ends all the same.
             self._task = asyncio.get_running_loop().create_task(self._run())
-
-    def _call_in(self, seconds: float, call: CallBack, again: int) -> None:
-        heapq.heappush(self._due, (anyio.current_time() + seconds, next(self._order), call, again))
-        self._news.set()
 
     async def aclose(self) -> None:
         """Call nobody any more."""
@@ -66,10 +60,8 @@ class Callbacks:
                         await self._news.wait()
                     self._news = anyio.Event()
                     continue
-                _, _, call, again = heapq.heappop(self._due)
+                _, _, call = heapq.heappop(self._due)
                 try:
-                    status = await call(session)
+                    await call(session)
                 except (aiohttp.ClientError, OSError, TimeoutError):
-                    status = 0  # Nobody listens, or not in time.
-                if status is not None and not 200 <= status < 300 and again:
-                    self._call_in(REPEAT_SECONDS, call, again - 1)
+                    continue  # Nobody listens, or not in time.

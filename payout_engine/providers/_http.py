@@ -364,20 +364,6 @@ class HttpClient:
         return self._session
 
 
-def can_be_called(url: str) -> bool:
-    """Return whether a provider could call us at an address: one with TLS, or one of this machine."""
-    try:
-        parsed = URL(url)
-    except ValueError:
-        return False
-    plain = url.isascii() and url.isprintable() and " " not in url
-    return (
-        plain
-        and bool(parsed.host)
-        and (parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.host)))
-    )
-
-
 def plain_secret(account: Account, name: str) -> str:
     """Return a secret of an account that can be sent in a header.
 

@@ -256,32 +256,16 @@ class _ResultWriter:
 
 def _result_line(entry: Entry) -> Sequence[str]:
     payout, receipt = entry.payout, entry.receipt
-    return (
-        *entry.row,
-        str(payout.line),
-        payout.reference,
-        receipt.state,
-        receipt.reason,
-        receipt.message,
-        entry.lane.account,
-        receipt.provider_reference,
-        clock.text(receipt.at) if receipt.state in HAS_SETTLED_AT and receipt.at else "",
-    )
+    at = clock.text(receipt.at) if receipt.state in HAS_SETTLED_AT and receipt.at else ""
+    said = receipt.state, receipt.reason, receipt.message, entry.lane.account, receipt.provider_reference
+    return (*entry.row, str(payout.line), payout.reference, *said, at)
 
 
 def _attention_line(entry: Entry) -> Sequence[str]:
     payout, receipt = entry.payout, entry.receipt
-    return (
-        *entry.row,
-        str(payout.line),
-        payout.reference,
-        receipt.state,
-        receipt.reason,
-        receipt.message,
-        receipt.provider_reference,
-        _amount(payout.amount_minor, payout.currency),
-        payout.currency,
-    )
+    amount = _amount(payout.amount_minor, payout.currency), payout.currency
+    said = receipt.state, receipt.reason, receipt.message, receipt.provider_reference
+    return (*entry.row, str(payout.line), payout.reference, *said, *amount)
 
 
 def _layout(columns: Sequence[str], added: Sequence[str]) -> tuple[Sequence[str], Sequence[int]]:

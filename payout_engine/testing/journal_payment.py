@@ -218,6 +218,28 @@ class PaymentSuite:
                 (State.READY, ""),
             ]
 
+    async def test_what_is_shown_of_several_chunks_is_counted_together(self, journal_factory: JournalFactory) -> None:
+        """How many of those shown were open; what is shown again is open no more."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]), chunk([3, 4]), chunk([5]))
+            keys = [key for _ in range(3) for key in (await sent(journal, "run", Receipt(State.ACCEPTED))).keys]
+            shown = [LookUpResult(key, Receipt(State.PAID)) for key in keys]
+            assert (await journal.reconcile([shown[0], shown[2], shown[3]])).open_shown == 3
+            assert (await journal.reconcile(shown)).open_shown == 2
+            assert (await journal.reconcile(shown)).open_shown == 0
+
+    async def test_what_is_shown_after_its_absence_is_not_withdrawn(self, journal_factory: JournalFactory) -> None:
+        """In one look, of a run that a person cancelled: what was absent a moment before is there after all."""
+        async with journal_factory() as journal:
+            await approved(journal, "run", chunk([1, 2]))
+            dispatch = await sent(journal, "run", Receipt(State.UNKNOWN))
+            await journal.request("run", ControlRequest(ControlKind.CANCEL, "awa"))
+            absent = [LookUpResult(key, Receipt(State.READY, "never_received")) for key in dispatch.keys]
+            await journal.reconcile([*absent, LookUpResult(dispatch.keys[0], Receipt(State.PAID))])
+            assert await states(journal, "run") == {1: State.HELD, 2: State.HELD}
+            shown, withdrawn = [(await entry(journal, "run", line)).receipt for line in (1, 2)]
+            assert shown.reason != withdrawn.reason
+
     async def test_a_finished_run_may_be_finished_again(self, journal_factory: JournalFactory) -> None:
         """Whoever follows it once more ends as the first did; one that is not approved has nothing to finish."""
         async with journal_factory() as journal:

@@ -23,6 +23,9 @@ INVENTED_NUMBER = 77_777
 STRANGE: tuple[Any, ...] = (None, True, False, "", INVENTED, -1, 2**63, 1e30, [], {}, [[]], {INVENTED: INVENTED})
 """What a value is replaced with."""
 
+PHONE_END_DIGITS = 7
+"""So many digits at the end of a text tell that it is a certain phone, in whatever spelling."""
+
 Path = tuple[str | int, ...]
 
 
@@ -91,6 +94,19 @@ def other_amounts(body: bytes, amount: Decimal) -> bytes:
         if not isinstance(value, bool) and _number(value) == amount:
             document = replaced(document, path, type(value)(amount + 1))
     return msgspec.json.encode(document)
+
+
+def other_recipients(body: bytes, phone: str) -> Iterator[bytes]:
+    """Yield an answer in which each text that ends as a phone does has another end, or nothing but its end."""
+    document = decoded(body)
+    end = phone[-PHONE_END_DIGITS:]
+    found = [(path, value) for path, value in leaves(document) if isinstance(value, str) and value.endswith(end)]
+    other, short = document, document
+    for path, value in found:
+        other = replaced(other, path, value[:-1] + str(9 - int(value[-1])))
+        short = replaced(short, path, value[-2:])
+    yield msgspec.json.encode(other)
+    yield msgspec.json.encode(short)
 
 
 def _number(value: object) -> Decimal | None:

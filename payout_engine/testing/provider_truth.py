@@ -167,6 +167,23 @@ class TruthSuite(ProviderTests):
             for seen in found.values():
                 assert not agrees(seen, sent.payouts[0]) or seen.amount_minor is None
 
+    async def test_another_phone_is_never_taken_for_ours(self, payer: Side) -> None:
+        """A look-up that names another number, or only the end of one, does not agree with our payout."""
+        async with playing(payer) as scene:
+            skip_unless_asked(scene)
+            sent = scene.dispatch(1)
+            phone = sent.payouts[0].phone
+            if not phone:
+                pytest.skip(f"{payer.title} names no phones")
+            said = await attempt(scene.provider, sent)
+            await ask_until_paid(scene.provider, sent, said, sent.keys)
+            genuine = await ask(scene.provider, sent, said)
+            if all(seen.recipient is None for seen in genuine.values()):
+                pytest.skip(f"{payer.title} does not say whom it paid")
+            for shown in await _asked_again(scene, sent, said, lambda body: answers.other_recipients(body, phone)):
+                for seen in shown.values():
+                    assert seen.receipt.state in UNDECIDED or not agrees(seen, sent.payouts[0]), seen.recipient
+
     async def test_a_warped_answer_to_a_payment_contradicts_no_ledger(self, payer: Side) -> None:
         """Money moved, and one thing is wrong with the answer: no payout is failed, ready or refused."""
         async with playing(payer) as scene:

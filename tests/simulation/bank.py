@@ -24,7 +24,7 @@ import msgspec
 from payout_engine.domain.errors import AmbiguousError, Brake, NotSentError, ProviderError, RefusedError
 from payout_engine.domain.model import Balance, Dispatch, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.states import State
-from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits
+from payout_engine.ports.provider import KeyPromise, LookUpKind, Traits, Wallet
 
 TIMEOUT_SECONDS = 5.0
 """How long the provider waits for an answer."""
@@ -64,6 +64,7 @@ class Fault(StrEnum):
     STUBBORN = "stubborn"  # carried out although its sender is gone
     TOO_FAST = "too fast"  # refused for the rate, rightly or not
     REFUSED = "refused"  # the whole call refused, for good
+    BUSY = "busy"  # one payout refused before processing, for a reason that passes
     LOCKED = "locked"  # the key is not accepted for a while
     WORDS = "words"  # status words that nobody documented
     ADAPTER = "adapter"  # the provider breaks its contract: another exception, or a wrong count
@@ -136,6 +137,7 @@ class Bank:
         contradicts: True when a look-up may show as under way what an earlier one showed as failed.
         odd_words: True when it may show anything in words that nobody documented.
         hides: True when it may show what it took in only some time later.
+        wallets: by lane name, where it pays to; a lane that is not among them has a balance of its own, in XOF.
     """
 
     def __init__(
@@ -159,12 +161,13 @@ class Bank:
         self.transfers: list[Transfer] = []
         self.arrivals: list[float] = []
         self.balances_minor: dict[str, int] = {}
+        self.wallets: Mapping[str, Wallet] = {}
         self.contradicts = Fault.STALE in faults
         self.odd_words = Fault.WORDS in faults
         self.hides = Fault.HIDDEN in faults
         self._refuses_whole_calls = chance.random() < 0.5
         self.page_seconds_max = chance.choice([0.1, 1.0, 20.0])
-        self._names_transfers = chance.random() < 0.5
+        self._names_transfers = chance.random() < 0.5 or traits.look_up is LookUpKind.REFERENCE
         self._settles_at_once = chance.random() < 0.3
         self._chance = chance
         self._faults = dict(faults)
@@ -291,7 +294,9 @@ class Bank:
         if self.happens(Fault.REFUSED):
             final = self._chance.random() < 0.5
             return RefusedError("invalid_request", "The call is not understood.", brake=Brake.LIMIT, final=final)
-        if self._refuses_whole_calls and dispatch.amount_minor > self.balances_minor.get(dispatch.lane.name, 0):
+        if self._refuses_whole_calls and dispatch.amount_minor > self.balances_minor.get(
+            self._purse(dispatch.lane.name), 0
+        ):
             return RefusedError("insufficient_funds", "The balance is too low.", brake=Brake.FUNDS)
         return None
 
@@ -301,9 +306,11 @@ class Bank:
         known = [transfer for transfer in self.transfers if transfer.key == key and self._remembers(transfer, at)]
         if known:
             return self._answer(known[0], at)
-        if payout.amount_minor > self.balances_minor.get(lane_name, 0):
+        if payout.amount_minor > self.balances_minor.get(self._purse(lane_name), 0):
             return Receipt(State.READY, "insufficient_funds", "The balance is too low.")
-        self.balances_minor[lane_name] -= payout.amount_minor
+        if self.happens(Fault.BUSY):
+            return Receipt(State.READY, "busy", "The recipient's wallet is busy.")
+        self.balances_minor[self._purse(lane_name)] -= payout.amount_minor
         transfer = Transfer(
             number=f"T{len(self.transfers) + 1}",
             key=key,
@@ -318,6 +325,10 @@ class Bank:
             transfer.reversed_at = transfer.settles_at + self.between(0.0, SETTLING_SECONDS_MAX)
         self.transfers.append(transfer)
         return self._answer(transfer, at)
+
+    def _purse(self, lane_name: str) -> str:
+        """Return the name of the balance that a lane draws on."""
+        return self.wallets[lane_name].balance_name if lane_name in self.wallets else lane_name
 
     def _remembers(self, transfer: Transfer, at: float) -> bool:
         """Whether the key of a transfer is known here, so that it pays only once."""
@@ -413,7 +424,9 @@ class SimulatedProvider:
         """Return what the bank's balances hold."""
         await anyio.sleep(self._bank.between(0.02, 0.1))
         self._see_through()
-        return [Balance(name, held, 0, "XOF") for name, held in sorted(self._bank.balances_minor.items())]
+        currencies = {wallet.balance_name: wallet.currency for wallet in self._bank.wallets.values()}
+        held = sorted(self._bank.balances_minor.items())
+        return [Balance(name, amount_minor, 0, currencies.get(name, "XOF")) for name, amount_minor in held]
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -437,9 +450,14 @@ class SimulatedProvider:
         return found
 
     def _asked(self, queries: Sequence[Query]) -> list[LookUpResult]:
-        """Return what is visible of these payouts."""
-        keys = {query.key for query in queries}
-        transfers = [transfer for transfer in self._bank.transfers if transfer.key in keys]
+        """Return what is visible of these payouts, by our key or by the bank's own number."""
+        if self.traits.look_up is LookUpKind.REFERENCE:
+            assert all(query.provider_reference for query in queries), "only what it gave a number can be asked about"
+            numbers = {query.provider_reference for query in queries}
+            transfers = [transfer for transfer in self._bank.transfers if transfer.number in numbers]
+        else:
+            keys = {query.key for query in queries}
+            transfers = [transfer for transfer in self._bank.transfers if transfer.key in keys]
         return [result for transfer in transfers if (result := self._bank.shown(transfer))]
 
     def _absent(self, queries: Sequence[Query]) -> list[LookUpResult]:

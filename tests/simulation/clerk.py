@@ -177,8 +177,8 @@ class Clerk:
 
 
 def shows_all(bank: Bank) -> bool:
-    """Whether a bank can be asked, and shows at once what it took in."""
-    return bank.traits.look_up is not LookUpKind.NONE and not bank.hides
+    """Whether a bank can be asked under our keys, and shows at once what it took in."""
+    return bank.traits.look_up in (LookUpKind.SWEEP, LookUpKind.EACH) and not bank.hides
 
 
 def _kind(error: ConfigError) -> str:

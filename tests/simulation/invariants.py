@@ -133,7 +133,7 @@ def states_agree(
         state, name = entry.receipt.state, _name(book, entry)
         seen = transfers.get(entry.key, ())
         paid = sum(transfer.pays for transfer in seen)
-        asked = entry.lane != REJECTED_LANE and traits[entry.lane.account].look_up is not LookUpKind.NONE
+        asked = entry.lane != REJECTED_LANE and _can_be_asked(traits[entry.lane.account], entry)
         if state is State.PAID and not paid:
             yield f"{name} is paid, and the bank never paid it"
         elif state is State.REVERSED and not any(transfer.reversed_at for transfer in seen):
@@ -146,6 +146,13 @@ def states_agree(
             yield f"{name} was left unknown, and the bank shows it"
         elif state is State.UNKNOWN and asked and ages_known and traits[entry.lane.account].absence_final_seconds:
             yield f"{name} was left unknown, and its absence can be proved"
+
+
+def _can_be_asked(traits: Traits, entry: Entry) -> bool:
+    """Whether the bank can be asked what became of a payout."""
+    if traits.look_up is LookUpKind.REFERENCE:
+        return bool(entry.receipt.provider_reference)
+    return traits.look_up is not LookUpKind.NONE
 
 
 def lines_come_out(book: Book, banks: Mapping[str, Bank], file: JournalFile) -> Iterator[str]:

@@ -51,8 +51,8 @@ from simulation.disk import Disk
 from simulation.invariants import Book, broken, events_tell_all, open_book, over_all, untrue
 from simulation.mortal import living, mortal_locks
 from simulation.people import Person, Visit
-from simulation.plans import Life, Plan, draw_plan
-from simulation.processes import WALLETS, World, open_engine
+from simulation.plans import Life, Plan, Wallets, draw_plan
+from simulation.processes import ABROAD, SHARED, WALLETS, World, open_engine
 from simulation.random_file import RandomFile
 from simulation.shelf import HOME, Deed, JournalFile, Shelf
 from simulation.witness import Witness
@@ -65,6 +65,9 @@ CALM_LIVES_MAX = 6
 
 CALM_SECONDS = LATE_SECONDS_MAX + HIDDEN_SECONDS_MAX + 2 * SETTLING_SECONDS_MAX
 """After this, whatever was under way at the bank has come to its end."""
+
+
+WALLETS_OF = {Wallets.OWN: WALLETS, Wallets.SHARED: SHARED, Wallets.ABROAD: ABROAD}
 
 
 class Report(msgspec.Struct):
@@ -113,6 +116,7 @@ class Simulation:
         self._world = World(
             settings=settings,
             keys=self._plan.keys,
+            wallets=WALLETS_OF[self._plan.wallets],
             wired=self._plan.wired,
             banks={},
             disk=Disk(),
@@ -152,20 +156,21 @@ class Simulation:
             if key not in by_key:
                 chance = random.Random(self._chance.random())
                 by_key[key] = Bank(chance, traits, faults, world, self._notify)
+                by_key[key].wallets = {wallet.code: wallet for wallet in self._world.wallets}
             self._world.banks[account] = by_key[key]
             named = ", ".join(f"{fault} {likely:.3g}" for fault, likely in faults.items()) or "no faults"
             over = " over a wire" if self._plan.wired else ""
             self._notify(
                 f"account {account} with key {key}{over}: {traits.look_up}, {traits.key_promise}, "
-                f"{traits.batch_limit} a call; {named}"
+                f"{traits.batch_limit} a call, balances {self._plan.wallets}; {named}"
             )
         self._top_up(1.0)
 
     def _top_up(self, share: float) -> None:
         for bank in self._world.banks.values():
-            for wallet in WALLETS:
+            for wallet in self._world.wallets:
                 total = sum(int(line.amount) for file in self._plan.files for line in file.lines)
-                bank.balances_minor[wallet.code] = int(total * share)
+                bank.balances_minor[wallet.balance_name] = int(total * share)
 
     def _notify(self, text: str) -> None:
         self.report.trace.append(f"{anyio.current_time():10.3f}  {text}")
@@ -339,6 +344,10 @@ class Simulation:
                 return True
             if account is None or account.look_up is LookUpKind.NONE:
                 continue
+            if account.look_up is LookUpKind.REFERENCE:
+                if tally.state is State.ACCEPTED and await _named(journal, run, tally.lane.account):
+                    return True
+                continue
             if tally.state is State.ACCEPTED or (tally.state is State.UNKNOWN and account.absence_final_seconds):
                 return True
         return False
@@ -398,6 +407,14 @@ class Simulation:
             with snapshot(file.path) as db:
                 run = reads.find(db, run.retry_of) or run
         return next(file for file in self._plan.files if file.digest == run.digest)
+
+
+async def _named(journal: SqliteJournal, run: Run, account: str) -> bool:
+    """Whether any accepted payout of an account has a reference of the provider's, by which it can be asked about."""
+    async for entries in journal.entries(run.run_id, frozenset({State.ACCEPTED})):
+        if any(entry.lane.account == account and entry.receipt.provider_reference for entry in entries):
+            return True
+    return False
 
 
 def _known(path: Path, marks: Mapping[str, Mark]) -> tuple[set[str], bool]:

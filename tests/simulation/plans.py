@@ -118,11 +118,20 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     downtime_seconds: float = 1.0
 
 
+class Wallets(StrEnum):
+    """What the two wallets of an account have in common."""
+
+    OWN = "own"  # nothing: a balance each
+    SHARED = "shared"  # one balance
+    ABROAD = "abroad"  # nothing, not even the currency
+
+
 class Plan(msgspec.Struct, kw_only=True):
     """Everything that a seed decides beforehand.
 
     Attributes:
         keys: by account, the key that it is used with; accounts with one key are one bank's.
+        wallets: what their wallets have in common.
         wired: the real adapter speaks to the banks.
     """
 
@@ -136,6 +145,7 @@ class Plan(msgspec.Struct, kw_only=True):
     patience_seconds: float
     canary: int | None
     max_failure_share: float
+    wallets: Wallets = Wallets.OWN
 
 
 def draw_plan(chance: random.Random, *, plain: bool = False) -> Plan:
@@ -158,6 +168,7 @@ def draw_plan(chance: random.Random, *, plain: bool = False) -> Plan:
         patience_seconds=chance.choice([5.0, 20.0, 90.0]),
         canary=chance.choice([None, None, None, 1, 3]),
         max_failure_share=chance.choice([0.05, 0.2, 1.0]),
+        wallets=chance.choice([Wallets.OWN, Wallets.OWN, Wallets.SHARED, Wallets.ABROAD]),
     )
     special = chance.random()
     if special < 0.06:
@@ -176,6 +187,7 @@ def over_a_wire(plan: Plan) -> Plan:
     return msgspec.structs.replace(
         plan,
         wired=True,
+        wallets=Wallets.OWN,
         traits={account: wire_traits(drawn) for account, drawn in plan.traits.items()},
         faults={
             account: {fault: likely for fault, likely in faults.items() if fault not in WORDLESS}
@@ -270,7 +282,9 @@ def _that_shows_all(plan: Plan, chance: random.Random) -> Plan:
     if chance.random() < 0.2:
         return plan
     traits = {
-        account: msgspec.structs.replace(drawn, look_up=LookUpKind.SWEEP) if drawn.look_up is LookUpKind.NONE else drawn
+        account: drawn
+        if drawn.look_up in (LookUpKind.SWEEP, LookUpKind.EACH)
+        else msgspec.structs.replace(drawn, look_up=LookUpKind.SWEEP)
         for account, drawn in plan.traits.items()
     }
     faults = {
@@ -322,15 +336,17 @@ def with_rivals(plan: Plan, chance: random.Random) -> Plan:
 
 
 def _draw_traits(chance: random.Random) -> Traits:
-    look_up = chance.choices([LookUpKind.SWEEP, LookUpKind.EACH, LookUpKind.NONE], [5, 4, 2])[0]
-    proves_absence = look_up is not LookUpKind.NONE and chance.random() < 0.5
+    kinds = [LookUpKind.SWEEP, LookUpKind.EACH, LookUpKind.NONE, LookUpKind.REFERENCE]
+    look_up = chance.choices(kinds, [5, 4, 2, 1])[0]
+    shows_keys = look_up in (LookUpKind.SWEEP, LookUpKind.EACH)
+    proves_absence = shows_keys and chance.random() < 0.5
     # A repetition finds most where nothing else does.
-    pays_once = chance.random() < (0.7 if look_up is LookUpKind.NONE else 0.4)
+    pays_once = chance.random() < (0.4 if shows_keys else 0.7)
     key_promise = KeyPromise.IDEMPOTENT if pays_once else KeyPromise.NONE
     # More than twice the time that a call may lie at the bank.
     key_lifetime_seconds = chance.choice([None, None, 30.0, 60.0, 240.0])
     return Traits(
-        batch_limit=chance.choice([2, 3, 5, 5, 10, 100]),
+        batch_limit=chance.choice([1, 1, 2, 3, 5, 5, 10, 100]),
         calls_per_second=chance.choice([None, 0.5, 2.0, 5.0, 20.0]),
         concurrency=chance.choice([1, 2, 4, 8]),
         key_promise=key_promise,
@@ -343,7 +359,7 @@ def _draw_traits(chance: random.Random) -> Traits:
 def _draw_faults(chance: random.Random) -> Mapping[Fault, float]:
     """Draw which faults happen. Few at a time find more than all at once, which mostly stop the engine early."""
     share = chance.choice([0.0, 0.2, 0.4, 0.8])
-    rare = {Fault.ADAPTER, Fault.LOCKED, Fault.REFUSED}
+    rare = {Fault.ADAPTER, Fault.LOCKED, Fault.REFUSED, Fault.BUSY}
     return {
         fault: chance.choice([0.05, 0.2, 0.5]) * (0.1 if fault in rare else 1.0)
         for fault in Fault

@@ -54,15 +54,23 @@ WALLETS = (
 )
 
 
+SHARED = tuple(msgspec.structs.replace(wallet, balance="main") for wallet in WALLETS)
+"""The same wallets where both draw on one balance."""
+
+ABROAD = (WALLETS[0], msgspec.structs.replace(WALLETS[1], currency="XAF"))
+"""The same, with a currency each."""
+
+
 class SimulatedAccounts(Accounts):
     """Accounts at simulated banks."""
 
     def __init__(
-        self, settings: Settings, stack: AsyncExitStack, connections: Mapping[str, Provider], keys: Mapping[str, str]
+        self, settings: Settings, stack: AsyncExitStack, connections: Mapping[str, Provider], world: World
     ) -> None:
         super().__init__(settings, stack, only=None, sandbox=False)
         self._simulated = connections
-        self.keys = dict(keys)
+        self._served = world.wallets
+        self.keys = dict(world.keys)
 
     def directions(self, name: str) -> Collection[Direction]:
         """All of them pay."""
@@ -74,7 +82,7 @@ class SimulatedAccounts(Accounts):
 
     def wallets(self, name: str, direction: Direction = Direction.PAY) -> Sequence[Wallet]:
         """Return both wallets of a lone account, or the account's own."""
-        return [wallet for wallet in WALLETS if len(self._simulated) == 1 or wallet.code.startswith(name)]
+        return [wallet for wallet in self._served if len(self._simulated) == 1 or wallet.code.startswith(name)]
 
     def closed(self, name: str, direction: Direction = Direction.PAY) -> Sequence[ClosedWallet]:
         """Nothing more can be configured."""
@@ -119,6 +127,7 @@ class World(msgspec.Struct):
     Attributes:
         settings: what is configured; each process names a journal.
         keys: by account, the key that it is used with.
+        wallets: where the accounts can pay to.
         wired: whether the real adapter speaks to the banks, over a wire.
         banks: by account.
         disk: where all files are.
@@ -129,6 +138,7 @@ class World(msgspec.Struct):
 
     settings: Settings
     keys: Mapping[str, str]
+    wallets: Sequence[Wallet]
     wired: bool
     banks: dict[str, Bank]
     disk: Disk
@@ -162,5 +172,5 @@ def open_engine(process: str, fuse: Fuse, file: JournalFile, world: World) -> Ab
         async with SqliteJournal.open(file.path, writer=writer, remember=memory.keep) as journal:
             yield cast(Journal, CrashingJournal(journal, fuse, world.disk))
 
-    accounts = SimulatedAccounts(settings, stack, connections, world.keys)
+    accounts = SimulatedAccounts(settings, stack, connections, world)
     return engine_over(Workspace(settings, accounts, memory, open_journal, stack))

@@ -109,16 +109,17 @@ class CinetPayProvider:
         failed: ProviderError | None = None
         for query in queries:
             if query.key not in waiting:
-                continue
+                continue  # Shown with the lot of another.
             try:
                 checked = await self._client.check(client_transaction_id=query.key)
                 found = wire.results(checked, {query.key: query})
                 del waiting[query.key]
                 if found:
                     yield found
-                for lot in {one.lot for one in checked if one.lot} - lots if waiting else ():
+                named = {one.lot for one in checked if one.lot and one.client_transaction_id == query.key}
+                for lot in named - lots if waiting else ():
                     lots.add(lot)
-                    found = _settling(wire.results(await self._client.check(lot=lot), waiting))
+                    found = _surely(wire.results(await self._client.check(lot=lot), waiting))
                     for result in found:
                         waiting.pop(result.key, None)
                     if found:
@@ -209,8 +210,8 @@ def _of_this_call(receipt: Receipt) -> Receipt:
     return Receipt(State.UNKNOWN, receipt.reason, receipt.message)
 
 
-def _settling(found: Sequence[LookUpResult]) -> list[LookUpResult]:
-    """Leave out rejections: a lot shows one call, and the same id may have been paid by another since.
+def _surely(found: Sequence[LookUpResult]) -> list[LookUpResult]:
+    """Leave out rejections and contradictions: a lot shows one call, and the same id may have been paid by another.
 
     They are asked about by their id, which shows all that were made under it.
     """

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from yarl import URL
 
 from payout_engine.domain.countries import COUNTRIES
 from payout_engine.domain.errors import ConfigError
 from payout_engine.domain.money import SCALES
 from payout_engine.ports.provider import KEY_LIFETIME_SECONDS_DEFAULT, KeyPromise, LookUpKind, Traits, Wallet
-from payout_engine.providers._http import can_be_called
+from payout_engine.ports.registration import is_loopback
 from payout_engine.providers.cinetpay.wire import BATCH_LIMIT, MULTIPLE_OF, WAVE
 
 _COMMON = frozenset({"api_key", "password", "base_url", "timeout_seconds"})
@@ -83,7 +84,7 @@ def options_of(written: Mapping[str, Any]) -> Options:
         options = msgspec.convert({key: value for key, value in written.items() if key not in _COMMON}, Options)
     except msgspec.ValidationError as error:
         raise ConfigError(f"cinetpay options: {error}") from None
-    if not can_be_called(options.notify_url):
+    if not _can_be_called(options.notify_url):
         raise ConfigError(_NOTIFY_URL)
     if options.contact_email and "@" not in options.contact_email.strip("@"):
         raise ConfigError("contact_email must be an e-mail address, or be left out")
@@ -95,6 +96,15 @@ def options_of(written: Mapping[str, Any]) -> Options:
         raise ConfigError("key_lifetime_seconds must be 0 (CinetPay's promise is not believed) or more")
     _check_countries(options.limits())
     return options
+
+
+def _can_be_called(notify_url: str) -> bool:
+    try:
+        url = URL(notify_url)
+    except ValueError:
+        return False
+    plain = notify_url.isascii() and notify_url.isprintable() and " " not in notify_url
+    return plain and bool(url.host) and (url.scheme == "https" or (url.scheme == "http" and is_loopback(url.host)))
 
 
 def _check_countries(limits: Mapping[str, Limits]) -> None:

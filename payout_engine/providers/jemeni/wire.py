@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from payout_engine.domain.errors import AmbiguousError, Brake
-from payout_engine.domain.model import LookUpResult, Receipt, mask, masked
+from payout_engine.domain.model import LookUpResult, Receipt, mask
 from payout_engine.domain.states import State
 from payout_engine.providers._http import UNREADABLE, HttpAnswer, fit_to_show
 
@@ -201,7 +201,7 @@ def read(answer: HttpAnswer, kind: type[Shape]) -> Shape:
             brake=Brake.CREDENTIALS,
         )
     if answer.status not in _GIVEN or (envelope is not None and envelope.status != SUCCESS):
-        words = fit_to_show(f" {envelope.status}: {envelope.message}") if envelope is not None else ""
+        words = fit_to_show(f"{envelope.status}: {envelope.message}") if envelope is not None else ""
         reason = "refusal_not_documented" if answer.status in _GIVEN else f"http_{answer.status}"
         message = f"Jemeni answered HTTP {answer.status} {words}".rstrip()
         raise AmbiguousError(reason, message, brake=Brake.LIMIT if answer.status == 429 else None)
@@ -248,10 +248,10 @@ def receipt_of(transaction: Transaction) -> Receipt:
 
 
 def phone_of(transaction: Transaction) -> str:
-    """Return the customer's phone in digits; what is too short to be one is empty, since it would agree with many."""
+    """Return the customer's phone in digits; what is too short to be one is masked, since it would agree with many."""
     stated = transaction.customer.phone or ""
     digits = "".join(filter(str.isdecimal, stated))
-    return digits if len(digits) >= PHONE_DIGITS else masked(stated)
+    return digits if len(digits) >= PHONE_DIGITS else mask(stated)
 
 
 def whole_francs(raw: msgspec.Raw) -> int:

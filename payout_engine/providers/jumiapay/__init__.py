@@ -27,7 +27,6 @@ REGISTRATION = Registration(
         "credit_account": "sandbox_credit_account",
         "currency": "NGN",
     },
-    callback_option="callback_url",
     summary="Credits to e-mail addresses of Jumia customers: NG, EG, GH, KE, MA, CI, TN, UG or DZ, one per call.",
     base_url=BASE_URL,
     refusing_statuses=frozenset({REFUSES_CREDENTIALS}),

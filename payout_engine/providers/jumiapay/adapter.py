@@ -1,4 +1,4 @@
-"""JumiaPay credits as a `Provider`: traits, wallets, send, look_up, recall.
+"""JumiaPay credits as a `Provider`: traits, wallets, send, look_up, recall, and what its callbacks are about.
 
 It promises what `ports.Provider` promises. Each payout is one call and one credit, to an e-mail address, under its
 provider key as `partner_credit_id`, by which it is looked up. That such a key is refused a second time is documented,
@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import msgspec
+from yarl import URL
 
 from payout_engine.domain import clock
 from payout_engine.domain.errors import AmbiguousError, Brake, ConfigError, NotSentError, ProviderError, RefusedError
@@ -29,8 +30,8 @@ from payout_engine.ports.provider import (
     Traits,
     Wallet,
 )
-from payout_engine.ports.registration import Account
-from payout_engine.providers._http import UNREADABLE, OpenSession, can_be_called, connections
+from payout_engine.ports.registration import Account, is_loopback
+from payout_engine.providers._http import OpenSession, connections
 from payout_engine.providers.jumiapay import wire
 from payout_engine.providers.jumiapay.client import BASE_URL, JumiaPayClient
 
@@ -66,7 +67,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         credit_name: the name of every credit; the customer may see it.
         description: of every credit, for the business; empty: the payout's reference.
         expiration_date: when what is unspent goes back, in UTC, such as `2027-03-27T23:59:59Z`; empty: never.
-        callback_url: an https address that JumiaPay tells of changes; empty: none.
+        callback_url: an https address that JumiaPay tells of changes; empty: the one that the server of callbacks has
+            for this account, if there is one.
         concurrency: calls on the wire at once.
         duplicates_refused: JumiaPay has said that it refuses a `partner_credit_id` that it knows, for at least
             `key_lifetime_seconds`: then sending again under the same key is a way of asking.
@@ -106,16 +108,22 @@ def options_of(written: Mapping[str, Any]) -> Options:
             wire.moment_of(options.expiration_date)
         except ValueError:
             raise ConfigError("expiration_date must be a time in UTC, such as 2027-03-27T23:59:59Z") from None
-    if options.callback_url and not can_be_called(options.callback_url):
-        raise ConfigError(
-            "callback_url must begin with https:// and name a host: JumiaPay calls no other (http:// only on this "
-            "machine)"
-        )
+    if options.callback_url and not may_be_called(options.callback_url):
+        raise ConfigError("callback_url must begin with https:// and name a host, or be of this machine in a sandbox")
     if not 1 <= options.concurrency <= 1_000:
         raise ConfigError("concurrency must be 1 to 1000")
     if not 0 <= options.key_lifetime_seconds <= 10**9:
         raise ConfigError("key_lifetime_seconds must be 0 or more")
     return options
+
+
+def may_be_called(callback_url: str) -> bool:
+    """Return whether a callback address is https, as the document wants it, or of this machine, for a sandbox."""
+    try:
+        url = URL(callback_url)
+    except ValueError:
+        return False
+    return bool(url.host) and (url.scheme == "https" or is_loopback(url.host))
 
 
 def traits(written: Mapping[str, Any]) -> Traits:
@@ -161,20 +169,6 @@ def wallet_code(currency: str) -> str:
     return f"jumiapay_{wire.MARKETS[currency].country.lower()}"
 
 
-class _Named(msgspec.Struct, frozen=True):
-    partner_credit_id: str | None = None
-
-
-class _Told(msgspec.Struct, frozen=True):
-    """What is read of a call: what of, and which credit. The rest is asked for."""
-
-    type: str
-    credit: _Named
-
-
-_TOLD_OF = frozenset({"CREDIT_STATUS_CHANGE", "CREDIT_USAGE_UPDATE"})
-
-
 class JumiaPayProvider:
     """One Credit account at JumiaPay.
 
@@ -198,11 +192,15 @@ class JumiaPayProvider:
         self.traits = traits(account.options)
         (self._wallet,) = wallets(account.options)
         self._options = options
+        base_url = account.base_url or BASE_URL
+        self._callback_url = options.callback_url or account.callback_url or ""
+        if self._callback_url.startswith("http:") and not is_loopback(URL(base_url).host):
+            raise ConfigError("callback_url must begin with https://: JumiaPay calls no other")
         self._client = JumiaPayClient(
             api_key,
             business_area=options.business_area,
             credit_account=options.credit_account,
-            base_url=account.base_url or BASE_URL,
+            base_url=base_url,
             timeout_seconds=account.timeout_seconds,
             loopback_only=account.loopback_only,
             concurrency=options.concurrency,
@@ -227,12 +225,24 @@ class JumiaPayProvider:
             # A fault of ours after the bytes may have left. Its text could show anything, so only its kind is told.
             raise AmbiguousError("fault_after_sending", f"unexpected {type(error).__name__}") from None
 
-    async def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+    def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Ask for each by our key, a few at a time. See `ports.Provider.look_up`."""
+        return self._shown([query.key for query in queries])
+
+    def hear(self, callback: Callback) -> Heard:
+        """Return which credit a call is about. JumiaPay signs nothing. See `ports.HearsCallbacks.hear`."""
+        key = wire.called_about(callback.body)
+        return Heard((key,)) if _KEY.fullmatch(key) else Heard()
+
+    def re_read(self, heard: Heard, queries: Sequence[Query] = ()) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Ask for what calls were about, as a look-up does. See `ports.HearsCallbacks.re_read`."""
+        return self._shown(heard.keys)
+
+    async def _shown(self, keys: Sequence[str]) -> AsyncIterator[Sequence[LookUpResult]]:
         failed: ProviderError | None = None
         at_once = self._options.concurrency
-        for start in range(0, len(queries), at_once):
-            said = await self._all_found(queries[start : start + at_once])
+        for start in range(0, len(keys), at_once):
+            said = await self._all_found(keys[start : start + at_once])
             found = [one for one in said if isinstance(one, LookUpResult)]
             errors = [one for one in said if isinstance(one, ProviderError)]
             if found:
@@ -244,48 +254,35 @@ class JumiaPayProvider:
         if failed is not None:
             raise failed
 
-    async def _all_found(self, queries: Sequence[Query]) -> Sequence[LookUpResult | ProviderError | None]:
+    async def _all_found(self, keys: Sequence[str]) -> Sequence[LookUpResult | ProviderError | None]:
         """Return what is shown of each, why it could not be asked, or None: not shown, which proves nothing."""
-        said: list[LookUpResult | ProviderError | None] = [None] * len(queries)
+        said: list[LookUpResult | ProviderError | None] = [None] * len(keys)
 
-        async def ask(place: int, query: Query) -> None:
+        async def ask(place: int, key: str) -> None:
             try:
-                said[place] = wire.result(query.key, await self._found(query), query.payout.currency)
+                said[place] = wire.result(key, await self._found(key), self._wallet.currency)
             except ProviderError as error:
                 said[place] = None if error.reason == "not_found" else error
 
         async with anyio.create_task_group() as tasks:
-            for place, query in enumerate(queries):
-                tasks.start_soon(ask, place, query)
+            for place, key in enumerate(keys):
+                tasks.start_soon(ask, place, key)
         return said
 
-    async def _found(self, query: Query) -> wire.Credit:
+    async def _found(self, key: str) -> wire.Credit:
         """Return the credit under our key.
 
         Raises:
             ProviderError: it could not be read, or is not shown, or what is shown has another key.
         """
-        credit = await self._client.find(query.key)
-        if credit.partner_credit_id != query.key:
+        credit = await self._client.find(key)
+        if credit.partner_credit_id != key:
             raise AmbiguousError("answer_disagrees", "JumiaPay answered with another credit than the one asked for")
         return credit
 
-    def hear(self, callback: Callback) -> Heard:
-        """Return the credit that a call speaks of. No call is signed. See `ports.HearsCallbacks`."""
-        try:
-            told = msgspec.json.decode(callback.body, type=_Told)
-        except UNREADABLE:
-            return Heard()
-        key = told.credit.partner_credit_id
-        return Heard((key,)) if told.type in _TOLD_OF and key and _KEY.fullmatch(key) else Heard()
-
-    def re_read(self, heard: Heard, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
-        """Ask about each credit by our key, as any look-up does."""
-        return self.look_up(queries)
-
     async def recall(self, query: Query) -> None:
         """Ask to take back what is unspent of a delivered credit. See `ports.Recalls`."""
-        credit = await self._found(query)
+        credit = await self._found(query.key)
         if credit.status.id != "delivered" or not _agrees(credit, query.payout):
             raise RefusedError(
                 "not_recallable",
@@ -331,7 +328,7 @@ class JumiaPayProvider:
             customer_email=payout.email,
             partner_credit_id=key,
             expiration_date=expires or None,
-            callback_url=self._options.callback_url or None,
+            callback_url=self._callback_url or None,
         )
 
 

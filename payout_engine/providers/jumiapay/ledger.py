@@ -120,6 +120,11 @@ class Ledger:
         """Return a credit by the partner's id, if it is shown by now."""
         return self._shown("account = ? and partner_credit_id = ?", account, partner_credit_id)
 
+    def current(self, uuid: str) -> StoredCredit | None:
+        """Return a credit as it is now, whether look-ups show it or not."""
+        self._advance()
+        return self._one("uuid = ?", uuid)
+
     def cancel(self, uuid: str, due_at: float) -> StoredCredit | None:
         """Begin to cancel a delivered credit; None if it is not delivered."""
         self._advance()
@@ -194,11 +199,6 @@ class Ledger:
         )
 
     # -- what tests and people do and ask
-
-    def known(self, partner_credit_id: str) -> StoredCredit | None:
-        """Return a credit as it stands, shown or not."""
-        self._advance()
-        return self._one("partner_credit_id = ?", partner_credit_id)
 
     def use(self, partner_credit_id: str, usage_minor: int) -> bool:
         """Let the customer have spent so much in all; False if no delivered credit has that id, and so much."""

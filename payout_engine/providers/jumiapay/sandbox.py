@@ -15,19 +15,16 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import aiohttp
 import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
 from payout_engine.domain.money import DECIMALS, to_major
-from payout_engine.providers._callbacks import Callbacks
-from payout_engine.providers._http import UNREADABLE, can_be_called
+from payout_engine.providers._http import UNREADABLE
 from payout_engine.providers._sandbox import (
     BODY_BYTES_MAX,
     Fault,
@@ -39,15 +36,10 @@ from payout_engine.providers._sandbox import (
     add_control,
     serving,
 )
-from payout_engine.providers.jumiapay.adapter import wallet_code
+from payout_engine.providers.jumiapay.adapter import may_be_called, wallet_code
 from payout_engine.providers.jumiapay.ledger import NEVER, Fate, Ledger, StoredCredit
+from payout_engine.providers.jumiapay.sandbox_callbacks import Teller
 from payout_engine.providers.jumiapay.wire import DESCRIPTION_CHARS_MAX, MARKETS, NAME_CHARS_MAX, moment_of
-
-TOLD_STATUSES = frozenset({"delivered", "failed", "cancelled", "expired", "cancellation_failed", "expiration_failed"})
-"""The statuses whose coming is called about. Source: the document, section “Callback”."""
-
-CALLED_AGAIN_MAX = 5
-"""How often a call that fails is made again. Source: the same."""
 
 BALANCE_DEFAULT = 1_000_000
 """What the Credit account of each currency holds, in whole units."""
@@ -109,7 +101,7 @@ class JumiaPaySandbox:
         self._settle_seconds = settle_seconds
         self._keys = frozenset(keys)
         self._limiter = None if limit is None else SlidingWindow(limit)
-        self._callbacks = Callbacks()
+        self._teller = Teller(_document, retry_seconds=max(0.05, settle_seconds))
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -126,7 +118,7 @@ class JumiaPaySandbox:
 
     async def aclose(self) -> None:
         """Stop serving, and call nobody any more. The ledger can still be read."""
-        await self._callbacks.aclose()
+        await self._teller.aclose()
         if self._served is not None:
             await self._served.aclose()
 
@@ -194,7 +186,9 @@ class JumiaPaySandbox:
             )
         if made is None:
             return web.Response(status=400)
-        self._call_back(made, made.due_at, made.status)
+        for moment in (made.due_at, made.expires_at):
+            if moment < NEVER:
+                self._watch(made, moment - now)
         return _answer(made, 201)
 
     def _fetch(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
@@ -210,45 +204,37 @@ class JumiaPaySandbox:
         begun = self.ledger.cancel(known.uuid, clock.now() + self._settle_seconds)
         if begun is None:
             return web.Response(status=400)
-        self._call_back(begun, begun.due_at, begun.status)
+        self._watch(begun, self._settle_seconds)
         return _answer(begun, 200)
 
-    def _call_back(self, credit: StoredCredit, due_at: float, old_status: str) -> None:
-        """Call the credit's address when something has changed, and while that fails up to five times again."""
-        url = credit.callback_url
-        if url is None or due_at >= NEVER:
-            return
-
-        async def call(session: aiohttp.ClientSession) -> int | None:
-            known = self.ledger.fetch(credit.account, credit.uuid)
-            if known is None or known.status not in TOLD_STATUSES:
-                return None
-            body = told(known, old_status, credit.usage_minor if known.usage_minor != credit.usage_minor else None)
-            async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
-                return answer.status
-
-        self._callbacks.after(max(0.0, due_at - clock.now()), url, call, CALLED_AGAIN_MAX)
+    def _watch(self, credit: StoredCredit, seconds: float) -> None:
+        """Have its callback address told when it has changed its status by then."""
+        self._teller.watch(credit, seconds, self.ledger.current)
 
     # -- control: what customers and time do
 
     async def _use(self, request: web.Request) -> web.Response:
         """The customer has spent so much in all: {"partner_credit_id": ..., "usage_minor": ...}."""
         wanted = _json_object(await request.read()) or {}
-        usage_minor = wanted.get("usage_minor")
-        before = self.ledger.known(str(wanted.get("partner_credit_id")))
-        known = isinstance(usage_minor, int) and self.ledger.use(str(wanted.get("partner_credit_id")), usage_minor)
-        if known and before is not None:
-            self._call_back(before, 0.0, before.status)
-        return web.Response(status=200 if known else 404)
+        usage_minor, key = wanted.get("usage_minor"), str(wanted.get("partner_credit_id"))
+        before = self._delivered(key)
+        if before is None or not isinstance(usage_minor, int) or not self.ledger.use(key, usage_minor):
+            return web.Response(status=404)
+        self._teller.spent(before, msgspec.structs.replace(before, usage_minor=usage_minor))
+        return web.Response()
 
     async def _expire(self, request: web.Request) -> web.Response:
         """A credit expires now: {"partner_credit_id": ...}."""
-        wanted = _json_object(await request.read()) or {}
-        before = self.ledger.known(str(wanted.get("partner_credit_id")))
-        expired = self.ledger.expire(str(wanted.get("partner_credit_id")))
-        if expired and before is not None:
-            self._call_back(before, 0.0, before.status)
-        return web.Response(status=200 if expired else 404)
+        key = str((_json_object(await request.read()) or {}).get("partner_credit_id"))
+        before = self._delivered(key)
+        if before is None or not self.ledger.expire(key):
+            return web.Response(status=404)
+        self._watch(before, 0.0)
+        return web.Response()
+
+    def _delivered(self, partner_credit_id: str) -> StoredCredit | None:
+        found = (one for one in self.ledger.credits() if one.partner_credit_id == partner_credit_id)
+        return next((one for one in found if one.status == "delivered"), None)
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
@@ -280,7 +266,7 @@ def _fields(wanted: Mapping[str, Any]) -> dict[str, str | float | None] | None:
         and amount_minor
         and _EMAIL.fullmatch(str(texts["customer_email"]))
         and expires_at > clock.now()
-        and (callback_url is None or can_be_called(callback_url))
+        and (callback_url is None or may_be_called(callback_url))
         and texts["partner_credit_id"] != ""
     )
     if not fine:
@@ -305,8 +291,12 @@ def _shown(credit: StoredCredit | None) -> web.Response:
 
 
 def _answer(credit: StoredCredit, status: int) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(_document(credit)), content_type="application/json")
+
+
+def _document(credit: StoredCredit) -> dict[str, Any]:
     """A credit with the keys of the document's samples, in their order; their dates are printed without content."""
-    document = {
+    return {
         "uuid": credit.uuid,
         "partner_credit_id": credit.partner_credit_id,
         "name": credit.name,
@@ -326,35 +316,6 @@ def _answer(credit: StoredCredit, status: int) -> web.Response:
         "declined": None,
         "cancelled": {} if credit.cancelled else None,
     }
-    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/json")
-
-
-def told(credit: StoredCredit, old_status: str, old_usage_minor: int | None) -> bytes:
-    """What an address is called with: how much was spent if that has changed, else the status. It is not signed."""
-    spent = old_usage_minor is not None
-    document = {
-        "type": "CREDIT_USAGE_UPDATE" if spent else "CREDIT_STATUS_CHANGE",
-        "datetime": f"{datetime.fromtimestamp(clock.now(), UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
-        "old_status": None if spent else old_status,
-        "new_status": None if spent else credit.status,
-        "status": credit.status if spent else None,
-        "credit": {
-            "uuid": credit.uuid,
-            "partner_credit_id": credit.partner_credit_id,
-            "name": credit.name,
-            "description": credit.description,
-            "source_wallet_account_id": credit.account,
-            "amount": _sum(credit.amount_minor, credit.currency),
-            "usage": None if spent else _sum(credit.usage_minor, credit.currency),
-            "old_usage": None if old_usage_minor is None else _sum(old_usage_minor, credit.currency),
-            "new_usage": _sum(credit.usage_minor, credit.currency) if spent else None,
-            "customer_email": credit.customer_email,
-            "status": {"id": credit.status, "label": credit.status.replace("_", " ").title()},
-            "expiration_date": credit.expiration_date,
-            "error_message": None,
-        },
-    }
-    return msgspec.json.encode(document)
 
 
 def _sum(amount_minor: int, currency: str) -> dict[str, object]:
@@ -402,6 +363,9 @@ async def sandbox(
         server = JumiaPaySandbox(truth, settle_seconds=settle_seconds, keys=keys, limit=calls_per_second, faults=faults)
         async with serving(server.app(), host, port) as served:
             server.attach(served)
-            yield server
+            try:
+                yield server
+            finally:
+                await server.aclose()
     finally:
         truth.close()

@@ -66,6 +66,8 @@ STATUSES: Mapping[str, State] = {
 RETURNED = frozenset({"cancelled", "expired"})
 """The statuses in which what the customer had not spent went back to the Credit account."""
 
+CALLBACK_TYPES = frozenset({"CREDIT_STATUS_CHANGE", "CREDIT_USAGE_UPDATE"})
+
 PARTLY_RETURNED = "partly_returned"
 """The reason of a payout of which a part went back: it counts as paid, since `reversed` means payable again."""
 
@@ -154,8 +156,22 @@ class Credit(msgspec.Struct, frozen=True):
         return f"Credit({self.uuid!r}, {self.status.id!r}, to={mask(self.customer_email)!r})"
 
 
+class _Called(msgspec.Struct, frozen=True):
+    """Whose credit a callback is about: nothing else of it is read, since nothing of it is signed."""
+
+    partner_credit_id: str | None = None
+
+
+class _Call(msgspec.Struct, frozen=True):
+    """A callback."""
+
+    type: str
+    credit: _Called
+
+
 _ENCODER = msgspec.json.Encoder()
 _CREDIT = msgspec.json.Decoder(Credit)
+_CALL = msgspec.json.Decoder(_Call)
 
 
 def body(credit: NewCredit) -> bytes:
@@ -233,6 +249,15 @@ def _words(found: bytes) -> str:
         return fit_to_show(msgspec.json.encode(msgspec.json.decode(found)).decode()) if found else ""
     except UNREADABLE:
         return ""
+
+
+def called_about(found: bytes) -> str:
+    """Return the partner_credit_id that a callback is about; empty for what is none, or has none."""
+    try:
+        call = _CALL.decode(found)
+    except UNREADABLE:
+        return ""
+    return call.credit.partner_credit_id or "" if call.type in CALLBACK_TYPES else ""
 
 
 def minor_units(shown: Sum) -> int:

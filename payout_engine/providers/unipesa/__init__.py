@@ -37,7 +37,6 @@ REGISTRATION = Registration(
     sandbox=sandbox,
     sandbox_secrets={"secret_key": SECRET_KEY},
     sandbox_options={"public_id": PUBLIC_ID, "merchant_id": MERCHANT_ID},
-    callback_option="callback_url",
     summary="Mobile money and some banks in 19 countries, one payment per call; operators with several provider ids "
     "are served by the one that the account names.",
 )

@@ -12,19 +12,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 import anyio
-import msgspec
 
 from payout_engine.domain.countries import COUNTRIES
-from payout_engine.domain.errors import AmbiguousError, ConfigError, ForgedError, NotSentError, ProviderError
+from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.domain.model import Direction, Dispatch, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.money import to_decimals
-from payout_engine.ports.callbacks import Callback, Heard
 from payout_engine.ports.registration import Account
-from payout_engine.providers._http import UNREADABLE, OpenSession, connections, plain_secret
+from payout_engine.providers._http import OpenSession, connections, plain_secret
 from payout_engine.providers.unipesa import wire
 from payout_engine.providers.unipesa.client import UnipesaClient
 from payout_engine.providers.unipesa.options import document_type, options_of, places, traits
-from payout_engine.providers.unipesa.signature import verify_callback
 from payout_engine.providers.unipesa.tables import Place
 
 EXTRA: Mapping[str, str] = {
@@ -58,7 +55,6 @@ class UnipesaProvider:
             raise ConfigError("base_url is missing: write the address of the gateway that the provider gave you")
         self.traits = traits(account.options)
         self._direction = direction
-        self._secret_key = secret_key
         self._callback_url = options.callback_url
         self._return_url = options.return_url
         self._places = {place.code: place for place in places(options, direction)}
@@ -90,21 +86,6 @@ class UnipesaProvider:
 
     def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Ask about each order by its key, a few at once. See `ports.Provider.look_up`."""
-        return self._shown(queries)
-
-    def hear(self, callback: Callback) -> Heard:
-        """Return the order that a signed call speaks of. See `ports.HearsCallbacks`."""
-        try:
-            told = msgspec.json.decode(callback.body)
-        except UNREADABLE:
-            told = None
-        if not verify_callback(self._secret_key, told):
-            raise ForgedError("a call about a Unipesa account was not signed with its secret_key")
-        order_id = told.get("order_id")
-        return Heard((order_id,)) if isinstance(order_id, str) and wire.ORDER_ID.fullmatch(order_id) else Heard()
-
-    def re_read(self, heard: Heard, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
-        """Ask about each order by its key, as any look-up does, whichever direction it is of."""
         return self._shown(queries)
 
     async def aclose(self) -> None:

@@ -21,13 +21,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
 from payout_engine.domain.countries import COUNTRIES
-from payout_engine.providers._callbacks import Callbacks
 from payout_engine.providers._sandbox import (
     BODY_BYTES_MAX,
     Fault,
@@ -41,7 +39,7 @@ from payout_engine.providers._sandbox import (
     serving,
 )
 from payout_engine.providers.unipesa.ledger import NEVER, Fate, Ledger, LedgerOrder
-from payout_engine.providers.unipesa.signature import SIGNATURE, sign, verify_callback
+from payout_engine.providers.unipesa.signature import verify_callback
 from payout_engine.providers.unipesa.tables import B2C, C2B, IDS, SIMULATOR, Place, place, takes
 from payout_engine.providers.unipesa.wire import ORDER_ID
 
@@ -73,9 +71,6 @@ WRONG_CUSTOMER = (10401, "MSISDN INCORRECT")
 WRONG_FIELD = 10400
 OPERATOR_REFUSED = (10301, "REQUEST SENDING ERROR")
 
-OPERATION_TYPES: Mapping[str, int] = {"payment_b2c": 16, "payment_c2b": 17}
-"""What a callback calls the kind of an order. Source: the document's table of operation codes."""
-
 _CALLS: Mapping[str, str] = {"payment_b2c": B2C, "payment_c2b": C2B}
 _AMOUNT = re.compile(r"\d{1,12}\.\d\d")
 _REDIRECTS = frozenset({"RW", "UG", "EG"})
@@ -106,7 +101,6 @@ class UnipesaSandbox:
         self._settle_seconds = settle_seconds
         self._limiter = SlidingWindow(limit)
         self._secret_key = secret_key
-        self._callbacks = Callbacks()
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -122,8 +116,7 @@ class UnipesaSandbox:
         return self.ledger.paid()
 
     async def aclose(self) -> None:
-        """Stop serving, and call nobody any more. The ledger can still be read."""
-        await self._callbacks.aclose()
+        """Stop serving. The ledger can still be read."""
         if self._served is not None:
             await self._served.aclose()
 
@@ -183,30 +176,7 @@ class UnipesaSandbox:
             return _refused(order_id, *OPERATOR_REFUSED)
         order = self._made(call, document, of, fate, fault)
         self.ledger.add(order)
-        self._call_back(order, document)
         return _json(order.answer)
-
-    def _call_back(self, order: LedgerOrder, document: dict[str, Any]) -> None:
-        """Call once the order has ended, if an address came along; whether it is repeated is not documented."""
-        url = document.get("callback_url")
-        if not isinstance(url, str) or order.settles_at >= NEVER:
-            return
-
-        async def call(session: aiohttp.ClientSession) -> None:
-            told = {
-                "merchant_id": document["merchant_id"],
-                "operation_type": OPERATION_TYPES[order.call],
-                "customer_id": order.customer_id,
-                "amount": order.hundredths / 100,
-                "provider_id": order.provider_id,
-                "destination_id": order.customer_id,
-                **_shown(order, order.status(clock.now())),
-            }
-            told[SIGNATURE] = sign(self._secret_key, told)
-            async with session.post(url, json=told):
-                return
-
-        self._callbacks.after(max(0.0, order.settles_at - clock.now()), url, call)
 
     def _made(self, call: str, document: dict[str, Any], of: Place, fate: Fate, fault: Fault | None) -> LedgerOrder:
         now, hundredths = clock.now(), int(document["amount"].replace(".", ""))

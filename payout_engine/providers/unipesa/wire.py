@@ -106,10 +106,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return f"Answer({self.order_id!r}, status={self.status!r})"
 
     @property
-    def code(self) -> str | None:
-        """What became of the call itself: `0`, or an error's number; None where it is not said."""
+    def code(self) -> str:
+        """What became of the call itself: `0`, or an error's number; empty where it is not said."""
         found = _result(self.result).code
-        return None if found is None else str(found).strip()
+        return "" if found is None else str(found).strip()
 
     @property
     def word(self) -> str:
@@ -187,7 +187,7 @@ def read_answer(answer: HttpAnswer) -> Answer:
         raise AmbiguousError(
             "answer_unreadable", f"Unipesa answered HTTP {answer.status} with a body that its document does not show"
         ) from None
-    if read.code is not None and read.code in AUTHENTICATION:
+    if read.code in AUTHENTICATION:
         # Whatever status stands beside it: it may be that of the call, and not of the order.
         raise _not_accepted(f"{read.code}, {AUTHENTICATION[read.code]}")
     return read
@@ -290,8 +290,8 @@ def _reference(answer: Answer) -> str:
     return "" if answer.transaction_id is None else _printed(str(answer.transaction_id))
 
 
-def _reason(code: str | None) -> str:
-    return f"result_{code}".replace("-", "minus_") if code is not None and _WORD.fullmatch(code) else "result_missing"
+def _reason(code: str) -> str:
+    return f"result_{code}" if _WORD.fullmatch(code) else "result_missing"
 
 
 def _said(answer: Answer) -> str:
