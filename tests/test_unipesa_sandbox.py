@@ -198,8 +198,8 @@ def test_the_ledger_survives_the_death_of_its_process(tmp_path: Path) -> None:
 import os, pathlib, signal
 from payout_engine.providers.unipesa.ledger import Fate, Ledger, LedgerOrder
 ledger = Ledger(pathlib.Path({str(path)!r}), {{}}, 10)
-ledger.add(LedgerOrder("x", "payment_b2c", "mtn_rw_2352", 2352, "RW", "RWF", "250788123456", 500, "1", Fate.SUCCEEDS,
-    b"said", 0.0, 0.0))
+ledger.add(LedgerOrder("x", "payment_b2c", "mtn_rw_2352", 2352, "RW", "RWF", "250788123456", 500, "", "1",
+    Fate.SUCCEEDS, b"said", 0.0, 0.0))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False)

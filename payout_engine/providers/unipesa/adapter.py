@@ -17,6 +17,7 @@ from payout_engine.domain.countries import COUNTRIES
 from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.domain.model import Direction, Dispatch, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.money import to_decimals
+from payout_engine.ports.callbacks import Callback, Heard
 from payout_engine.ports.registration import Account
 from payout_engine.providers._http import OpenSession, connections, plain_secret
 from payout_engine.providers.unipesa import wire
@@ -86,25 +87,36 @@ class UnipesaProvider:
 
     def look_up(self, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
         """Ask about each order by its key, a few at once. See `ports.Provider.look_up`."""
-        return self._shown(queries)
+        return self._shown([query.key for query in queries])
+
+    def hear(self, callback: Callback) -> Heard:
+        """Return the order that a signed call speaks of. See `ports.HearsCallbacks`."""
+        if callback.method != "POST":
+            return Heard()
+        order_id = self._client.hears(callback.body)
+        return Heard([order_id] if order_id is not None else ())
+
+    def re_read(self, heard: Heard, queries: Sequence[Query] = ()) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Ask about the orders that were heard of: by our keys, so that nothing more has to be known of them."""
+        return self._shown(heard.keys)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
 
-    async def _shown(self, queries: Sequence[Query]) -> AsyncGenerator[Sequence[LookUpResult]]:
+    async def _shown(self, keys: Sequence[str]) -> AsyncGenerator[Sequence[LookUpResult]]:
         """Yield what is shown; then raise what failed, once the others were asked about.
 
         Nothing more is asked where the account is not accepted, or where a whole handful got no answer.
         """
         failures: list[ProviderError] = []
-        for start in range(0, len(queries), self.traits.concurrency):
+        for start in range(0, len(keys), self.traits.concurrency):
             found: list[LookUpResult] = []
             failed: list[ProviderError] = []
-            handful = queries[start : start + self.traits.concurrency]
+            handful = keys[start : start + self.traits.concurrency]
             async with anyio.create_task_group() as tasks:
-                for query in handful:
-                    tasks.start_soon(self._ask, query.key, found, failed)
+                for key in handful:
+                    tasks.start_soon(self._ask, key, found, failed)
             if found:
                 yield found
             # One that says that the account is not accepted says most.

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from payout_engine.providers._http import HttpClient, OpenSession, connections
+import msgspec
+
+from payout_engine.domain.errors import ForgedError
+from payout_engine.providers._http import UNREADABLE, HttpClient, OpenSession, connections
 from payout_engine.providers.unipesa import wire
+from payout_engine.providers.unipesa.signature import verify_callback
 
 
 class UnipesaClient:
@@ -81,6 +85,24 @@ class UnipesaClient:
         """
         body = wire.status_body(order_id, self._merchant_id, self._secret_key, customer_id=customer_id, otp=otp)
         return wire.read_answer(await self._http.post_json(f"{self._path}status", body))
+
+    def hears(self, body: bytes) -> str | None:
+        """Return the order that a callback speaks of: a body that the provider has signed for this merchant.
+
+        Returns:
+            Its `order_id`, or None where it names none that can be one. What else it states is a hint, and is left out.
+
+        Raises:
+            ForgedError: it is not signed with this merchant's key.
+        """
+        try:
+            parsed = msgspec.json.decode(body)
+        except UNREADABLE:
+            parsed = None
+        if not verify_callback(self._secret_key, parsed):
+            raise ForgedError("the call is not signed with the secret_key of this account")
+        order_id = parsed.get("order_id")
+        return order_id if isinstance(order_id, str) and wire.ORDER_ID.fullmatch(order_id) else None
 
     async def aclose(self) -> None:
         """Close all connections."""

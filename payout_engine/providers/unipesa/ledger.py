@@ -23,8 +23,8 @@ _SCHEMA = """
 create table if not exists orders (
     order_id text primary key, call text not null, place text not null, provider_id integer not null,
     country text not null, currency text not null, customer_id text not null, hundredths integer not null,
-    transaction_id text not null, fate text not null, answer blob not null, settles_at real not null,
-    visible_at real not null
+    callback_url text not null, transaction_id text not null, fate text not null, answer blob not null,
+    settles_at real not null, visible_at real not null
 );
 create table if not exists balances (place text primary key, hundredths integer not null);
 create table if not exists counters (name text primary key, value integer not null);
@@ -71,6 +71,7 @@ class LedgerOrder(msgspec.Struct, frozen=True, array_like=True):
     currency: str
     customer_id: str
     hundredths: int
+    callback_url: str
     transaction_id: str
     fate: Fate
     answer: bytes
@@ -110,7 +111,7 @@ class Ledger:
         """Make an order, and take its amount off its balance if it is paid from one."""
         with self._connection:
             self._connection.execute(
-                "insert into orders values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(order)
+                "insert into orders values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(order)
             )
             if order.call == "payment_b2c" and order.fate in PAYS:
                 self._connection.execute(

@@ -7,6 +7,7 @@ the option to set. The same holds for currencies that the document uses and does
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from payout_engine.ports.provider import (
     Traits,
     Wallet,
 )
+from payout_engine.ports.registration import is_loopback
 from payout_engine.providers.unipesa.tables import (
     COUNTRY_TABLES,
     FACES,
@@ -128,7 +130,7 @@ def _refused(options: Options) -> Iterator[str]:
         if getattr(options, name) and not _ID.fullmatch(getattr(options, name)):
             yield f"{name} must be one word of letters, digits, “_” and “-”, as the provider gave it"
     for name in ("callback_url", "return_url"):
-        if getattr(options, name) and not re.fullmatch(r"https://[!-~]{1,500}", getattr(options, name)):
+        if getattr(options, name) and not _is_address(getattr(options, name)):
             yield f"{name} must be an address that begins with https://"
     for name, id in options.provider_ids.items():
         if name not in OPERATORS:
@@ -146,12 +148,18 @@ def _refused(options: Options) -> Iterator[str]:
         least_most = ((own.b2c_min, own.b2c_max), (own.c2b_min, own.c2b_max))
         if any(value is not None and value < 0 for pair in least_most for value in pair) or own.multiple_of == 0:
             yield f"limits.{written}: amounts must be whole and not negative, multiple_of above 0"
-    if not options.key_lifetime_seconds >= 0:
-        yield "key_lifetime_seconds must be 0 (an order id promises nothing) or more"
+    if not 0 <= options.key_lifetime_seconds < math.inf:
+        yield "key_lifetime_seconds must be 0 (an order id promises nothing) or more, and not without end"
     if options.rate_per_second is not None and not 0 < options.rate_per_second <= 1_000_000:
         yield "rate_per_second must be above 0"
     if not 1 <= options.concurrency <= 1_000:
         yield "concurrency must be 1 to 1000"
+
+
+def _is_address(text: str) -> bool:
+    """Whether it can be called from elsewhere without being overheard; on this machine, plain HTTP will do."""
+    found = re.fullmatch(r"(https?)://([^/:?#]+|\[[0-9a-f:]+\])(:\d+)?([/?#][!-~]*)?", text[:500], re.ASCII)
+    return found is not None and text.isascii() and (found[1] == "https" or is_loopback(found[2].strip("[]")))
 
 
 def traits(written: Mapping[str, Any]) -> Traits:

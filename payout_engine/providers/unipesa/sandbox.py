@@ -21,11 +21,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
 from payout_engine.domain.countries import COUNTRIES
+from payout_engine.providers._callbacks import CallBack, Callbacks
 from payout_engine.providers._sandbox import (
     BODY_BYTES_MAX,
     Fault,
@@ -39,7 +41,7 @@ from payout_engine.providers._sandbox import (
     serving,
 )
 from payout_engine.providers.unipesa.ledger import NEVER, Fate, Ledger, LedgerOrder
-from payout_engine.providers.unipesa.signature import verify_callback
+from payout_engine.providers.unipesa.signature import SIGNATURE, sign, verify_callback
 from payout_engine.providers.unipesa.tables import B2C, C2B, IDS, SIMULATOR, Place, place, takes
 from payout_engine.providers.unipesa.wire import ORDER_ID
 
@@ -101,6 +103,7 @@ class UnipesaSandbox:
         self._settle_seconds = settle_seconds
         self._limiter = SlidingWindow(limit)
         self._secret_key = secret_key
+        self._callbacks = Callbacks()
         self._served: Served | None = None
 
     def __repr__(self) -> str:
@@ -116,7 +119,8 @@ class UnipesaSandbox:
         return self.ledger.paid()
 
     async def aclose(self) -> None:
-        """Stop serving. The ledger can still be read."""
+        """Stop serving and calling. The ledger can still be read."""
+        await self._callbacks.aclose()
         if self._served is not None:
             await self._served.aclose()
 
@@ -176,7 +180,18 @@ class UnipesaSandbox:
             return _refused(order_id, *OPERATOR_REFUSED)
         order = self._made(call, document, of, fate, fault)
         self.ledger.add(order)
+        if order.callback_url and order.settles_at < NEVER:
+            self._callbacks.after(order.settles_at - clock.now(), order.callback_url, self._call(order))
         return _json(order.answer)
+
+    def _call(self, order: LedgerOrder) -> CallBack:
+        async def call(session: aiohttp.ClientSession) -> None:
+            body = _told(order)
+            body[SIGNATURE] = sign(self._secret_key, body)
+            async with session.post(order.callback_url, json=body):
+                return  # Nothing is documented of who answers otherwise than 200.
+
+        return call
 
     def _made(self, call: str, document: dict[str, Any], of: Place, fate: Fate, fault: Fault | None) -> LedgerOrder:
         now, hundredths = clock.now(), int(document["amount"].replace(".", ""))
@@ -196,6 +211,7 @@ class UnipesaSandbox:
             currency=of.currency,
             customer_id=document["customer_id"],
             hundredths=hundredths,
+            callback_url=str(document.get("callback_url", "")),
             transaction_id=str(10**11 + secrets.randbelow(9 * 10**11)),
             fate=fate,
             answer=b"",
@@ -298,6 +314,25 @@ def _shown(order: LedgerOrder, status: int) -> dict[str, Any]:
     }
 
 
+def _told(order: LedgerOrder) -> dict[str, Any]:
+    """What a callback states of an order once it has settled, as printed: numbers are numbers, no currency."""
+    shown = _shown(order, order.status(NEVER))
+    whole, cents = divmod(order.hundredths, 100)
+    return {
+        "merchant_id": MERCHANT_ID,
+        "operation_type": {"payment_b2c": 16, "payment_c2b": 17}[order.call],
+        "customer_id": order.customer_id,
+        "amount": whole + cents / 100 if cents else whole,
+        "order_id": order.order_id,
+        "transaction_id": order.transaction_id,
+        "transaction_ref": shown["transaction_ref"],
+        "status": shown["status"],
+        "provider_id": order.provider_id,
+        "destination_id": "",
+        "result": shown["result"],
+    }
+
+
 def _refused(order_id: str, code: int, message: str) -> web.Response:
     """What a call is answered of which nothing comes."""
     document = {
@@ -350,6 +385,9 @@ async def sandbox(
         server = UnipesaSandbox(truth, settle_seconds=settle_seconds, limit=calls_per_second, secret_key=secret_key)
         async with serving(server.app(), host, port) as served:
             server.attach(served)
-            yield server
+            try:
+                yield server
+            finally:
+                await server.aclose()
     finally:
         truth.close()
