@@ -85,7 +85,8 @@ def adapter(registration: Registration, options: dict[str, Any] | None = None) -
 def hears(registration: Registration, **call: Any) -> Heard:
     """Return what a call is heard to speak of."""
     facts = {"method": "POST", "path": "", "query": "", "headers": {}, "body": b"", **call}
-    return adapter(registration).hear(Callback(**facts))
+    heard = adapter(registration).hear(Callback(**facts))
+    return Heard(tuple(heard.keys), tuple(heard.references))
 
 
 def signed(document: dict[str, Any], secret: str = SECRET) -> bytes:
