@@ -16,6 +16,7 @@ from payout_engine.journal import SqliteJournal
 from payout_engine.payment import callbacks
 from payout_engine.payment.callbacks import CallbackReader
 from payout_engine.payment.context import Context
+from payout_engine.payment.poll import Follower, FollowPolicy
 from payout_engine.ports import observer
 from payout_engine.ports.callbacks import Callback, Heard
 from payout_engine.ports.journal import Journal
@@ -64,8 +65,8 @@ class Told:
         return Heard()
 
     async def re_read(self, heard: Heard, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
-        assert {query.key for query in queries} == set(heard.keys)
         self.asked.append((*heard.keys, *heard.references))
+        assert {query.key for query in queries} == set(heard.keys)
         for number, key in enumerate(heard.keys):
             if number == self.fails_after:
                 raise KeyError if self.breaks else AmbiguousError("away", "The provider is away.")
@@ -189,6 +190,35 @@ async def test_what_a_person_released_is_held_when_the_provider_has_it(scene: Sc
     assert await states(scene.journal, "run") == {1: State.HELD}
     assert await scene.journal.ready("run", ORANGE, 0, 9) == []
     assert any(isinstance(event, observer.Waiting) for event in scene.events), "the contradiction is told"
+
+
+async def test_what_was_never_sent_from_here_is_held_when_the_provider_has_it(scene: Scene) -> None:
+    """A copy of the journal may have sent it; a call tells of it in time."""
+    await approved(scene.journal, "run", chunk([1]))
+    (key,) = (await scene.journal.ready("run", ORANGE, 0, 9))[0].keys
+    await scene.call(key)
+    scene.provider.says[key] = Receipt(State.PAID, provider_reference="T1")
+    await scene.reader.act()
+    assert await states(scene.journal, "run") == {1: State.HELD}
+
+
+async def test_following_is_over_when_calls_have_settled_everything(scene: Scene) -> None:
+    """However long the follower would have waited until its next look-up; until then it looks for calls."""
+    await approved(scene.journal, "run", chunk([1, 2]))
+    keys = (await sent(scene.journal, "run", Receipt(State.ACCEPTED))).keys
+    scene.provider.says = dict.fromkeys(keys, Receipt(State.PAID))
+    context = Context(scene.journal, scene.provider, "run", "bf", _nobody, scene.events.append)
+    follower = Follower(context, FollowPolicy(first_seconds=3_600.0, longest_seconds=3_600.0))
+    follower.sent.set()
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follower.run)
+            await scene.call(keys[0])
+            while await scene.waiting():
+                await anyio.sleep(0.05)
+            await scene.call(keys[1])
+    assert scene.provider.asked == [(keys[0],), (keys[1],)]
+    assert set((await states(scene.journal, "run")).values()) == {State.PAID}
 
 
 async def test_what_begins_to_be_sent_while_it_is_chosen_waits(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

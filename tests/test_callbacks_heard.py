@@ -273,7 +273,7 @@ def of_account(name: str, secret: str, callbacks_url: str, *, sandbox: bool = Fa
 async def test_an_address_follows_from_the_account_and_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the same each time, another for each account and each key, long, and shows nothing of the key."""
     monkeypatch.chdir(tmp_path)
-    paths = set()
+    parts = set()
     for name, secret in (("a", "one"), ("a", "one"), ("b", "one"), ("a", "two"), ("c/d é", "one")):
         async with of_account(name, secret, "https://pay.example.com/") as engine:
             ((account, path),) = (await engine.callback_paths()).items()
@@ -283,8 +283,8 @@ async def test_an_address_follows_from_the_account_and_its_key(tmp_path: Path, m
         assert secret not in part
         assert path.isascii()
         assert start.count("/") == 1
-        paths.add(path)
-    assert len(paths) == 4
+        parts.add(part)
+    assert len(parts) == 4
 
 
 @pytest.mark.parametrize(
