@@ -167,7 +167,8 @@ class Accounts:
                 registration = self._registration(name)
                 account = await self._account(name, registration)
                 self.callback_paths[name] = callback_path(registration, account)
-                connection = registration.face(direction).connect(self._with_callback_url(account))
+                account = self._called_back(account, registration)
+                connection = registration.face(direction).connect(account)
                 self.keys[name] = key_of(registration, account)
             self._connections[name, direction] = connection
             self._stack.push_async_callback(connection.aclose)
@@ -202,12 +203,24 @@ class Accounts:
             account, secrets=registration.sandbox_secrets, base_url=server.base_url, loopback_only=True
         )
 
-    def _with_callback_url(self, account: Account) -> Account:
-        """Add where the account is called back. A sandbox is told of no address but this machine's."""
-        base = self._callbacks_url
-        if not base or (account.loopback_only and not is_loopback(urlsplit(base).hostname)):
+    def _called_back(self, account: Account, registration: Registration) -> Account:
+        """Say where an account is called back, if its provider can reach that."""
+        base = self._reached(account.name)
+        if not base:
             return account
-        return msgspec.structs.replace(account, callback_url=base + self.callback_paths[account.name])
+        url, option, written = base + self.callback_paths[account.name], registration.callback_option, account.options
+        unwritten = {option: url} if option and option not in self._settings[account.name].options else {}
+        return msgspec.structs.replace(account, callback_url=url, options={**written, **unwritten})
+
+    def _reached(self, name: str) -> str:
+        """Return where callbacks are taken, if an account's provider can reach that; nothing of it is secret.
+
+        What runs here can reach an address of this machine, and a sandbox is told of no other.
+        """
+        base_url = str(self._settings[name].options.get("base_url", ""))
+        runs_here = self.sandbox or is_loopback(urlsplit(base_url).hostname)
+        is_here = is_loopback(urlsplit(self._callbacks_url).hostname)
+        return self._callbacks_url if (runs_here if is_here else not self.sandbox) else ""
 
     async def _sandbox(self, registration: Registration) -> SandboxServer:
         """Start the provider's sandbox once, with its ledger beside the journal so that it outlives this process."""
@@ -262,10 +275,11 @@ class Accounts:
 
     def _options(self, name: str) -> Mapping[str, Any]:
         """Return an account's options as written; in a sandbox, as an account that the sandbox knows."""
-        written = self._settings[name].options
+        registration, base = self._registration(name), self._reached(name)
+        called = {registration.callback_option: base} if registration.callback_option and base else {}
+        written = {**called, **self._settings[name].options}
         if not self.sandbox:
             return written
-        registration = self._registration(name)
         own = {
             option: value for option, value in registration.sandbox_options.items() if option in registration.identity
         }

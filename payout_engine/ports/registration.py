@@ -81,7 +81,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         options: the provider's other settings as written in the configuration.
         loopback_only: True in a sandbox run: any other host is refused before a connection is made.
         callback_url: where the provider can call us about this account, to be sent along unless an option of the
-            provider's own says another address; None where nothing listens. It holds a secret part.
+            provider's own says another address; None where it cannot. It holds a secret part.
     """
 
     name: str
@@ -130,6 +130,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
         sandbox_options: options without which its account cannot be used, with values that the sandbox accepts.
         summary: one sentence for `payout-engine providers`.
         base_url: the provider's own address, or empty if every account names one.
+        callback_option: the option that says where the provider calls, if it cannot do without one: where it is not
+            written, and `Account.callback_url` is there, that is filled in.
         refusing_statuses: the HTTP statuses that its document prints as refusing a call by themselves, in whatever
             words. Of all others the suite insists that they prove nothing.
     """
@@ -145,6 +147,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     identity: Sequence[str] = ()
     sandbox_options: Mapping[str, Any] = {}
     base_url: str = ""
+    callback_option: str = ""
     refusing_statuses: frozenset[int] = frozenset()
 
     def face(self, direction: Direction) -> Face:

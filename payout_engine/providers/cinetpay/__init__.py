@@ -23,6 +23,7 @@ REGISTRATION = Registration(
     sandbox_secrets={"api_key": "cinetpay_test_sandbox", "password": PASSWORD},
     # A name that never resolves: the sandbox calls back on this machine only, and nobody listens unless told to.
     sandbox_options={"notify_url": "https://callbacks.invalid/cinetpay"},
+    callback_option="notify_url",
     summary="Côte d'Ivoire and Senegal in XOF: mobile money and Wave, up to 100 transfers per call; others by option.",
     base_url=BASE_URL,
 )

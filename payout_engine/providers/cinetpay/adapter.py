@@ -9,13 +9,16 @@ Called by the engine through the registration. Facts with their sources: NOTES.m
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from urllib.parse import parse_qs
 
 from payout_engine.domain.countries import COUNTRIES
 from payout_engine.domain.errors import AmbiguousError, ConfigError, NotSentError, ProviderError
 from payout_engine.domain.model import Balance, Dispatch, LookUpResult, Payout, Query, Receipt
 from payout_engine.domain.money import SCALES
 from payout_engine.domain.states import State
+from payout_engine.ports.callbacks import Callback, Heard
 from payout_engine.ports.provider import KeyPromise
 from payout_engine.ports.registration import Account
 from payout_engine.providers._http import OpenSession, connections
@@ -23,6 +26,11 @@ from payout_engine.providers.cinetpay import wire
 from payout_engine.providers.cinetpay.client import BASE_URL, CinetPayClient
 from payout_engine.providers.cinetpay.contacts import Contacts, contact_of
 from payout_engine.providers.cinetpay.options import options_of, traits, wallets
+
+TOLD_FIELDS_MAX = 100
+"""Fields of a call that are looked at. CinetPay's pages name ten."""
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class CinetPayProvider:
@@ -122,6 +130,24 @@ class CinetPayProvider:
                 failed = failed or error
         if failed is not None:
             raise failed
+
+    def hear(self, callback: Callback) -> Heard:
+        """Return the transfer that a call speaks of; a GET only looks whether we answer, and no call is signed.
+
+        See `ports.HearsCallbacks`.
+        """
+        if callback.method != "POST":
+            return Heard()
+        try:
+            told = parse_qs(callback.body.decode(errors="replace"), max_num_fields=TOLD_FIELDS_MAX)
+        except ValueError:
+            return Heard()
+        keys = told.get("client_transaction_id", ())
+        return Heard(tuple(keys)) if len(keys) == 1 and _KEY.fullmatch(keys[0]) else Heard()
+
+    def re_read(self, heard: Heard, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Ask about each transfer by our id, as any look-up does."""
+        return self._shown(queries)
 
     async def balances(self) -> Sequence[Balance]:
         """Return what each country's balance holds, as far as CinetPay tells it apart. See `ports.HasBalances`."""

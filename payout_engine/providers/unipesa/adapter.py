@@ -60,7 +60,7 @@ class UnipesaProvider:
             raise ConfigError("base_url is missing: write the address of the gateway that the provider gave you")
         self.traits = traits(account.options)
         self._direction = direction
-        self._callback_url = options.callback_url
+        self._callback_url = options.callback_url or account.callback_url or ""
         self._return_url = options.return_url
         self._places = {place.code: place for place in places(options, direction)}
         self._client = UnipesaClient(

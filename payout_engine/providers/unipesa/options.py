@@ -83,7 +83,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         public_id: the merchant's, in the path of every call.
         merchant_id: the merchant's, in the body of every call.
-        callback_url: where the provider tells how an order ended; none if it is left out.
+        callback_url: where the provider tells how an order ended; if it is left out, where callbacks are taken, or
+            nowhere.
         return_url: where a payer comes back to; needed to collect in Egypt.
         provider_ids: by operator, the id that is the merchant's, such as `{ "CI/mtn" = 2303 }`; 14 is the simulator,
             whose orders stay in progress for ever.
