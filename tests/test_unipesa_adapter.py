@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -29,7 +27,6 @@ from payout_engine.providers.unipesa.sandbox import MERCHANT_ID, PUBLIC_ID, SECR
 from payout_engine.providers.unipesa.signature import sign
 from payout_engine.providers.unipesa.tables import FACES, IDS, OPERATORS, place
 
-PROJECT = Path(__file__).parent.parent
 OPTIONS: Mapping[str, Any] = {
     **REGISTRATION.sandbox_options,
     "extra_currencies": ["GHS", "SLE", "XAF", "ZAR"],
@@ -568,14 +565,3 @@ def test_limits_that_the_manager_has_said_are_the_wallet_s() -> None:
     paying, collecting = found[Direction.PAY], found[Direction.COLLECT]
     assert (paying.amount_minor_min, paying.amount_minor_max, paying.multiple_of_minor) == (1, None, 1)
     assert (collecting.amount_minor_min, collecting.amount_minor_max) == (300, 550_000)
-
-
-def test_the_page_on_providers_names_every_method_and_its_test() -> None:
-    """docs/providers.md and the client agree, and each test that it names exists."""
-    text = (PROJECT / "docs" / "providers.md").read_text(encoding="utf-8").split("## Unipesa")[1].split("\n## ")[0]
-    methods = {name for name in vars(UnipesaClient) if not name.startswith("_")} - {"aclose"}
-    assert set(re.findall(r"`UnipesaClient\.(\w+)`", text)) == methods
-    tests = re.findall(r"`tests/(\w+\.py)::(\w+)`", text)
-    assert len(tests) == len(methods)
-    for file, name in tests:
-        assert f"def {name}(" in (PROJECT / "tests" / file).read_text(encoding="utf-8")
