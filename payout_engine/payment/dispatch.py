@@ -224,7 +224,7 @@ class Dispatcher:
         self._failure: Exception | None = None
         self._halted = anyio.Event()
         traits = context.provider.traits
-        self._loading, self._breath = anyio.Lock(), anyio.Lock()
+        self._loading, self._breath = anyio.Lock(fast_acquire=True), anyio.Lock(fast_acquire=True)
         self._speaking = anyio.Semaphore(1, fast_acquire=True) if traits.intent_covers_calls else None
         self._calls = traits.concurrency
         self._wire = anyio.Semaphore(traits.concurrency, fast_acquire=True) if traits.intent_covers_calls else None

@@ -83,7 +83,7 @@ class Pace:
         self.guard_seconds = GUARD_SECONDS
         self._never = anyio.Event()
         self._not_before = 0.0
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock(fast_acquire=True)
         self._limiter: AsyncLimiter | None = None
         self._durations: deque[float] = deque(maxlen=FLOOR_CALLS)
         self._recent: deque[Turn] = deque()
