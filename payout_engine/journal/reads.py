@@ -6,6 +6,7 @@ Functions over one connection, run in the writer's thread. `SqliteJournal` calls
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import apsw
@@ -195,11 +196,8 @@ def entries(db: apsw.Connection, run_id: str, states: frozenset[State] | None, c
 def _entries(token: str, chunk: ChunkRow, cells: str, wanted: str) -> list[Entry]:
     payouts, rows, letters = codec.read_payouts(chunk.payouts), codec.read_rows(cells), chunk.states
     keys = provider_keys(token, chunk.chunk_id, range(len(letters)))
-    return [
-        Entry(payout, row, chunk.lane, standing, key)
-        for payout, row, letter, standing, key in zip(payouts, rows, letters, chunk.standing(), keys, strict=True)
-        if letter in wanted
-    ]
+    unfolded = map(Entry, payouts, rows, repeat(chunk.lane), chunk.standing(), keys)
+    return [entry for entry, letter in zip(unfolded, letters, strict=True) if letter in wanted]
 
 
 def paid_queries(db: apsw.Connection, run_id: str, account: str, limit: int, after: int) -> tuple[Sequence[Query], int]:
