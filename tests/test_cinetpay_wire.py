@@ -11,6 +11,7 @@ from payout_engine.domain import clock
 from payout_engine.domain.errors import AmbiguousError, Brake, NotSentError, ProviderError, RefusedError
 from payout_engine.domain.model import LookUpResult, Payout, Query
 from payout_engine.domain.states import State
+from payout_engine.journal.rules import same_recipient
 from payout_engine.providers._http import HttpAnswer
 from payout_engine.providers.cinetpay import codes, wire
 
@@ -570,7 +571,6 @@ def test_another_amount_is_never_ours(amount: object) -> None:
         {"receiver": "5086"},
         {"receiver": "xxxxxxxx"},
         {"receiver": "٠٧٨٩٥٠٨٦"},
-        {"receiver_e164": "+225x"},
         {"receiver": None},
         {"amount": None},
         {"amount": True},
@@ -586,16 +586,22 @@ def test_a_transfer_that_cannot_be_compared_shows_nothing(change: dict[str, obje
 
 def test_two_numbers_or_two_transfers_are_for_a_person() -> None:
     """A recipient stated twice must be one; and so must the transfers of an id."""
-    (seen,) = looked_up({**CHECKED, "receiver": "07895087"})
-    assert seen.conflict
+    for change in ({"receiver": "07895087"}, {"receiver_e164": "+22107895086"}, {"receiver_e164": "+225x"}):
+        (seen,) = looked_up({**CHECKED, **change})
+        assert seen.conflict
     both = looked_up(CHECKED, {**CHECKED, "treatment_status": "REJ", "transaction_id": "EA2"})
     assert len(both) == 2 and all(each.conflict for each in both)
 
 
 def test_the_countrys_code_may_be_missing() -> None:
-    """Then the national number is compared."""
+    """Then it is that of our recipient, so that a number that is cut short agrees with nobody's."""
     (seen,) = looked_up({**CHECKED, "receiver_e164": None})
-    assert (seen.recipient, seen.conflict) == ("07895086", "")
+    assert (seen.recipient, seen.conflict) == ("22507895086", "")
+    short = wire.results(
+        wire.read_checked(success([{**CHECKED, "receiver_e164": None}])),
+        {"MYMERCHANTID1": query(phone="2250107895086")},
+    )
+    assert not same_recipient("2250107895086", short[0].recipient or "")
 
 
 def test_the_transfers_of_others_are_passed_over() -> None:

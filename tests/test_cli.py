@@ -58,7 +58,7 @@ def test_the_lines_of_the_file_and_the_payouts_agree_in_words(tmp_path: Path) ->
     planned = call(tmp_path, "plan", "pay.csv", "--sandbox").stdout.decode()
     assert "2 payouts on 5 lines: 1 line belongs to cells that span several lines, 2 lines are blank." in planned
     done = call(tmp_path, "run", "pay.csv", "--sandbox", "--yes")
-    words = "2 payouts on 5 lines of the file: 3 lines are blank, or belong to cells that span several lines."
+    words = "2 payouts on 5 lines of the file: 3 lines are blank, totals, or belong to cells that span several lines."
     assert words in " ".join(done.stderr.decode().split())
     summary = orjson.loads((tmp_path / "pay.csv-results" / "summary.json").read_bytes())
     assert (summary["control"]["lines_of_file"], summary["control"]["lines_blank_or_continued"]) == (5, 3)

@@ -25,7 +25,7 @@ from payout_engine.journal.ids import position_of
 from payout_engine.payment.context import Context
 from payout_engine.payment.dispatch import REFUSALS_MAX, TROUBLES_MAX, Dispatcher
 from payout_engine.payment.first_send import FirstSend
-from payout_engine.payment.rate_limiter import Pace
+from payout_engine.payment.rate_limiter import WITHOUT_A_RATE_SECONDS, Pace
 from payout_engine.ports import observer
 from payout_engine.ports.journal import ReadyChunk
 from payout_engine.testing.journal_lines import MOOV, ORANGE, approved, chunk, inline, states
@@ -101,6 +101,11 @@ class Told:
         return stops
 
     @property
+    def waiting(self) -> list[str]:
+        """What was told of what is waited for."""
+        return [event.message for event in self.events if isinstance(event, observer.Waiting)]
+
+    @property
     def gaps_seconds(self) -> list[float]:
         """How long it waited between the end of a call and the next one."""
         return [round(later - earlier - 0.2, 3) for (earlier, _), (later, _) in pairwise(self.provider.calls)]
@@ -125,6 +130,7 @@ def test_calls_without_an_answer_grow_rare_and_end() -> None:
     assert told.gaps_seconds == [1.0, 2.0, 4.0, 8.0]
     assert "5 calls in a row" in told.dispatcher.stops[0].message
     assert str(LOST) in told.dispatcher.stops[0].message
+    assert told.waiting == [str(LOST)] * TROUBLES_MAX
 
 
 @pytest.mark.parametrize("usable", [State.ACCEPTED, RefusedError("no", "No.", final=True)])
@@ -159,10 +165,15 @@ def test_too_fast_is_slowed_down_and_in_the_end_stopped() -> None:
     told = Told(FAST, State.PAID, each=1)
     assert (told.states, told.brakes) == ([State.PAID], [])
     assert [outcome.reason for outcome in told.outcomes] == ["too_fast", ""]
-    never = Told(FAST, each=1)
-    assert never.states == [State.READY]
-    assert len(never.provider.calls) == REFUSALS_MAX
-    assert never.brakes == [("bf", None, Brake.LIMIT)]
+    assert told.gaps_seconds[0] == pytest.approx(3.0, abs=0.01)
+    unsaid = Told(RefusedError("too_fast", "Slowly.", too_fast=True), State.PAID, each=1)
+    assert unsaid.gaps_seconds[0] == pytest.approx(WITHOUT_A_RATE_SECONDS, abs=0.01)
+    assert told.waiting == [f"{FAST} The engine calls more slowly from now on."]
+    for final in (False, True):
+        never = Told(RefusedError("too_fast", "Slowly.", too_fast=True, final=final), each=1)
+        assert never.states == [State.READY]
+        assert len(never.provider.calls) == REFUSALS_MAX
+        assert never.brakes == [("bf", None, Brake.LIMIT)]
     twice = Told(*[FAST] * (REFUSALS_MAX - 1), State.PAID, *[FAST] * (REFUSALS_MAX - 1), State.PAID, each=2)
     assert (twice.states, twice.brakes) == ([State.PAID] * 2, [])
 
@@ -193,6 +204,7 @@ def test_each_kind_of_no(answer: Answer, state: State, reason: str, brake: tuple
         assert (told.states, told.brakes) == ([state, State.PAID, State.PAID, State.PAID], [])
         return
     assert told.brakes == [("bf", *brake)]
+    assert ("fault in payout_engine" in told.dispatcher.stops[0].message) is (reason == "adapter_failed")
     others = State.READY if brake[0] is None else State.PAID
     assert told.states == [state, State.READY, others, others]
     assert told.dispatcher.lanes == ([ORANGE, MOOV] if brake[0] is None else [MOOV])

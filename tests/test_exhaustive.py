@@ -21,7 +21,7 @@ from payout_engine.journal.writer import Job, Need, Writer
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
 
-_FATES = [*Fate, *Fate]
+_FATES = [*Fate] * 2
 SLICE: Sequence[Fates] = [(_FATES[2 * number], _FATES[2 * number + 1]) for number in range(len(PROMISES))]
 
 FIRST_WORDS = {

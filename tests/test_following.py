@@ -430,6 +430,30 @@ def test_a_late_proof_of_absence_says_nothing_of_a_later_call(scene: Scene, sent
     scene.live(life)
 
 
+@pytest.mark.parametrize("late", [State.READY, State.PAID])
+def test_a_late_answer_about_an_earlier_call_frees_nobody_and_is_heard(scene: Scene, late: State) -> None:
+    """Alone, or beside a proof for another: an absence is over, a payment is not."""
+
+    async def life() -> None:
+        await approved(scene.journal, "run", chunk([1, 2]))
+        dispatch = await sent(scene.journal, "run", Receipt(State.UNKNOWN))
+        absent = Receipt(State.READY, "never_received")
+        scene.provider.shows = {dispatch.keys[0]: Receipt(late)}
+        if late is State.PAID:
+            scene.provider.shows[dispatch.keys[1]] = absent
+
+        async def send_again() -> None:
+            await scene.journal.reconcile([LookUpResult(dispatch.keys[0], absent)])
+            await sent(scene.journal, "run", Receipt(State.UNKNOWN))
+
+        scene.provider.meanwhile = send_again
+        await Follower(scene.context, POLICY).look_up()
+        paid = late is State.PAID
+        assert await scene.states() == ([State.PAID, State.READY] if paid else [State.UNKNOWN, State.UNKNOWN])
+
+    scene.live(life)
+
+
 # --------------------------------------------------------------------------------------------------- sending to ask
 
 

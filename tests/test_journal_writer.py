@@ -365,7 +365,13 @@ async def test_a_read_needs_no_right_to_write(kind: type[Writer], tmp_path: Path
 async def test_who_writes_has_the_right_from_the_beginning(kind: type[Writer], tmp_path: Path) -> None:
     """Nobody else writes between what a request reads and what it writes by it."""
     path = tmp_path / "some.db"
-    async with opened(kind, path) as writer:
+
+    def connecting() -> apsw.Connection:
+        connection = apsw.Connection(str(path))
+        connection.execute("PRAGMA journal_mode = WAL")  # As journals are; else a read alone would keep others out.
+        return connection
+
+    async with opened(kind, path, connect=connecting) as writer:
         await writer.run(lambda db: db.execute("CREATE TABLE t (n)"), Need.DURABLE)
 
         def work(db: apsw.Connection) -> int:
@@ -558,13 +564,13 @@ def test_closing_an_inline_writer_finishes_what_is_queued(tmp_path: Path) -> Non
 
     async def main() -> None:
         async with inline(tmp_path / "payouts.db", 1.0) as journal:
-            await approved(journal, "run", chunk([1]))
-            (ready,) = await journal.ready("run", ORANGE, 0, 1)
-            intent = asyncio.ensure_future(journal.intend(ready))
+            await approved(journal, "run", chunk([1]), chunk([2]))
+            ready = await journal.ready("run", ORANGE, 0, 2)
+            intents = [asyncio.ensure_future(journal.intend(one)) for one in ready]
             await anyio.sleep(0.5)
-        assert (await intent).chunk_id == ready.chunk_id
+        assert [(await intent).chunk_id for intent in intents] == [one.chunk_id for one in ready]
         async with inline(tmp_path / "payouts.db", 0.0) as journal:
-            assert await states(journal, "run") == {1: State.SENDING}
+            assert await states(journal, "run") == {1: State.SENDING, 2: State.SENDING}
 
     virtual_time.run(main())
 

@@ -209,6 +209,24 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir()), "nothing is left behind"
 
 
+def test_a_lock_whose_file_vanished_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last holder removed it between our opening and our locking it: held is a file that has its name."""
+    lock, locking, tried = tmp_path / "a.lock", fcntl.flock, list[int]()
+
+    def vanishes(descriptor: int, operation: int) -> None:
+        if not tried:
+            lock.unlink()
+        tried.append(descriptor)
+        locking(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", vanishes)
+    with locked(lock, "it", SOMEBODY):
+        assert len(tried) == 2
+        assert lock.exists()
+        with pytest.raises(JournalBusyError), locked(lock, "it", SOMEBODY):
+            pytest.fail("held twice")
+
+
 def test_a_longer_text_of_a_dead_holder_does_not_show_below_ours(tmp_path: Path) -> None:
     """Whoever comes second reads who holds it now, and nothing of who held it before."""
     lock = tmp_path / "left.lock"

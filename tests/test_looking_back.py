@@ -30,7 +30,7 @@ from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal
 from payout_engine.payment.context import Context
 from payout_engine.payment.first_look import look_first
-from payout_engine.payment.poll import Follower, FollowPolicy
+from payout_engine.payment.poll import Follower, FollowPolicy, _Reading
 from payout_engine.ports.provider import KeyPromise, LookUpKind, Provider
 from payout_engine.testing.journal_lines import approved, chunk, dispatched, inline, sent, states
 
@@ -309,6 +309,66 @@ def test_a_contradiction_is_heard_to_the_end() -> None:
     assert live(life).read[0] == 2
 
 
+def in_simulated_time(life: Callable[[_Reading], Awaitable[None]]) -> None:
+    """Let somebody read lists for a while."""
+
+    async def main() -> None:
+        with clock.replaced(lambda: STARTED_AT + anyio.current_time()):
+            await life(_Reading())
+
+    virtual_time.run(main())
+
+
+def test_what_is_shown_without_news_is_waited_for() -> None:
+    """As long as the ration takes to grow again: beyond what is free, less what was news."""
+
+    async def life(reading: _Reading) -> None:
+        minute = LISTED_IN_VAIN_PER_MINUTE
+        for seconds, shown, changed, whole, expected in (
+            (0.0, LISTED_IN_VAIN_FREE, 0, False, 0.0),
+            (0.0, minute, 0, False, 60.0),
+            (0.0, minute + 500, 500, False, 120.0),
+            (0.0, 10**9, 0, True, 120.0),
+            (30.0, 0, 0, False, 90.0),
+            (1e6, 0, 0, False, 0.0),
+            (0.0, LISTED_IN_VAIN_FREE + minute, 0, False, 60.0),
+        ):
+            await anyio.sleep(seconds)
+            reading.count(shown, changed, whole=whole)
+            assert reading.pause_seconds() == pytest.approx(expected, abs=0.01)
+
+    in_simulated_time(life)
+
+
+@pytest.mark.parametrize(("shown", "again_seconds"), [(0, LIST_WHOLE_SECONDS), (2 * 30 * 60_000, 7_200.0)])
+def test_the_whole_list_is_read_as_rarely_as_it_is_long(shown: int, again_seconds: float) -> None:
+    """For what has been open for long, and again no sooner than its ration grows."""
+
+    async def life(reading: _Reading) -> None:
+        assert not reading.is_whole_due(clock.now(), alone=False)
+        assert not reading.is_whole_due(clock.now() - LIST_WHOLE_SECONDS + 1.0, alone=False)
+        assert reading.is_whole_due(clock.now() - LIST_WHOLE_SECONDS, alone=False)
+        reading.count(shown, 0, whole=True)
+        await anyio.sleep(again_seconds - 1.0)
+        assert not reading.is_whole_due(0.0, alone=False)
+        await anyio.sleep(1.0)
+        assert reading.is_whole_due(0.0, alone=False)
+
+    assert 2 * 30 * 60_000 * 60.0 / LISTED_IN_VAIN_PER_MINUTE == 7_200.0
+    in_simulated_time(life)
+
+
+def test_for_what_alone_is_unknown_the_whole_list_is_read_once() -> None:
+    """And once more when it is alone again."""
+
+    async def life(reading: _Reading) -> None:
+        for alone, due in ((True, True), (True, False), (False, False), (True, True), (True, False)):
+            assert reading.is_whole_due(clock.now(), alone=alone) is due
+            reading.count(0, 0, whole=due)
+
+    in_simulated_time(life)
+
+
 # ------------------------------------------------------------------------------------------------------ the first look
 
 
@@ -335,3 +395,17 @@ def test_a_first_look_reads_everything_when_the_clock_was_set_back() -> None:
             assert not (await look_first(context)).problem
 
     assert live(life).bounds == [None]
+
+
+def test_a_first_look_believes_what_the_list_shows() -> None:
+    """As any look-up does."""
+
+    async def life(journal: SqliteJournal, lister: Lister, context: Context) -> None:
+        await approved(journal, "run", chunk([1]), chunk([2]))
+        await sent(journal, "run", Receipt(State.UNKNOWN))
+        (key,) = await keys(journal)
+        lister.lists(key, State.PAID)
+        assert not (await look_first(context)).problem
+        assert await states(journal, "run") == {1: State.PAID, 2: State.READY}
+
+    live(life)

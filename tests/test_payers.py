@@ -60,6 +60,41 @@ def test_the_plan_ends_as_the_run_would(tmp_path: Path, lines: str, limit: str, 
     assert call(tmp_path, "plan", "s.csv", "--sandbox", "--json").returncode == code
 
 
+TOTALLED = "Nom,Téléphone,Montant\nAwa,70123456,500\nIssa,70123457,1 000\n"
+
+
+@pytest.mark.parametrize(
+    ("closing", "differs"),
+    [
+        ("TOTAL,,1 500\n", False),
+        ("Total général :,,1500 FCFA\n", False),
+        (",Total,1500\nArrêté la présente liste à la somme de mille cinq cents francs,,\n", False),
+        ("Sous-total,,500\nTOTAL,,1 500\n", False),
+        ("TOTAL,,1 600\n", True),
+        ("TOTAL,,?\n", True),
+    ],
+)
+def test_a_total_is_no_payout(tmp_path: Path, closing: str, differs: bool) -> None:
+    """It is compared with the lines above it, and told where they do not add up to it; nobody called so is refused."""
+    written(tmp_path / "s.csv", TOTALLED + closing)
+    planned = call(tmp_path, "plan", "s.csv", "--sandbox")
+    said = " ".join(planned.stdout.decode().split())
+    assert planned.returncode == 0 and "2 lines, 2 to pay" in said
+    assert "sums up the others" in said or "sum up the others" in said
+    assert ("add up to 1,500 XOF" in said) is differs
+    done = call(tmp_path, "run", "s.csv", "--sandbox", "--yes", "--json")
+    assert done.returncode == 0
+    summary = msgspec.json.decode((tmp_path / "s.csv-results" / "summary.json").read_bytes())
+    assert summary["lines"] == 2
+
+
+@pytest.mark.parametrize("line", ["Total Energies,,1500", "Total,70123458,1500", "Awa Total,,7"])
+def test_who_is_only_called_so_is_a_payee(tmp_path: Path, line: str) -> None:
+    """A name that begins like a total, and one with a phone beside it, come out as lines."""
+    written(tmp_path / "s.csv", f"{TOTALLED}{line}\n")
+    assert "3 lines" in call(tmp_path, "plan", "s.csv", "--sandbox").stdout.decode()
+
+
 @pytest.mark.parametrize(
     ("column", "remedy"),
     [("amount=A Payé", "Perhaps “À payer”"), ("salary=Salaire", "Known: phone"), ("amount", "Write: --column amount=")],

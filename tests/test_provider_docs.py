@@ -37,4 +37,4 @@ def test_every_call_of_a_client_is_on_the_page_with_its_test(name: str) -> None:
 
     assert {method for row in rows for method in re.findall(rf"`{title}Client\.(\w+)`", row[1])} == calls
     for _, _, named in rows:
-        assert f"def {named.strip('`')}(" in TESTS, named
+        assert f"def {named.strip('`').split('::')[-1]}(" in TESTS, named

@@ -200,6 +200,18 @@ class Forgetful(SqliteJournal):
         return [*await super().tally(run_id), Tally(ORANGE, State.PAID, 1, 500)]
 
 
+async def test_what_waits_for_the_payers_confirmation_is_counted(journal: Journal, tmp_path: Path) -> None:
+    """Accepted, and going nowhere until the payer says yes to the provider: nobody should wait for it in vain."""
+    run = await settled(journal, a_run())
+    (rest, *_) = await journal.ready(run.run_id, ORANGE, 0, 10)
+    assert (await results(journal, run, tmp_path / "before")).awaiting_lines == 0
+    waits = Receipt(State.ACCEPTED, "awaiting_confirmation", "Confirm it in the e-mail.")
+    await journal.record(await journal.intend(rest), [waits])
+    files = await results(journal, run, tmp_path / "after")
+    assert files.awaiting_lines == len(rest.payouts)
+    assert msgspec.json.decode(files.summary.read_bytes())["awaiting_confirmation"] == files.awaiting_lines
+
+
 async def test_nothing_is_written_when_a_line_would_be_missing(tmp_path: Path) -> None:
     """Count in = count out, amount in = amount out, or the files of before stay as they are."""
     out = tmp_path / "out"

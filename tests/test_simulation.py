@@ -24,12 +24,12 @@ from simulation import lives, mortal, plans, virtual_time
 from simulation.bank import Fault
 from simulation.lives import explain, main, seen, simulate
 from simulation.people import Errand, Visit
-from simulation.plans import Life, Plan, draw_plan
+from simulation.plans import Life, Plan, Story, draw_plan
 from simulation.shelf import Deed
 
 from payout_engine.app import controls, retry
 from payout_engine.domain import clock
-from payout_engine.domain.errors import ProviderError
+from payout_engine.domain.errors import AmbiguousError, ProviderError
 from payout_engine.domain.facts import CanaryPassed
 from payout_engine.domain.model import (
     Choice,
@@ -51,13 +51,13 @@ from payout_engine.journal.db import every, value
 from payout_engine.journal.ids import chunk_range
 from payout_engine.journal.transitions import run_no
 from payout_engine.journal.writer import Job, Writer
-from payout_engine.payment import dispatch, first_send, run
+from payout_engine.payment import dispatch, first_look, first_send, run
 from payout_engine.payment.context import Context
 from payout_engine.payment.dispatch import Answer, Answers, MakeCalls, SendStrategy, send_durably
-from payout_engine.payment.first_send import receipts_of
+from payout_engine.payment.first_send import receipts_of, recorded
 from payout_engine.payment.poll import Follower, FollowPolicy, Found
-from payout_engine.ports.journal import Journal, ReadyChunk
-from payout_engine.ports.provider import LookUpKind, Provider
+from payout_engine.ports.journal import Journal, OnWire, ReadyChunk
+from payout_engine.ports.provider import KeyPromise, LookUpKind, Provider
 from payout_engine.testing.journal_lines import approved, chunk, inline, sent, states
 
 pytestmark = pytest.mark.timeout(1200)  # They wait for nothing; a busy machine is only slow.
@@ -155,6 +155,26 @@ def journals_after_sending(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "send_durably", send)
 
 
+def calls_what_was_lost_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an intent covers many calls, take those without an answer for those that were never made."""
+
+    def believing(dispatched: Dispatch, answers: Answers) -> tuple[Sequence[Receipt], OnWire]:
+        lost = [None if isinstance(answer, AmbiguousError) else answer for answer in answers]
+        return recorded(dispatched, lost if len(answers) > 1 else answers)
+
+    monkeypatch.setattr(first_send, "recorded", believing)
+
+
+def asks_for_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take what this journal never sent for what nobody sent."""
+
+    async def nothing(_look: object) -> AsyncIterator[Sequence[Query]]:
+        if _look is None:
+            yield ()
+
+    monkeypatch.setattr(first_look._FirstLook, "_samples", nothing)
+
+
 def gives_up_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
     """Follow with `GivesUpByAge`."""
     monkeypatch.setattr(run, "Follower", GivesUpByAge)
@@ -232,6 +252,27 @@ def with_cancels(chance: random.Random) -> Plan:
         for life in plan.lives
     ]
     return msgspec.structs.replace(plan, faults=faults, lives=lives)
+
+
+def singly(chance: random.Random) -> Plan:
+    """Draw a world whose banks take payouts one by one, under keys that pay once, and lose answers."""
+    plan = plainly(chance)
+    traits = {
+        account: msgspec.structs.replace(
+            drawn, batch_limit=1, key_promise=KeyPromise.IDEMPOTENT, absence_final_seconds=None
+        )
+        for account, drawn in plan.traits.items()
+    }
+    faults = {account: {**drawn, Fault.UNANSWERED: 0.2} for account, drawn in plan.faults.items()}
+    return msgspec.structs.replace(plan, traits=traits, faults=faults)
+
+
+def carried_away(chance: random.Random) -> Plan:
+    """Draw a world where an older copy of a journal goes to another machine, and banks are asked one by one."""
+    plan = plans.with_journals(plainly(chance), chance, Story.CARRIED)
+    each = {"look_up": LookUpKind.EACH, "key_promise": KeyPromise.NONE, "key_lifetime_seconds": None}
+    traits = {account: msgspec.structs.replace(drawn, **each) for account, drawn in plan.traits.items()}
+    return msgspec.structs.replace(plan, traits=traits, faults={account: {} for account in plan.faults})
 
 
 def with_twins(chance: random.Random) -> Plan:
@@ -319,6 +360,8 @@ def approves_without_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
         (answers_before_the_commit, draw_plan, "is answered before it is committed", 0),
         (recovers_only_whole_chunks, draw_plan, "was left sending", 13),
         (approves_without_comparing, with_rivals, "PAID TWICE", 0),
+        (asks_for_no_samples, carried_away, "PAID TWICE", 0),
+        (calls_what_was_lost_never_sent, singly, "are recorded as never sent, and they were", 0),
     ],
     ids=lambda case: getattr(case, "__name__", ""),
 )

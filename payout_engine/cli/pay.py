@@ -339,8 +339,9 @@ async def _report(engine: Engine, run: Run, ending: Ending, out: Path, options: 
     conflicts = (await (await engine.journal()).facts(run.run_id)).conflicts
     summary = summarize(run.run_id, await engine.tally(run.run_id), ending, conflicts=len(conflicts))
     written: Path | None = out
+    awaiting = 0
     try:
-        await engine.results(run.run_id, out, format=options.format)
+        awaiting = (await engine.results(run.run_id, out, format=options.format)).awaiting_lines
     except SinkError as error:
         written = None
         again = f"payout-engine results {run.run_id}{options.given}"
@@ -364,6 +365,7 @@ async def _report(engine: Engine, run: Run, ending: Ending, out: Path, options: 
             conflicts=conflicts,
             out=written,
             given=options.given,
+            awaiting=awaiting,
         )
         for line in render.next_steps(report):
             say(line)

@@ -169,6 +169,8 @@ def _lines(findings: IntakeFindings) -> str:
     if continued := findings.continued_lines:
         belong = "belongs" if continued == 1 else "belong"
         parts.append(f"{counted(continued, 'line')} {belong} to cells that span several lines")
+    if totals := findings.total_lines:
+        parts.append(f"{counted(totals, 'line')} {'sums' if totals == 1 else 'sum'} up the others")
     if blank := findings.blank_lines:
         parts.append(f"{counted(blank, 'line')} {'is' if blank == 1 else 'are'} blank")
     return f"{counted(findings.lines, 'payout')} on {counted(findings.data_lines, 'line')}: {', '.join(parts)}."
@@ -276,7 +278,7 @@ def _lines_of_file(run: Run, found: Summary) -> list[str]:
     others = data_lines - found.lines
     if not others:
         return []
-    are = "is blank, or belongs" if others == 1 else "are blank, or belong"
+    are = "is blank, a total, or belongs" if others == 1 else "are blank, totals, or belong"
     lines = f"{counted(found.lines, 'payout')} on {counted(data_lines, 'line')} of the file"
     return [f"{lines}: {counted(others, 'line')} {are} to cells that span several lines."]
 
@@ -289,6 +291,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         conflicts: what the provider says against the journal.
         out: the results folder; None if it could not be written.
         given: the options that find the run again, to be repeated in the commands that we propose.
+        awaiting: accepted payouts that wait for the payer's confirmation at the provider.
     """
 
     run: Run
@@ -298,6 +301,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     conflicts: Sequence[str]
     out: Path | None
     given: str
+    awaiting: int = 0
 
 
 def next_steps(report: Report) -> Sequence[str]:
@@ -332,6 +336,11 @@ def next_steps(report: Report) -> Sequence[str]:
         decide = f"[bold]payout-engine resolve {run.run_id}{plain(given)}[/]"
         held = counted(found.count(State.HELD), "payout")
         steps.append(f"{held} held for a person; why is in attention.csv. Release or withdraw with: {decide}")
+    if report.awaiting:
+        steps.append(
+            f"[bold yellow]{counted(report.awaiting, 'payout')} not paid until you confirm them to the provider[/] (it "
+            "has asked you, by e-mail or in its portal); which ones is in results.csv."
+        )
     if found.count(State.ACCEPTED, State.SENDING):
         steps.append(f"Some have no final answer yet. Ask again with: {again.replace('resume', 'follow', 1)}")
     if found.count(State.REJECTED):

@@ -68,6 +68,8 @@ SENTENCES: Mapping[str, str] = {
     "been ported since, so it will be paid as written.",
     "route_missing": "No route of the configuration fits the line ({facts}); add a route.",
     # -- how much
+    "total_differs": "The file's own total is {stated}, but its lines add up to {sum}; find out which is right before "
+    "anybody is paid.",
     "amount_missing": "There is no amount; write how much is to be paid.",
     "amount_not_a_number": "{text!r} is not an amount; write digits, such as 150000.",
     "amount_negative": "{text!r} is negative; write a positive amount or remove the line.",

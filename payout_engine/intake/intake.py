@@ -19,6 +19,8 @@ from payout_engine.domain.countries import find_country
 from payout_engine.domain.errors import ConfigError, InputError, JournalError, PayoutEngineError
 from payout_engine.domain.limits import LINES_SHOWN_MAX
 from payout_engine.domain.model import DATA_LINES, Chunk, Problem, Run
+from payout_engine.domain.money import format_amount, parse_amount
+from payout_engine.domain.rejections import problem
 from payout_engine.intake.chunk import Packer
 from payout_engine.intake.columns import Layout, find_layout
 from payout_engine.intake.duplicates import hold_duplicates
@@ -77,6 +79,8 @@ class IntakeFindings(msgspec.Struct):
         has_references: False when the references were derived from the file.
         blank_lines: lines of the file that are blank.
         continued_lines: lines of the file that belong to a cell which began on an earlier line.
+        total_lines: lines of the file that sum up others, or close the list; they are no payouts.
+        sums_minor: of all lines whose amount can be read, by currency.
     """
 
     run_id: str
@@ -90,23 +94,49 @@ class IntakeFindings(msgspec.Struct):
     warnings_by_code: dict[str, Kind] = msgspec.field(default_factory=dict)
     blank_lines: int = 0
     continued_lines: int = 0
+    total_lines: int = 0
+    sums_minor: dict[str, int] = msgspec.field(default_factory=dict)
 
     def take(self, validated: Validated) -> None:
         """Count the lines of one block."""
         accepted = sum(len(batch.payouts) for batch in validated.accepted.values())
-        assert accepted + len(validated.refused) == validated.lines, "every line in comes out, once"
-        self.lines += validated.lines
+        assert accepted + len(validated.refused) == validated.payouts, "every line in comes out, once"
+        self.lines += validated.payouts
+        self.total_lines += len(validated.totals)
+        for batch in validated.accepted.values():
+            self._sum(batch.lane.currency, sum([payout.amount_minor for payout in batch.payouts]))
         self.accepted += accepted
         self.rejected += len(validated.refused)
         for payout, _, found in validated.refused:
             _count(self.rejected_by_code, payout.line, found)
+            self._sum(payout.currency, payout.amount_minor)
         for line, found in validated.warnings:
             _count(self.warnings_by_code, line, found)
 
+    def _sum(self, currency: str, amount_minor: int) -> None:
+        if amount_minor:
+            self.sums_minor[currency] = self.sums_minor.get(currency, 0) + amount_minor
+
+    def compare_totals(self, totals: Sequence[tuple[int, str]]) -> None:
+        """Warn where the file's own last total is not what its lines add up to, if they are all of one currency."""
+        stated = [(line, text) for line, text in totals if text]
+        if not stated or len(self.sums_minor) != 1:
+            return
+        ((currency, sum_minor),) = self.sums_minor.items()
+        line, text = stated[-1]
+        total = parse_amount(text, currency)
+        if total != sum_minor:
+            said = text[:40] if isinstance(total, Problem) else format_amount(total, currency)
+            _count(
+                self.warnings_by_code,
+                line,
+                problem("total_differs", stated=said, sum=format_amount(sum_minor, currency)),
+            )
+
     @property
     def data_lines(self) -> int:
-        """How many lines the file has below its header; each is a payout, blank, or part of a cell."""
-        return self.lines + self.blank_lines + self.continued_lines
+        """How many lines the file has below its header; each is a payout, a total, blank, or part of a cell."""
+        return self.lines + self.total_lines + self.blank_lines + self.continued_lines
 
 
 def _count(kinds: dict[str, Kind], line: int, found: Problem) -> None:
@@ -227,6 +257,7 @@ async def _record(
     on_progress: Observer | None,
 ) -> None:
     """Validate block by block while the journal writes what came before."""
+    totals: list[tuple[int, str]] = []
     packer = Packer({one.account: one.traits for one in validator.careful.router.served.values()})
     send, receive = anyio.create_memory_object_stream[Sequence[Chunk]](_WRITES_AHEAD)
     try:
@@ -235,6 +266,7 @@ async def _record(
             async for block in source.blocks():
                 validated = validator.validate(block)
                 findings.take(validated)
+                totals += validated.totals
                 findings.blank_lines += block.blank_lines
                 findings.continued_lines += block.continued_lines
                 await send.send(packer.add(validated))
@@ -243,6 +275,7 @@ async def _record(
             await send.send(packer.rest())
     except BaseExceptionGroup as group:
         raise _cause(group) from None
+    findings.compare_totals(totals)
     if isinstance(source, CountsLines):
         counted = f"{source.data_lines} lines were counted and {findings.data_lines} read"
         assert source.data_lines == findings.data_lines, counted

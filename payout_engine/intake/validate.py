@@ -54,12 +54,19 @@ class Validated(msgspec.Struct):
         accepted: by lane.
         refused: payouts as far as they could be read, the rows, and why, side by side.
         warnings: by line.
+        totals: lines that only sum up others, or close the list, with what their amount cell says.
     """
 
     lines: int
     accepted: dict[str, Batch]
     refused: list[tuple[Payout, Sequence[str], Problem]]
     warnings: list[tuple[int, Problem]]
+    totals: list[tuple[int, str]] = []
+
+    @property
+    def payouts(self) -> int:
+        """How many of the lines are payouts, good or refused."""
+        return self.lines - len(self.totals)
 
 
 class _Payee(NamedTuple):
@@ -140,12 +147,21 @@ class Validator:
         """Validate one line of a block: return the payout and where it goes, or add it to the refused."""
         line, row = block.lines[place], block.rows[place]
         found = self._broken(block, line) or self._row(line, row)
+        if isinstance(found, Problem) and self._sums_up(row):
+            validated.totals.append((line, row[self._amount_at].strip()))
+            return None
         if isinstance(found, Problem):
             validated.refused.append((self._sketch(line, row), row, found))
             return None
         if found[1].warning is not None:
             validated.warnings.append((line, self._at(found[1].warning, self.layout.wallet)))
         return found
+
+    def _sums_up(self, row: Sequence[str]) -> bool:
+        """Tell whether a line is no payout but the total of others, or the formula that closes a French list."""
+        said = [fold(cell) for cell in row]
+        paid_to = [said[index] for _, index in self._kinds]
+        return any(map(_closes, said)) and all(not word or _closes(word) for word in paid_to)
 
     def _broken(self, block: Block, line: int) -> Problem | None:
         """Say what the source found wrong with a line, if anything."""
@@ -324,6 +340,16 @@ class Validator:
         if not word and not named:
             return own
         return own if own in named else next(iter(sorted(named)), "")
+
+
+_TOTAL = re.compile(
+    r"(?:sous|grand|montant)?(?:total|totaux|somme)(?:general|generaux|net|apayer|xof|xaf|fcfa|amount)*"
+)
+
+
+def _closes(word: str) -> bool:
+    """Tell whether a folded cell says “total”, or begins “Arrêté la présente liste à la somme de ...”."""
+    return _TOTAL.fullmatch(word) is not None or word.startswith(("arretelapresente", "arreteelapresente"))
 
 
 def _place_of(column: str, layout: Layout) -> int:

@@ -1,7 +1,7 @@
 """What the rest of the journal shares: finding a run, reading a chunk, and moving payouts of it.
 
 `move` is the one place that writes `progress` after intake, with the log entry beside it; only the intent of a whole
-chunk, which has nothing to tell yet, is written by `payment.intend` itself.
+chunk, which has nothing to tell yet, is written by `dispatches.intend` itself.
 """
 
 from __future__ import annotations

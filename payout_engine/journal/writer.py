@@ -1,8 +1,8 @@
 """The journal's writer: one connection, and many requests in one commit.
 
-Callers hand in a function that gets the connection. The writer takes every request that waits, runs each inside a
-savepoint of one transaction, commits once, and answers all of them with one call into the event loop; so the price of
-an fsync is shared and a failing request undoes nothing but itself. A request that was handed in is carried out even
+Callers hand in a function that gets the connection. The writer takes every request that waits, runs them in one
+transaction, each inside a savepoint unless it is alone, commits once, and answers all of them with one call into the
+event loop; so the price of an fsync is shared and a failing request undoes nothing but itself. A request that was handed in is carried out even
 if its caller is cancelled. `SqliteJournal` is the only user.
 
 `ThreadWriter` does so in a thread of its own. `InlineWriter` does the same in the event loop, for worlds whose time is

@@ -19,6 +19,9 @@ from aiolimiter import AsyncLimiter
 GUARD_SECONDS = 0.001
 """Added to every window: below it lie the rounding of clocks and the wake-up of an event loop."""
 
+WITHOUT_A_RATE_SECONDS = 1.0
+"""The pause after a refusal for a rate that no document names, where the answer does not say how long."""
+
 GUARD_SECONDS_MAX = 0.5
 """The most that refusals can add to the window; a provider that still refuses is not refusing for the rate."""
 
@@ -71,7 +74,8 @@ class Pace:
     """The right to call, at most `calls_per_second` in any sliding window.
 
     Args:
-        calls_per_second: the documented rate; None means that there is none and every turn comes at once.
+        calls_per_second: the documented rate; None means that there is none: every turn comes at once, but for a
+            pause that a refusal asked for.
         used_before: True when calls of an earlier process may still count: the first turn waits one whole window.
     """
 
@@ -114,11 +118,14 @@ class Pace:
             async with self._lock:
                 if await self._waited(halted or self._never):
                     self._recent.append(turn)
+        else:
+            await self._wait_until(self._not_before, halted or self._never)
 
     def slow_down(self, retry_after_seconds: float | None) -> None:
         """Learn from a refusal for the rate: pause as asked, or for a window, and keep a wider margin from now on."""
         self.guard_seconds = min(max(self.guard_seconds * 2, 0.01), GUARD_SECONDS_MAX)
-        pause_seconds = retry_after_seconds if retry_after_seconds is not None else self._window_seconds
+        window_seconds = self._window_seconds or WITHOUT_A_RATE_SECONDS
+        pause_seconds = retry_after_seconds if retry_after_seconds is not None else window_seconds
         self._not_before = max(self._not_before, anyio.current_time() + pause_seconds)
 
     async def _waited(self, halted: anyio.Event) -> bool:

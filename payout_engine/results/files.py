@@ -37,6 +37,9 @@ RESULT_COLUMNS = (
 )
 """What `results` adds to the input's columns."""
 
+AWAITING = ("awaiting_confirmation", "confirmation_needed")
+"""Reasons of accepted payouts that move only once the payer has said yes to the provider, by e-mail or otherwise."""
+
 REJECTED_COLUMNS = ("payout_reason", "payout_remedy")
 """What `rejected.csv` adds."""
 
@@ -73,7 +76,7 @@ class OpenSink(Protocol):
 
 
 class ResultFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the results are, and how many lines each file holds."""
+    """Where the results are, how many lines each file holds, and how many wait for the payer's word at the provider."""
 
     folder: Path
     results: Path
@@ -85,6 +88,7 @@ class ResultFiles(msgspec.Struct, frozen=True, kw_only=True):
     failed_lines: int
     rejected_lines: int
     attention_lines: int
+    awaiting_lines: int
 
 
 class _Part:
@@ -142,7 +146,7 @@ async def write_results(
         async for entries in journal.entries(run.run_id):
             writer.write(entries)
         tally, log_digest = await journal.tally(run.run_id), await journal.digest(run.run_id)
-        summary = _summary(run, writer.sums, tally, log_digest)
+        summary = {**_summary(run, writer.sums, tally, log_digest), "awaiting_confirmation": writer.awaiting}
         return await anyio.to_thread.run_sync(writer.commit, summary)
     finally:
         writer.abort()
@@ -186,6 +190,7 @@ class _ResultWriter:
 
     def __init__(self, run: Run, folder: Path, open_sink: OpenSink, format: str) -> None:
         self.sums: defaultdict[_Key, _Sum] = defaultdict(_Sum)
+        self.awaiting = 0
         self._run = run
         self._folder = folder
         self._format = format
@@ -218,6 +223,8 @@ class _ResultWriter:
             total.amount_minor += sum(amounts_minor)
         if all(state is State.PAID for _, state, _ in groups):
             return
+        accepted = [entry for entry in entries if entry.receipt.state is State.ACCEPTED]
+        self.awaiting += sum(entry.receipt.reason in AWAITING for entry in accepted)
         self._failed.write([self._as_own(entry) for entry in entries if entry.receipt.state in PAY_AGAIN])
         _write_unpaid(self._rejected, self._attention, entries)
 
@@ -243,6 +250,7 @@ class _ResultWriter:
             failed_lines=self._failed.lines,
             rejected_lines=self._rejected.lines,
             attention_lines=self._attention.lines,
+            awaiting_lines=self.awaiting,
         )
 
     def abort(self) -> None:

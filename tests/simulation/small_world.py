@@ -90,14 +90,16 @@ class Promise(msgspec.Struct, frozen=True):
     look_up: LookUpKind
     key: KeyPromise
     absence_is_final: bool
+    batch_limit: int = CHUNK_SIZE
 
     def __str__(self) -> str:
-        return f"{self.look_up} {self.key} {'final' if self.absence_is_final else 'never'}"
+        singly = "" if self.batch_limit == CHUNK_SIZE else " singly"
+        return f"{self.look_up} {self.key} {'final' if self.absence_is_final else 'never'}{singly}"
 
     def traits(self) -> Traits:
         """Return it in the words of the engine."""
         return Traits(
-            batch_limit=CHUNK_SIZE,
+            batch_limit=self.batch_limit,
             calls_per_second=None,
             concurrency=2,
             key_promise=self.key,
@@ -107,14 +109,20 @@ class Promise(msgspec.Struct, frozen=True):
         )
 
 
-PROMISES = tuple(
-    Promise(look_up, key, final)
-    for look_up in (LookUpKind.SWEEP, LookUpKind.EACH, LookUpKind.NONE)
-    for key in (KeyPromise.NONE, KeyPromise.IDEMPOTENT)
-    for final in (False, True)
-    if not (final and look_up is LookUpKind.NONE)
+PROMISES = (
+    *(
+        Promise(look_up, key, final)
+        for look_up in (LookUpKind.SWEEP, LookUpKind.EACH, LookUpKind.NONE)
+        for key in (KeyPromise.NONE, KeyPromise.IDEMPOTENT)
+        for final in (False, True)
+        if not (final and look_up is LookUpKind.NONE)
+    ),
+    Promise(LookUpKind.EACH, KeyPromise.NONE, False, batch_limit=1),
+    Promise(LookUpKind.EACH, KeyPromise.IDEMPOTENT, False, batch_limit=1),
+    Promise(LookUpKind.REFERENCE, KeyPromise.NONE, False, batch_limit=1),
 )
-"""All of them; where nothing can be looked up, no absence can be proved."""
+"""All of them; where nothing can be looked up, no absence can be proved. And what those promise that take one payout in
+a call: with an intent for each call, or one for many."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -459,7 +467,7 @@ _GIST = (
     "SELECT run_no, chunk_id, kind FROM log ORDER BY seq",
     "SELECT run_no, state, approved_at IS NULL, retry_of = '' FROM runs",
     "SELECT chunk_id, states FROM progress",
-    "SELECT chunk_id, indexes, ended_at IS NULL, on_wire FROM dispatches ORDER BY dispatch_id",
+    "SELECT chunk_id, indexes, ended_at IS NULL, on_wire, spoken FROM dispatches ORDER BY dispatch_id",
     "SELECT run_no, kind, heard FROM requests",
     "SELECT count(*) FROM keys",
 )

@@ -15,10 +15,12 @@ import anyio
 import apsw
 import msgspec
 
+from payout_engine.domain.errors import NotSentError
 from payout_engine.domain.facts import CanaryPassed, lane_text, remark
 from payout_engine.domain.model import Choice, ControlKind, ControlRequest, Decision, Dispatch, Lane, Receipt
 from payout_engine.domain.states import OPEN, UNPAID, State
 from payout_engine.journal import log, reads
+from payout_engine.journal.db import only
 from payout_engine.journal.facts import facts
 from payout_engine.journal.snapshot import tallies
 from payout_engine.ports.journal import Mark, ReadyChunk, Reconciled
@@ -78,6 +80,7 @@ class Witness:
         self._intents: Counter[str] = Counter()
         self._sends: Counter[str] = Counter()
         self._sent_at: dict[str, float] = {}
+        self._left: set[str] = set()
         self._origins: dict[str, str] = {}
         self._speaking: list[tuple[str, Fuse]] = []
         self._asking: list[tuple[str, Fuse]] = []
@@ -117,6 +120,7 @@ class Witness:
             return f"{name} lines {_lines(result)}"
         elif name == "record":
             receipts: Sequence[Receipt] = arguments[1]
+            self._recorded(arguments[0], db)
             return f"record lines {_lines(arguments[0])}: {' '.join(receipt.state for receipt in receipts)}"
         elif name == "reconcile":
             return _sighted(result)
@@ -152,6 +156,17 @@ class Witness:
         if run_id in file.withdrawn and any(key not in file.released for key in dispatch.keys):
             self._violated(f"lines {_lines(dispatch)} were meant to be sent in a cancelled run")
         self._intents.update(dispatch.keys)
+        self._left.difference_update(dispatch.keys)
+
+    def _recorded(self, dispatch: Dispatch, db: apsw.Connection) -> None:
+        """What is recorded as never sent was not: the cause of every harm that a later sending could do."""
+        query = "SELECT on_wire, spoken FROM dispatches WHERE dispatch_id = ?"
+        on_wire, spoken = only(db, query, (dispatch.dispatch_id,))
+        left = set(dispatch.indexes) if spoken is None else set(msgspec.json.decode(spoken, type=list[int]))
+        keys = zip(dispatch.indexes, dispatch.keys, strict=True)
+        wrong = [key for index, key in keys if not (on_wire and index in left) and key in self._left]
+        if wrong:
+            self._violated(f"of lines {_lines(dispatch)}, {len(wrong)} are recorded as never sent, and they were")
 
     def _first_match(self, run_id: str, db: apsw.Connection) -> str:
         """Return the content of a run, also of a retry."""
@@ -245,8 +260,12 @@ class Witness:
         if _others(self._speaking, key, fuse):
             self._violated(f"two processes send for account {account} at once")
         self._speaking.append((key, fuse))
+        self._left.update(dispatch.keys)
         try:
             yield
+        except NotSentError:
+            self._left.difference_update(dispatch.keys)
+            raise
         finally:
             self._speaking.remove((key, fuse))
 

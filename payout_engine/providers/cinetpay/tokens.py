@@ -15,7 +15,7 @@ from payout_engine.providers.cinetpay.codes import unsent
 from payout_engine.providers.cinetpay.wire import TOKEN_SECONDS
 
 AHEAD_SECONDS = 60.0
-"""How long before its end a token is renewed: longer than a call may usually take, since CinetPay judges at its end."""
+"""How long before its end a token is renewed: longer than any call takes to arrive, so none is late."""
 
 
 class Tokens:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
+from payout_engine.domain.countries import country_of
 from payout_engine.domain.errors import AmbiguousError
 from payout_engine.domain.model import LookUpResult, Query, Receipt, mask
 from payout_engine.domain.money import SCALES
@@ -336,7 +337,7 @@ def results(checked: Sequence[CheckedTransfer], queries: Mapping[str, Query]) ->
     for one in checked:
         key = one.client_transaction_id or ""
         if key in queries:
-            recipient, conflict = _stated_recipient(one)
+            recipient, conflict = _stated_recipient(one, queries[key].payout.phone)
             if times[key] > 1:
                 conflict = f"the provider shows {times[key]} transfers under its id"
             whole, scale = _whole(one.amount), SCALES[queries[key].payout.currency]
@@ -363,14 +364,14 @@ def _checked_receipt(one: CheckedTransfer) -> Receipt:
     return Receipt(State.ACCEPTED, "status_not_documented", fit_to_show(word), reference)
 
 
-def _stated_recipient(one: CheckedTransfer) -> tuple[str, str]:
-    """The number, with its country's code where that is told; and what speaks against it."""
+def _stated_recipient(one: CheckedTransfer, ours: str) -> tuple[str, str]:
+    """The number with the code of our recipient's country, and what speaks against it; all of it has to agree."""
     national, full = one.receiver, (one.receiver_e164 or "").removeprefix("+")
-    if not all(text.isascii() and text.isdigit() for text in (national, full or national)):
+    if len(national) < PHONE_DIGITS_MIN or not national.isascii() or not national.isdigit():
         raise _unreadable()
-    if len(national) < PHONE_DIGITS_MIN:
-        raise _unreadable()
-    return full or national, "" if full.endswith(national) or not full else _CONFLICTING_NUMBERS
+    country = country_of(ours)
+    stated = (country.dial_code if country else "") + national
+    return stated, "" if full in ("", stated) else _CONFLICTING_NUMBERS
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

@@ -25,6 +25,10 @@ from payout_engine.providers.unipesa.client import UnipesaClient
 from payout_engine.providers.unipesa.options import document_type, options_of, places, traits
 from payout_engine.providers.unipesa.tables import Place
 
+UNANSWERED_MAX = 8
+"""Status calls in a row without an answer, after which the rest is left for the next look-up. One alone may be about an
+order that is never answered, and must not keep those behind it from being asked about."""
+
 EXTRA: Mapping[str, str] = {
     "name": "customer_name",
     "email": "customer_email",
@@ -107,9 +111,10 @@ class UnipesaProvider:
     async def _shown(self, keys: Sequence[str]) -> AsyncGenerator[Sequence[LookUpResult]]:
         """Yield what is shown; then raise what failed, once the others were asked about.
 
-        Nothing more is asked where the account is not accepted, or where a whole handful got no answer.
+        Nothing more is asked where the account is not accepted, or where too many in a row got no answer.
         """
         failures: list[ProviderError] = []
+        in_a_row = 0
         for start in range(0, len(keys), self.traits.concurrency):
             found: list[LookUpResult] = []
             failed: list[ProviderError] = []
@@ -121,7 +126,8 @@ class UnipesaProvider:
                 yield found
             # One that says that the account is not accepted says most.
             failures = sorted([*failures, *failed], key=lambda error: error.brake is None)
-            if failures and (failures[0].brake is not None or len(failed) == len(handful)):
+            in_a_row = in_a_row + len(failed) if len(failed) == len(handful) else 0
+            if failures and (failures[0].brake is not None or in_a_row >= UNANSWERED_MAX):
                 break
         if failures:
             raise failures[0]
