@@ -200,6 +200,7 @@ async def test_a_call_is_heard_by_the_server_and_a_credit_that_expires_is_revers
             command("serve", "--port", str(port)), cwd=tmp_path, env=ENVIRONMENT, stdout=DEVNULL, stderr=DEVNULL
         )
         try:
+            await _listening(port)  # A call that nobody hears is made five times again, and then no more.
             ran = await anyio.to_thread.run_sync(call, tmp_path, "run", "v.csv", "--yes", "--no-follow")
             assert ran.returncode == 5, ran.stderr
             await _until(tmp_path, ["paid", "paid"])
@@ -228,6 +229,17 @@ async def _until(folder: Path, states: list[str]) -> None:
             found = [state for (state,) in db.execute("select state from payouts order by line")]
             db.close()
     assert found == states
+
+
+async def _listening(port: int) -> None:
+    """Wait until somebody listens."""
+    with anyio.fail_after(40):
+        while True:
+            try:
+                await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+                return
+            except OSError:
+                await anyio.sleep(0.1)
 
 
 def _free_port() -> int:

@@ -125,8 +125,9 @@ class CallbackReader:
         present = anyio.current_time()
         self._not_before = present + FAILED_SECONDS
         done = [one for one in chosen if shown.issuperset((*one.heard.keys, *one.heard.references))]
+        numbers = {one.number for one in done}
         for one in chosen:
-            if one not in done:
+            if one.number not in numbers:
                 waited = self._failed.get(one.number, (0.0, 0.0))[1]
                 wait = min(max(AGAIN_SECONDS[0], 2 * waited), AGAIN_SECONDS[1])
                 self._failed[one.number] = (present + wait, wait)
