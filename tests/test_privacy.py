@@ -236,7 +236,7 @@ def test_a_plan_masks_what_a_file_tells_in_full(tmp_path: Path, bank: Bank) -> N
     refused = {row["reference"]: row for row in rows(tmp_path / "planned" / "rejected.csv")}
     held = rows(tmp_path / "planned" / "attention.csv")
 
-    assert done.returncode == 0 and b"planned" in done.stderr
+    assert done.returncode == 3 and b"planned" in done.stderr
     assert sorted(path.name for path in (tmp_path / "planned").iterdir()) == ["attention.csv", "rejected.csv"]
     assert "70880011" in refused["P-6"]["payout_remedy"].replace(" ", ""), "the file names the likely number"
     assert b"2267*****11" in done.stdout
