@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from textwrap import fill
 
 import anyio
 import msgspec
@@ -16,7 +17,7 @@ from payout_engine.app.engine import Engine
 from payout_engine.app.payment_stream import PaymentStream, unwrap_group
 from payout_engine.app.submit import Submission
 from payout_engine.cli import render
-from payout_engine.cli.console import data, emit, fail, hurry, leave, plain, room, say, settle
+from payout_engine.cli.console import data, emit, fail, hurry, leave, messages, plain, room, say, settle
 from payout_engine.cli.options import asker
 from payout_engine.cli.progress import LineCounter, metered
 from payout_engine.domain.countries import fold
@@ -185,8 +186,9 @@ def _said_yes(question: str) -> bool:
     Raises:
         Abort: Ctrl-C, or the end of the input, instead of an answer.
     """
+    shown = fill(f"{question} [y/N]", messages.width - 1)
     while True:
-        answer = fold(typer.prompt(f"{question} [y/N]", default="", show_default=False, err=True))
+        answer = fold(typer.prompt(shown, default="", show_default=False, err=True))
         if answer in ("y", "yes", "o", "oui"):
             return True
         if answer in ("", "n", "no", "non"):
