@@ -61,8 +61,8 @@ def doubtful_world(chance: random.Random) -> Plan:
 def doubtful_life(chance: random.Random, drawn: Life) -> Life:
     """Let a life end now and then just when it asks again, and let the next one wait. Nobody comes to cancel it."""
     changes: dict[str, Any] = {"downtime_seconds": chance.choice([5.0, 150.0, 300.0]), "visits": (), "twin": None}
-    if chance.random() < 0.2:
-        changes["step"] = Step(chance.choice([1, 1, 2, 3]), chance.choice(list(Moment)), "intend_resend")
+    if chance.random() < 0.4:
+        changes["step"] = Step(chance.choice([1, 1, 1, 2]), chance.choice(list(Moment)), "intend_resend")
     return msgspec.structs.replace(drawn, **changes)
 
 
