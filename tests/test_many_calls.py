@@ -30,6 +30,7 @@ from payout_engine.payment.dispatch import CALLS_KEY_LIFE_SHARE, CALLS_SECONDS_M
 from payout_engine.payment.poll import FollowPolicy
 from payout_engine.payment.rate_limiter import Pace
 from payout_engine.payment.run import Payer, Payment, Terms
+from payout_engine.ports.observer import Dispatched
 from payout_engine.ports.provider import KeyPromise, Traits
 from payout_engine.testing.journal_lines import approved, chunk, inline, states
 
@@ -60,7 +61,8 @@ class Paid:
         self.provider.results_of_resend = lambda dispatch: on_call(self, dispatch)
         self.payment: Payment
         self.stops: list[Stop] = []
-        self.on_event: Callable[[object], None] = lambda event: None
+        self.told: list[object] = []
+        self.on_event: Callable[[object], None] = self.told.append
         self.errors: list[Exception] = []
         self._follow_for_seconds = 3600.0 if follow else 0.0
         with TemporaryDirectory() as folder:
@@ -105,12 +107,14 @@ class Paid:
 
 def test_one_intent_and_one_record_cover_many_calls() -> None:
     """Each call holds one payout, each is sent once, never more at once than allowed; the log has few entries."""
-    paid = Paid(SINGLY, State.PAID, lines=100)
-    assert paid.states == [State.PAID] * 100
-    assert len(paid.provider.calls) == 100 and set(paid.sent.values()) == {1}
+    paid = Paid(SINGLY, State.PAID, lines=300)
+    assert paid.states == [State.PAID] * 300
+    assert len(paid.provider.calls) == 300 and set(paid.sent.values()) == {1}
     assert paid.provider.most_at_once == 4
+    places = [int(key.rpartition("-")[2]) for _, (key,) in paid.provider.calls]
+    assert places == sorted(places), "an intent is spoken to its last call before the next one is"
     assert paid.kinds["intent"] == paid.kinds["receipts"] < 10
-    assert anyio_seconds(paid) < 100 / 4 * 0.2 * 1.2, "the wire is kept full from one intent to the next"
+    assert anyio_seconds(paid) < 300 / 4 * 0.2 * 1.2, "the wire is kept full from one intent to the next"
 
 
 def anyio_seconds(paid: Paid) -> float:
@@ -153,6 +157,7 @@ def test_a_brake_in_the_middle_leaves_what_was_not_sent(answer: Answer, brake: B
     assert [stop.brake for stop in paid.stops] == [brake]
     calls = len(paid.provider.calls)
     assert calls < 16 and set(paid.sent.values()) == {1}
+    assert sum(event.count for event in paid.told if isinstance(event, Dispatched)) == calls
     assert paid.states.count(State.PAID) == calls - 1
     doubtful = State.UNKNOWN if brake is Brake.PROVIDER_DOWN else State.READY
     assert paid.states.count(doubtful) == (1 if doubtful is State.UNKNOWN else 40 - calls + 1)
@@ -183,6 +188,7 @@ def test_calls_without_an_answer_grow_rare_within_an_intent() -> None:
     paid = Paid(SINGLY, *[State.PAID] * 12, LOST)
     assert [stop.brake for stop in paid.stops] == [Brake.PROVIDER_DOWN]
     assert 5 <= paid.states.count(State.UNKNOWN) <= 8
+    assert paid.provider.calls[-1][0] - paid.provider.calls[12][0] > 1.0
     assert paid.states.count(State.READY) == 40 - len(paid.provider.calls)
 
 
@@ -256,3 +262,4 @@ def test_the_wire_is_full_from_one_intent_to_the_next() -> None:
     at = [when for when, _ in paid.provider.calls]
     assert max(later - earlier for earlier, later in pairwise(at)) < 2.1
     assert at[-1] - at[0] < 100 / 4 * 2.0 * 1.1
+    assert paid.kinds["intent"] >= 8, "no intent covers more calls than are made in a few seconds"
