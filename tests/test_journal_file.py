@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -35,7 +36,7 @@ from payout_engine.domain.model import (
     Receipt,
 )
 from payout_engine.domain.states import INITIAL_STATES, LETTERS, MOVES, State
-from payout_engine.journal import SqliteJournal, log, verify_file
+from payout_engine.journal import SqliteJournal, dispatches, log, resends, verify_file
 from payout_engine.journal.db import value
 from payout_engine.journal.facts import cancelled
 from payout_engine.journal.ids import CHUNK_PAYOUTS_MAX, chunk_range, position_range
@@ -60,6 +61,7 @@ from payout_engine.testing.journal_lines import (
     states,
     validated,
 )
+from payout_engine.testing.journal_resends import PAYS_ONCE
 
 
 @pytest.fixture
@@ -311,7 +313,7 @@ READ_ONLY_SCRIPT = f"""{BOUND_BY_PERMISSIONS}
 import asyncio, sys
 from pathlib import Path
 from payout_engine.domain.errors import JournalFullError
-from payout_engine.journal import SqliteJournal, log, verify_file
+from payout_engine.journal import SqliteJournal, dispatches, log, resends, verify_file
 from payout_engine.journal.facts import cancelled
 
 async def main():
@@ -685,6 +687,29 @@ async def test_a_run_has_as_many_chunks_as_can_be_numbered(path: Path, monkeypat
             await journal.add("run", [chunk([2001])])
         await journal.seal("run")
         assert len(await every(journal.entries("run"))) == CHUNK_PAYOUTS_MAX + 2
+
+
+async def test_what_is_open_is_found_by_its_index(path: Path) -> None:
+    """Sweeps and resends ask for it again and again: chunks that are settled are not read for that."""
+    async with SqliteJournal.open(path) as journal:
+        await approved(journal, "run", chunk([1]))
+    asked: list[str] = []
+
+    def listen(_: object, sql: str, __: object) -> bool:
+        asked.append(sql)
+        return True
+
+    with closing(apsw.Connection(str(path))) as db:
+        db.exec_trace = listen
+        dispatches.open_queries(db, "run", "bf", 10, 0)
+        list(resends.resendable_chunks(db, "run", ORANGE, PAYS_ONCE, 0.0, 0))
+        db.exec_trace = None
+        plans = [
+            " ".join(step for *_, step in db.execute(f"EXPLAIN QUERY PLAN {sql}", (0,) * sql.count("?")))
+            for sql in asked
+            if "payouts" in sql
+        ]
+    assert len(plans) == 2 and all("USING INDEX progress_open" in plan for plan in plans), plans
 
 
 def test_the_digest_of_the_payouts_is_that_of_each_part() -> None:

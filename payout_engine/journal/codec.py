@@ -110,8 +110,6 @@ def payouts_text(payouts: Sequence[Payout]) -> str:
 
 def read_payouts(stored: str) -> list[Payout]:
     """Return the payouts of a chunk."""
-    if stored.startswith("["):
-        return _payouts.decode(stored)
     return list(map(Payout, *read_fields(stored, *_FIELDS)))
 
 
