@@ -10,7 +10,7 @@ import anyio
 import pytest
 from simulation import virtual_time
 
-from payout_engine.payment.rate_limiter import GUARD_SECONDS_MAX, Pace
+from payout_engine.payment.rate_limiter import GUARD_SECONDS_MAX, WITHOUT_A_RATE_SECONDS, Pace
 
 
 async def arrivals(pace: Pace, calls: int, delay: Callable[[], tuple[float, float]]) -> list[float]:
@@ -279,3 +279,34 @@ def test_the_margin_is_kept_between_windows() -> None:
 
     left = virtual_time.run(one_by_one())
     assert all(later - earlier >= 1.0 + GUARD_SECONDS_MAX - 1e-6 for earlier, later in pairwise(left))
+
+
+@pytest.mark.parametrize(
+    ("rate", "asked_seconds", "expected"),
+    [(None, 3.0, 3.0), (None, None, WITHOUT_A_RATE_SECONDS), (0.2, 7.0, 7.0), (0.2, None, 5.0)],
+)
+def test_a_refusal_is_waited_out_with_or_without_a_rate(
+    rate: float | None, asked_seconds: float | None, expected: float
+) -> None:
+    """As long as was asked for, else for a window, or a moment where none is known; and a halt ends it at once."""
+
+    async def main() -> None:
+        pace, halted = Pace(rate), anyio.Event()
+        async with pace.turn():
+            pace.slow_down(asked_seconds)
+        begun_at = anyio.current_time()
+        async with pace.turn():
+            assert anyio.current_time() - begun_at == pytest.approx(expected, abs=0.1)
+        pace.slow_down(1_000.0)
+        begun_at = anyio.current_time()
+
+        async def halt() -> None:
+            await anyio.sleep(10.0)
+            halted.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(halt)
+            async with pace.turn(halted):
+                assert anyio.current_time() - begun_at == pytest.approx(10.0, abs=0.1)
+
+    virtual_time.run(main())
