@@ -149,12 +149,12 @@ PLANTED: dict[str, tuple[Plant, Draw, str, int]] = {
         *("PAID TWICE", 13),
     ),
     "first look only if finished": (
-        *(edit(pay, "_begin", ("if sending:", "if sending and run.state is RunState.FINISHED:")), draw_plan),
-        *("PAID TWICE", 49),
+        edit(pay, "_begin", ("if sending:", "if sending and run.state is RunState.FINISHED:")),
+        *(telling(Story.CARRIED), "PAID TWICE", 4),
     ),
     "no first look": (
-        *(edit(Clearing, "clear", ("if not wanted - set(self.looked):", "if True:")), draw_plan),
-        *("PAID TWICE", 49),
+        edit(Clearing, "clear", ("if not wanted - set(self.looked):", "if True:")),
+        *(telling(Story.CARRIED), "PAID TWICE", 4),
     ),
     "a reset is not sent": (
         put_into(_http._BY_CLASS, aiohttp.ClientOSError, (_http.Proof.NOT_SENT, "connection_reset")),
