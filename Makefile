@@ -48,8 +48,8 @@ demo-west-africa: $(STAMP)  ## pay examples/west-africa.csv through four provide
 	code=$$?; echo "The results are in demo/west-africa.csv-results; give the commands above in the folder demo."; \
 	test $$code -eq 0 -o $$code -eq 1 -o $$code -eq 3 -o $$code -eq 5
 
-simulate: $(STAMP)  ## whole lives with crashes in simulated time; SEEDS=17 replays one
-	PYTHONPATH=tests $(BIN)/python -m simulation.lives --seeds $(SEEDS)
+simulate: $(STAMP)  ## whole lives with crashes in simulated time; SEEDS=17 replays one, WITH=--callbacks lets banks call back
+	PYTHONPATH=tests $(BIN)/python -m simulation.lives --seeds $(SEEDS) $(WITH)
 
 exhaustive: $(STAMP)  ## a small run, cut off in every way; PAIRS=same for less, PAIRS=all or DEPTH=2 for hours
 	PYTHONPATH=tests $(BIN)/python -m simulation.exhaustive --pairs $(PAIRS) --depth $(DEPTH) --workers $(WORKERS)

@@ -13,6 +13,7 @@ import random
 import textwrap
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,12 @@ from payout_engine.app import other_journals, pay
 from payout_engine.app.clearing import Clearing
 from payout_engine.app.remembered import Remembered
 from payout_engine.domain.errors import JournalBusyError
+from payout_engine.domain.model import LookUpResult, Receipt
 from payout_engine.domain.states import UNPAID, State
 from payout_engine.journal import duplicates, file_locks
 from payout_engine.journal.file_locks import locked
+from payout_engine.payment.callbacks import CallbackReader
+from payout_engine.ports.callbacks import Heard
 from payout_engine.ports.journal import Mark
 from payout_engine.providers import _http
 from payout_engine.testing.journal_lines import SOMEBODY
@@ -196,6 +200,27 @@ def test_a_planted_fault_is_found(
     plant(monkeypatch)
     monkeypatch.setattr(lives, "draw_plan", draw)
     assert seen(damage, begin)
+
+
+def test_banks_that_call_back_change_no_promise() -> None:
+    """Early, late, twice, about what is unknown or none of ours, beside every other trouble."""
+    called = 0
+    for seed in range(SEEDS):
+        report = simulate(seed, calls_back=True)
+        assert not report.violations, explain(report)
+        called += report.happened["called back"]
+    assert called > SEEDS
+
+
+def test_a_call_that_is_believed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take what a bank calls about for paid, without asking."""
+
+    async def believe(self: CallbackReader, heard: Heard, _queries: object, _shown: object) -> int:
+        paid = [LookUpResult(key, Receipt(State.PAID, "", "", f"said of {key}")) for key in heard.keys]
+        return len((await self._context.reconcile(paid)).outcomes)
+
+    monkeypatch.setattr(CallbackReader, "_ask", believe)
+    assert seen("bank", live=partial(simulate, calls_back=True))
 
 
 def test_the_name_of_a_lock_is_looked_at_once_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ import msgspec
 from payout_engine.domain.model import Balance, ControlRequest, Dispatch, LookUpResult, Outcome, Query, Receipt
 from payout_engine.journal import SqliteJournal
 from payout_engine.journal.writer import InlineWriter, Job, JobResult, Need
+from payout_engine.ports.callbacks import Callback, Heard, HearsCallbacks
 from payout_engine.ports.provider import HasBalances, ListsBack, Provider, Traits
 from simulation.disk import Disk
 
@@ -407,3 +408,18 @@ class CrashingProvider:
         """Close the provider. A dead process has no connections left to close."""
         if not self._fuse.dead:
             await self._provider.aclose()
+
+
+class CrashingCaller(CrashingProvider):
+    """The same of a provider that calls back."""
+
+    def hear(self, callback: Callback) -> Heard:
+        """Say what a call speaks of."""
+        assert isinstance(self._provider, HearsCallbacks)
+        return self._provider.hear(callback)
+
+    def re_read(self, heard: Heard, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Ask about what was heard; die before the question, or after the first batch."""
+        assert isinstance(self._provider, HearsCallbacks)
+        asking = self._provider.re_read
+        return self._shown(lambda: asking(heard, queries))

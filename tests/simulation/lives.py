@@ -41,6 +41,7 @@ from payout_engine.domain.states import State
 from payout_engine.journal import SqliteJournal, log, reads
 from payout_engine.journal.snapshot import snapshot
 from payout_engine.journal.writer import InlineWriter
+from payout_engine.ports.callbacks import Heard
 from payout_engine.ports.journal import Mark
 from payout_engine.ports.provider import LookUpKind
 from simulation import virtual_time
@@ -51,7 +52,7 @@ from simulation.disk import Disk
 from simulation.invariants import Book, broken, events_tell_all, open_book, over_all, untrue
 from simulation.mortal import living, mortal_locks
 from simulation.people import Person, Visit
-from simulation.plans import Life, Plan, Wallets, draw_plan
+from simulation.plans import Life, Plan, Wallets, called_back, draw_plan
 from simulation.processes import ABROAD, SHARED, WALLETS, World, open_engine
 from simulation.random_file import RandomFile
 from simulation.shelf import HOME, Deed, JournalFile, Shelf
@@ -123,6 +124,7 @@ class Simulation:
             shelf=Shelf(folder, random.Random(self._chance.random()), self._notify),
             witness=Witness(self._notify, self._violated, self._plan.keys),
             commit_seconds=self._plan.commit_seconds,
+            calls_back=any(life.calls_at for life in self._plan.lives) and not self._plan.wired,
         )
 
     async def run(self) -> Report:
@@ -202,6 +204,8 @@ class Simulation:
                 everybody.start_soon(self._visit, f"person {number}: ", visit, life)
             if life.keep_at is not None:
                 everybody.start_soon(self._keep, life.keep_at)
+            if self._world.calls_back and life.calls_at:
+                everybody.start_soon(self._call_back, life)
         self._world.disk.empty()
         self._notify(f"life {self.report.lives} ends")
         await anyio.sleep(life.downtime_seconds)
@@ -215,6 +219,25 @@ class Simulation:
     async def _keep(self, at: float) -> None:
         await anyio.sleep(at)
         self._world.shelf.perform(Deed.KEEP, HOME, in_use=True)
+
+    async def _call_back(self, life: Life) -> None:
+        """Store what the banks call about, as a server beside those who pay would."""
+        begun_at, chance = anyio.current_time(), random.Random(f"{self.report.seed} {self.report.lives}")
+        for at in life.calls_at:
+            await anyio.sleep(max(0.0, begun_at + at - anyio.current_time()))
+            account = chance.choice(list(self._world.banks))
+            taken = [transfer.key for transfer in self._world.banks[account].transfers]
+            keys = [*chance.sample(taken, min(len(taken), chance.randint(1, 4))), *chance.choice([[], ["nobody-1-1"]])]
+            if not keys or not self._world.shelf.file(life.journal).path.exists():
+                continue
+            try:
+                async with self.journal(life.journal) as journal:
+                    stored = await journal.store_callback(account, chance.randbytes(8), Heard(keys))
+            except JournalError as error:
+                self._notify(f"a call of {account} is not stored: {error}")
+                continue
+            self._notify(f"{account} calls about {len(keys)} payouts{'' if stored else ', none of them known'}")
+            self.report.happened["called back"] += stored
 
     def _forget(self) -> None:
         """Find out, before only one journal goes to another machine, of which payments nothing can be promised there.
@@ -438,10 +461,11 @@ def _is_full(error: BaseException) -> bool:
     return isinstance(error, JournalFullError) or in_words
 
 
-def simulate(seed: int) -> Report:
-    """Simulate one seed from its first life to the last check."""
+def simulate(seed: int, *, calls_back: bool = False) -> Report:
+    """Simulate one seed from its first life to the last check, perhaps of a world whose banks call back."""
+    plan = called_back(random.Random(f"payout_engine simulation that is called {seed}")) if calls_back else None
     with TemporaryDirectory(prefix="simulation-", dir=FAST_FOLDER if FAST_FOLDER.is_dir() else None) as folder:
-        simulation = Simulation(seed, Path(folder))
+        simulation = Simulation(seed, Path(folder), plan)
         try:
             virtual_time.run(simulation.run())
         except Exception as error:
@@ -491,15 +515,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate a range of seeds; stop at the first failure and explain it. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="PYTHONPATH=tests python -m simulation.lives", description=__doc__)
     parser.add_argument("--seeds", type=_seeds, default=_seeds("1-200"), help="one seed, or a range such as 1-1000")
+    parser.add_argument("--callbacks", action="store_true", help="let the banks call back")
     parser.add_argument("--trace", action="store_true", help="show what happened, also when all is well")
     options = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
     total = Report(0, [], [])
     began_at, on_screen = time.monotonic(), sys.stdout.isatty()
     for done, seed in enumerate(options.seeds, start=1):
-        report = simulate(seed)
+        report = simulate(seed, calls_back=options.callbacks)
         if report.violations:
-            sys.stdout.write(f"\n{explain(report)}\n")
+            sys.stdout.write(f"\n{explain(report)}{' WITH=--callbacks' if options.callbacks else ''}\n")
             return 1
         if options.trace:
             sys.stdout.write(f"{explain(report)}\n")

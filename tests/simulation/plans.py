@@ -87,6 +87,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         keep_at: when somebody copies the journal, while it is in use.
         says_lost: a person says that another journal, or a newer copy, is lost for good, where that does no harm.
         downtime_seconds: until the next life.
+        calls_at: when the banks call back, about some of their transfers, and about what is none.
     """
 
     step: Step | None = None
@@ -97,6 +98,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     disk_full_after: int | None = None
     disk_full_seconds: float = 4.0
     follow_for_seconds: float = 600.0
+    calls_at: Sequence[float] = ()
     listener_seconds: float = 0.0
     validates_all_first: bool = False
     backwards: bool = False
@@ -180,6 +182,16 @@ def draw_plan(chance: random.Random, *, plain: bool = False) -> Plan:
     elif special < 0.58 and not plain:
         plan = _with_one_key(plan, chance)
     return over_a_wire(plan) if chance.random() < 0.2 and not plain else plan
+
+
+def called_back(chance: random.Random) -> Plan:
+    """Draw a world as ever, whose banks call back: early, late, twice, and about payouts that are none of ours."""
+    plan = draw_plan(chance)
+    lives = [
+        msgspec.structs.replace(life, calls_at=sorted(chance.uniform(0.0, 60.0) for _ in range(chance.randint(1, 8))))
+        for life in plan.lives
+    ]
+    return msgspec.structs.replace(plan, lives=lives)
 
 
 def over_a_wire(plan: Plan) -> Plan:

@@ -20,10 +20,11 @@ from payout_engine.app.settings import Settings
 from payout_engine.app.workspace import Workspace
 from payout_engine.domain.model import Direction, Dispatch, LookUpResult, Query, Receipt
 from payout_engine.journal import SqliteJournal
+from payout_engine.ports.callbacks import Callback, Heard
 from payout_engine.ports.journal import Journal
-from payout_engine.ports.provider import ClosedWallet, Provider, Traits, Wallet
+from payout_engine.ports.provider import ClosedWallet, LookUpKind, Provider, Traits, Wallet
 from simulation.bank import Bank, SimulatedProvider
-from simulation.crashing import CrashingJournal, CrashingProvider, Fuse, MortalWriter
+from simulation.crashing import CrashingCaller, CrashingJournal, CrashingProvider, Fuse, MortalWriter
 from simulation.disk import Disk
 from simulation.mortal import MortalRemembered
 from simulation.shelf import JournalFile, Shelf
@@ -121,6 +122,22 @@ class WatchedProvider(SimulatedProvider):
                 yield results
 
 
+class CallingProvider(WatchedProvider):
+    """The same of a bank that calls back: what a call speaks of is asked about as in any look-up."""
+
+    def hear(self, callback: Callback) -> Heard:
+        """Nobody speaks HTTP here; what was heard is put into the journal. See `ports.HearsCallbacks`."""
+        return Heard()
+
+    async def re_read(self, heard: Heard, queries: Sequence[Query]) -> AsyncIterator[Sequence[LookUpResult]]:
+        """Ask about the payouts of these calls; see `ports.HearsCallbacks`."""
+        kind = self.traits.look_up
+        asked = [query for query in queries if query.provider_reference or kind is not LookUpKind.REFERENCE]
+        if asked and kind is not LookUpKind.NONE:
+            async for results in self.look_up(asked):
+                yield results
+
+
 class World(msgspec.Struct):
     """What all processes of a simulation share.
 
@@ -134,6 +151,7 @@ class World(msgspec.Struct):
         shelf: where the journals are.
         witness: sees what the processes do.
         commit_seconds: how long a journal's writer waits for a group, and again for the answers.
+        calls_back: whether the banks call back.
     """
 
     settings: Settings
@@ -145,6 +163,7 @@ class World(msgspec.Struct):
     shelf: Shelf
     witness: Witness
     commit_seconds: float
+    calls_back: bool = False
 
 
 def open_engine(process: str, fuse: Fuse, file: JournalFile, world: World) -> AbstractAsyncContextManager[Engine]:
@@ -158,9 +177,10 @@ def open_engine(process: str, fuse: Fuse, file: JournalFile, world: World) -> Ab
     """
     done = partial(world.witness.heard, process, file)
     writer = partial(MortalWriter, fuse=fuse, done=done, commit_seconds=world.commit_seconds)
-    watched = WiredProvider if world.wired else WatchedProvider
+    watched = WiredProvider if world.wired else CallingProvider if world.calls_back else WatchedProvider
+    crashing = CrashingCaller if watched is CallingProvider else CrashingProvider
     connections = {
-        account: CrashingProvider(watched(account, bank, world.witness, process, fuse), fuse)
+        account: crashing(watched(account, bank, world.witness, process, fuse), fuse)
         for account, bank in world.banks.items()
     }
 
