@@ -55,7 +55,7 @@ exhaustive: $(STAMP)  ## a small run, cut off in every way; PAIRS=same for less,
 	PYTHONPATH=tests $(BIN)/python -m simulation.exhaustive --pairs $(PAIRS) --depth $(DEPTH) --workers $(WORKERS)
 
 crash: $(STAMP)  ## real processes, killed KILLS times
-	PAYOUT_ENGINE_KILLS=$(KILLS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_crashes.py --timeout 7200
+	PAYOUT_ENGINE_KILLS=$(KILLS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_crashes.py tests/test_crashes_everywhere.py --timeout 7200
 
 fuzz: $(STAMP)  ## hostile files and answers, INPUTS for each property
 	PAYOUT_ENGINE_INPUTS=$(INPUTS) $(BIN)/python -m pytest -q -n $(WORKERS) tests/test_hostile.py tests/test_hostile_answers.py --timeout 7200
