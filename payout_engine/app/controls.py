@@ -6,6 +6,8 @@ Whoever pays a run hears of it through the journal (`payment/run.py`). When nobo
 
 from __future__ import annotations
 
+from collections import Counter
+
 import anyio
 import msgspec
 
@@ -67,11 +69,11 @@ async def cancel(journal: Journal, run: Run, who: str, why: str) -> Withdrawal:
         await anyio.sleep(REQUESTS_SECONDS)
     if await _standing(journal, run, ControlKind.CANCEL) is not None:
         await _withdraw(journal, run, request)
-    counts = {tally.state: 0 for tally in await journal.tally(run.run_id)}
+    counts = Counter[State]()
     for tally in await journal.tally(run.run_id):
         counts[tally.state] += tally.count
-    others = {state: count for state, count in counts.items() if count and state not in UNPAID}
-    return Withdrawal(counts.get(State.CANCELLED, 0) - before, others)
+    others = {state: count for state, count in counts.items() if state not in UNPAID}
+    return Withdrawal(counts[State.CANCELLED] - before, others)
 
 
 async def unpause(journal: Journal, run: Run, who: str = "") -> None:
