@@ -185,8 +185,8 @@ def draw_plan(chance: random.Random, *, plain: bool = False) -> Plan:
 
 
 def called_back(chance: random.Random) -> Plan:
-    """Draw a world as ever, whose banks call back: early, late, twice, and about payouts that are none of ours."""
-    plan = draw_plan(chance)
+    """Draw a plain world whose banks call back: early, late, twice, and about payouts that are none of ours."""
+    plan = draw_plan(chance, plain=True)
     lives = [
         msgspec.structs.replace(life, calls_at=sorted(chance.uniform(0.0, 60.0) for _ in range(chance.randint(1, 8))))
         for life in plan.lives
