@@ -322,6 +322,8 @@ def test_the_commands_ask_back_and_tell_what_came_of_it(tmp_path: Path) -> None:
     (record,) = map(msgspec.json.decode, asked.stdout.splitlines())
     assert (asked.returncode, record["status"], record["reason"]) == (0, "paid", "processing_cancellation")
     assert record["next"] == f"payout-engine follow {run_id} --paid --sandbox"
+    told = call(tmp_path, "recall", run_id, "b", "--who", "Awa", "--why", "left", "--sandbox")
+    assert told.returncode == 0 and b"would pay it again" in told.stderr
     followed = call(tmp_path, "follow", run_id, "--paid", "--sandbox")
     assert followed.returncode == 1 and b"reversed" in followed.stdout
     gone = call(tmp_path, "recall", run_id, "line:2", "--who", "Awa", "--why", "left", "--sandbox")

@@ -65,6 +65,7 @@ async def recall(engine: Engine, run_id: str, reference: str, who: str, why: str
         if done.problem:
             fail(f"It is not known to be on its way back: {done.problem}")
         say(f"What became of it is told by: [bold]{plain(follow_up)}[/]")
+        say("Once it shows as reversed it counts as unpaid: `payout-engine retry` would pay it again.")
     return Exit.NEEDS_A_PERSON if done.problem else Exit.ALL_PAID
 
 
