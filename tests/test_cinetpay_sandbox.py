@@ -16,8 +16,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from payout_engine.providers._sandbox import Fault, FaultKind, serving
-from payout_engine.providers.cinetpay.sandbox import LATE_SETTLE_FACTOR, CinetPaySandbox, sandbox
+from payout_engine.providers._sandbox import LATE_SETTLE_FACTOR, Fault, FaultKind, serving
+from payout_engine.providers.cinetpay.sandbox import CinetPaySandbox, sandbox
 
 KEYS = {"apikey": "a_test_key", "password": "a_test_word"}
 LOGIN, BALANCE, CONTACT = "/v1/auth/login", "/v1/transfer/check/balance", "/v1/transfer/contact"
@@ -218,6 +218,17 @@ async def test_a_repeated_id_pays_twice_unless_it_is_refused() -> None:
             assert codes == ([0, 805] if refuses else [0, 0])
             assert caller.server.paid() == {"A": (paid, 500 * paid)}
             assert caller.server.summary()["ids_paid_twice"] == int(not refuses)
+
+
+async def test_an_id_that_pays_in_two_countries_pays_twice() -> None:
+    """It is one id, whatever the countries."""
+    fatou = {"prefix": "221", "phone": "771234567"}
+    async with calling() as caller:
+        await caller.post_items(CONTACT, {**AWA, **fatou})
+        for where in ({}, fatou):
+            await caller.send({"client_transaction_id": "A", **where})
+        assert caller.server.paid() == {"A": (2, 1_000)}
+        assert caller.server.summary()["ids_paid_twice"] == 1
 
 
 async def test_fates_and_late_ones() -> None:

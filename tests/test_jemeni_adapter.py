@@ -23,11 +23,11 @@ from payout_engine.ports.provider import HasBalances, KeyPromise, LookUpKind
 from payout_engine.ports.registration import Account
 from payout_engine.providers import get
 from payout_engine.providers._http import CONNECTIONS_SPARE, connections
-from payout_engine.providers._sandbox import Fault, FaultKind, serving
+from payout_engine.providers._sandbox import LATE_SETTLE_FACTOR, Fault, FaultKind, serving
 from payout_engine.providers.jemeni import JemeniClient, wire
 from payout_engine.providers.jemeni.adapter import SECRETS, JemeniCollector, options_of, traits, wallets
 from payout_engine.providers.jemeni.ledger import Ledger
-from payout_engine.providers.jemeni.sandbox import FATES, LATE_SETTLE_FACTOR, SANDBOX_KEYS, JemeniSandbox, sandbox
+from payout_engine.providers.jemeni.sandbox import FATES, SANDBOX_KEYS, JemeniSandbox, sandbox
 from payout_engine.providers.jemeni.signing import Keys, Scheme, Signable, signed_headers
 
 

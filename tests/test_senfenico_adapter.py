@@ -20,12 +20,12 @@ from payout_engine.domain.model import Direction, Dispatch, Lane, LookUpResult, 
 from payout_engine.domain.states import State
 from payout_engine.ports.provider import HasBalances
 from payout_engine.ports.registration import Account
-from payout_engine.providers._sandbox import Fault, FaultKind
+from payout_engine.providers._sandbox import LATE_SETTLE_FACTOR, Fault, FaultKind
 from payout_engine.providers.senfenico import wire
 from payout_engine.providers.senfenico.adapter import SenfenicoProvider, wallets
 from payout_engine.providers.senfenico.client import SenfenicoClient
 from payout_engine.providers.senfenico.ledger import LedgerTransfer
-from payout_engine.providers.senfenico.sandbox import FATES, LATE_SETTLE_FACTOR, SenfenicoSandbox, sandbox
+from payout_engine.providers.senfenico.sandbox import FATES, SenfenicoSandbox, sandbox
 
 KEY = "sk_test_never_show_this"
 PLENTY = {"orange_bf": 10**9, "moov_bf": 10**9, "sank_bf": 10**9}

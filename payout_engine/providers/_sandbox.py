@@ -3,7 +3,7 @@
 A sandbox plays a provider's API from the other side. This module promises that a fault strikes exactly when it is
 scripted (before or after the call was processed, which is what decides whether money moved), that the limiter is
 strict on every sliding second, and that the ledger survives the death of the process. It knows no provider; each
-provider's `sandbox.py` builds on it. Never used in a run that pays real money.
+provider's `sandbox.py` makes a `ProviderSandbox` of its own. Never used in a run that pays real money.
 """
 
 from __future__ import annotations
@@ -11,18 +11,32 @@ from __future__ import annotations
 import math
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 import apsw
 import msgspec
 from aiohttp import web
 
+from payout_engine.providers._callbacks import Callbacks
+from payout_engine.providers._http import UNREADABLE
+
 ANY_ENDPOINT = "*"
+
+NEVER = 1e18
+"""A time that does not come, in seconds since 1970."""
+
+SETTLE_SECONDS_DEFAULT = 0.3
+"""How long what was asked for takes, unless somebody says otherwise."""
+
+LATE_SETTLE_FACTOR = 10
+"""How much later than others the late ones settle."""
 
 SHUTDOWN_SECONDS = 0.2
 """How long calls that are being answered may hold up the end of a sandbox."""
@@ -120,20 +134,25 @@ class SlidingWindow:
         return True
 
 
-def open_ledger(path: Path | None, schema: str) -> apsw.Connection:
-    """Open a ledger file, or one in memory, creating its tables.
+class LedgerFile:
+    """A ledger file, or one in memory, with its tables.
 
     A commit survives the death of the process. It need not survive the loss of power, as a real provider's would:
     only rehearsals depend on it.
     """
-    if path is not None:
-        path.touch(mode=0o600)  # It holds phone numbers, as the journal beside it does.
-    connection = apsw.Connection(":memory:" if path is None else str(path))
-    connection.set_busy_timeout(5_000)
-    # Read to the end: the second statement is only carried out when the row of the first was read.
-    connection.execute("pragma journal_mode = wal; pragma synchronous = normal").fetchall()
-    connection.execute(schema)
-    return connection
+
+    def __init__(self, path: Path | None, schema: str) -> None:
+        if path is not None:
+            path.touch(mode=0o600)  # It holds phone numbers, as the journal beside it does.
+        self._connection = apsw.Connection(":memory:" if path is None else str(path))
+        self._connection.set_busy_timeout(5_000)
+        # Read to the end: the second statement is only carried out when the row of the first was read.
+        self._connection.execute("pragma journal_mode = wal; pragma synchronous = normal").fetchall()
+        self._connection.execute(schema)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
 
 
 Process = Callable[[bytes, Fault | None], Awaitable[web.StreamResponse]]
@@ -258,3 +277,129 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[S
     finally:
         with anyio.CancelScope(shield=True):
             await runner.cleanup()
+
+
+# ------------------------------------------------------------------------------------------------- a provider's sandbox
+
+
+class Truth(Protocol):
+    """What every provider's ledger can tell."""
+
+    def paid(self) -> Mapping[str, tuple[int, int]]:
+        """Return how often and how much money moves for each key. See `registration.SandboxServer.paid`."""
+        ...
+
+    def totals(self) -> dict[str, object]:
+        """Return the sums that people look at."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+AnyTruth = TypeVar("AnyTruth", bound=Truth)
+
+Working = Callable[[web.Request, bytes, Fault | None], web.Response]
+"""Does what one call asks for. It is given the fault too, for those that only it can play."""
+
+
+class ProviderSandbox(ABC, Generic[AnyTruth]):
+    """One running sandbox. See `registration.SandboxServer`, whose other attributes each provider's class gives.
+
+    Attributes:
+        base_url: where it listens.
+        ledger: the truth.
+        faults: what is going to go wrong.
+        calls: how many calls each endpoint has had, by short name.
+    """
+
+    def __init__(self, ledger: AnyTruth, faults: Sequence[Fault] = ()) -> None:
+        self.base_url = ""
+        self.ledger = ledger
+        self.faults = Faults(tuple(faults))
+        self._endpoints = FaultyEndpoints(self.faults)
+        self.calls: Mapping[str, int] = self._endpoints.calls
+        self._callbacks = Callbacks()
+        self._served: Served | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r})"
+
+    @abstractmethod
+    def add_calls(self, app: web.Application) -> None:
+        """Add the calls of the API, and its own controls."""
+
+    @abstractmethod
+    def refusal(self, endpoint: str, request: web.Request, body: bytes, fault: Fault | None) -> web.Response | None:
+        """Return what is said of a call instead of doing what it asks for, or None: who may call, and how often."""
+
+    def handler(self, endpoint: str, work: Working) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return what answers the calls of an endpoint: through the faults, and not to everyone."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
+                return self.refusal(endpoint, request, body, fault) or work(request, body, fault)
+
+            return await self._endpoints.answer(endpoint, request, process)
+
+        return handle
+
+    def app(self) -> web.Application:
+        """Return the API as an application."""
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        self.add_calls(app)
+        add_control(app, self.faults, self.summary)
+        return app
+
+    def attach(self, served: Served) -> None:
+        """Learn where it is served."""
+        self._served = served
+        self.base_url = served.base_url
+
+    def paid(self) -> Mapping[str, tuple[int, int]]:
+        """Return how often and how much money moves for each key. See `registration.SandboxServer.paid`."""
+        return self.ledger.paid()
+
+    def summary(self) -> dict[str, object]:
+        """Return the ledger's totals and the counts of calls."""
+        return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
+
+    async def aclose(self) -> None:
+        """Stop serving, and call nobody any more. The ledger can still be read."""
+        await self._callbacks.aclose()
+        if self._served is not None:
+            await self._served.aclose()
+
+
+@asynccontextmanager
+async def running(sandbox: ProviderSandbox[Any], host: str, port: int) -> AsyncIterator[None]:
+    """Serve a sandbox until the block ends, and close its ledger then. Port 0 takes a free one."""
+    try:
+        async with serving(sandbox.app(), host, port) as served:
+            sandbox.attach(served)
+            try:
+                yield
+            finally:
+                await sandbox.aclose()
+    finally:
+        sandbox.ledger.close()
+
+
+def late_seconds(fault: Fault | None) -> float:
+    """Return how long what a call made is not shown, as its fault says."""
+    return fault.seconds if fault is not None and fault.kind is FaultKind.LATE else 0.0
+
+
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a body holds, or None."""
+    try:
+        document = msgspec.json.decode(body)
+    except UNREADABLE:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def json_answer(document: object, status: int = 200) -> web.Response:
+    """Return an answer that holds a document."""
+    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/json")

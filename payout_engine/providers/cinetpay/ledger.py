@@ -13,10 +13,9 @@ from pathlib import Path
 import msgspec
 
 from payout_engine.domain import clock
-from payout_engine.providers._sandbox import open_ledger
-
-NEVER = 1e18
-"""A time that does not come."""
+from payout_engine.domain.countries import COUNTRIES
+from payout_engine.domain.money import SCALES
+from payout_engine.providers._sandbox import NEVER, LedgerFile
 
 _SCHEMA = """
 create table if not exists transfers (
@@ -90,7 +89,7 @@ class LedgerTransfer(NewTransfer, frozen=True):
         return self.verdict if self.settles_at <= at else "REC"
 
 
-class Ledger:
+class Ledger(LedgerFile):
     """Open or create a ledger.
 
     Args:
@@ -99,12 +98,8 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None, balances: Mapping[str, int]) -> None:
-        self._connection = open_ledger(path, _SCHEMA)
+        super().__init__(path, _SCHEMA)
         self._connection.executemany("insert or ignore into balances values (?, ?)", list(balances.items()))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
 
     def add(self, transfers: Sequence[NewTransfer]) -> None:
         """Make transfers and take their amounts off the balances, all or none."""
@@ -175,15 +170,18 @@ class Ledger:
         """Return every transfer, oldest first, shown or not."""
         return self._read("order by id", ())
 
-    def moving(self) -> Sequence[tuple[str, str, int, int]]:
-        """Return, by id of the caller's and country, how often money moves, now or by itself, and how much."""
-        return list(
-            self._connection.execute(
-                "select client_id, country, count(*), sum(amount) from transfers where verdict = 'VAL' and valid = 'Y'"
-                " and settles_at < ? and client_id is not null group by client_id, country",
-                (NEVER,),
-            )
+    def paid(self) -> dict[str, tuple[int, int]]:
+        """Return for each id of the caller's how often money moves, now or by itself, and how many minor units."""
+        rows = self._connection.execute(
+            "select client_id, country, count(*), sum(amount) from transfers where verdict = 'VAL' and valid = 'Y'"
+            " and settles_at < ? and client_id is not null group by client_id, country",
+            (NEVER,),
         )
+        found: dict[str, tuple[int, int]] = {}
+        for key, country, count, amount in rows:
+            earlier, earlier_minor = found.get(key, (0, 0))
+            found[key] = earlier + count, earlier_minor + amount * SCALES[COUNTRIES[country].currency]
+        return found
 
     def totals(self) -> dict[str, object]:
         """Return counts and sums by status."""
@@ -194,7 +192,7 @@ class Ledger:
         )
         return {
             "transfers": {status: {"count": count, "amount": amount} for status, count, amount in rows},
-            "ids_paid_twice": sum(count > 1 for _, _, count, _ in self.moving()),
+            "ids_paid_twice": sum(count > 1 for count, _ in self.paid().values()),
             "available": self.available(),
         }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,33 +26,29 @@ from aiohttp import web
 
 from payout_engine.domain import clock
 from payout_engine.domain.countries import COUNTRIES, Country, country_of
-from payout_engine.domain.money import SCALES
-from payout_engine.providers._callbacks import CallBack, Callbacks
+from payout_engine.providers._callbacks import CallBack
 from payout_engine.providers._http import UNREADABLE
 from payout_engine.providers._sandbox import (
-    BODY_BYTES_MAX,
+    LATE_SETTLE_FACTOR,
+    NEVER,
+    SETTLE_SECONDS_DEFAULT,
     Fault,
     FaultKind,
-    Faults,
-    FaultyEndpoints,
-    Served,
+    ProviderSandbox,
     SlidingWindow,
-    add_control,
     html,
-    serving,
+    json_answer,
+    late_seconds,
+    running,
 )
 from payout_engine.providers.cinetpay.codes import REFUSALS
-from payout_engine.providers.cinetpay.ledger import NEVER, Fate, Ledger, LedgerTransfer, NewTransfer
+from payout_engine.providers.cinetpay.ledger import Fate, Ledger, LedgerTransfer, NewTransfer
 from payout_engine.providers.cinetpay.wire import MULTIPLE_OF, TOKEN_SECONDS, WAVE
 
 PASSWORD = "password_test_sandbox"  # noqa: S105 - nobody else's
 """One that the sandbox accepts, as it does all with `_test_` in them."""
 
 BALANCE_DEFAULT = 1_000_000
-SETTLE_SECONDS_DEFAULT = 0.3
-
-LATE_SETTLE_FACTOR = 10
-"""How much later than others the late ones settle."""
 
 STATUS_UNDOCUMENTED = "NOS"
 """A word that the document does not list."""
@@ -83,18 +79,13 @@ DESCRIPTIONS: Mapping[str, str] = {
 _WORDS = {"-1": "OPERATION_ERROR", "709": "EXECUTION_ERROR", "723": "NOT_FOUND", "805": "CLIENT_TRANSACTION_ID_EXIST"}
 _ASKED_BY = {"transaction_id": "transaction_id", "client_transaction_id": "client_id", "lot": "lot"}
 
-_Work = Callable[[web.Request, bytes, Fault | None], web.Response]
 Item = dict[str, Any]
 
 
-class CinetPaySandbox:
-    """One running sandbox. See `registration.SandboxServer`.
+class CinetPaySandbox(ProviderSandbox[Ledger]):
+    """One running sandbox. See `ProviderSandbox`. Its endpoints are login, balance, contact, send and check.
 
     Attributes:
-        base_url: where it listens.
-        ledger: the truth; see `Ledger`.
-        faults: what is going to go wrong.
-        calls: how many calls each endpoint (login, balance, contact, send, check) has had.
         ip_allowed: False answers each transfer with code 709.
         confirmation: True lets new transfers wait for `confirm`, as CinetPay does unless it was asked not to.
     """
@@ -115,35 +106,14 @@ class CinetPaySandbox:
         duplicates_refused: bool,
         faults: Sequence[Fault],
     ) -> None:
-        self.base_url = ""
-        self.ledger = ledger
-        self.faults = Faults(tuple(faults))
+        super().__init__(ledger, faults)
         self.ip_allowed = True
         self.confirmation = confirmation
-        self._endpoints = FaultyEndpoints(self.faults)
-        self.calls: Mapping[str, int] = self._endpoints.calls
         self._settle_seconds = settle_seconds
         self._token_seconds = token_seconds
         self._limiter = None if limit is None else SlidingWindow(limit)
         self._duplicates_refused = duplicates_refused
         self._tokens: dict[str, float] = {}
-        self._callbacks = Callbacks()
-        self._served: Served | None = None
-
-    def __repr__(self) -> str:
-        return f"CinetPaySandbox({self.base_url!r})"
-
-    def attach(self, served: Served) -> None:
-        """Learn where it is served."""
-        self._served = served
-        self.base_url = served.base_url
-
-    def paid(self) -> Mapping[str, tuple[int, int]]:
-        """Return how often and how much money moves for each id. See `registration.SandboxServer.paid`."""
-        return {
-            key: (count, amount * SCALES[COUNTRIES[country].currency])
-            for key, country, count, amount in self.ledger.moving()
-        }
 
     def confirm(self) -> int:
         """Confirm all transfers that wait, as the account's owner does by e-mail; return how many."""
@@ -152,30 +122,17 @@ class CinetPaySandbox:
             self._call_back(transfer)
         return len(confirmed)
 
-    async def aclose(self) -> None:
-        """Stop serving, and call nobody any more. The ledger can still be read."""
-        await self._callbacks.aclose()
-        if self._served is not None:
-            await self._served.aclose()
-
     # -- the API
 
-    def app(self) -> web.Application:
-        """Return the API as an application; no address has a slash at its end."""
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app.router.add_post("/v1/auth/login", self._handler("login", self._login))
-        app.router.add_get("/v1/transfer/check/balance", self._handler("balance", self._balance))
-        app.router.add_post("/v1/transfer/contact", self._handler("contact", self._contact))
-        app.router.add_post("/v1/transfer/money/send/contact", self._handler("send", self._send))
-        app.router.add_get("/v1/transfer/check/money", self._handler("check", self._check))
+    def add_calls(self, app: web.Application) -> None:
+        """Add the calls of the API, none with a slash at its end, and the two controls."""
+        app.router.add_post("/v1/auth/login", self.handler("login", self._login))
+        app.router.add_get("/v1/transfer/check/balance", self.handler("balance", self._balance))
+        app.router.add_post("/v1/transfer/contact", self.handler("contact", self._contact))
+        app.router.add_post("/v1/transfer/money/send/contact", self.handler("send", self._send))
+        app.router.add_get("/v1/transfer/check/money", self.handler("check", self._check))
         app.router.add_post("/_sandbox/confirm", self._confirm)
         app.router.add_post("/_sandbox/ip", self._ip)
-        add_control(app, self.faults, self.summary)
-        return app
-
-    def summary(self) -> dict[str, object]:
-        """Return the ledger's totals and the counts of calls."""
-        return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
 
     async def _confirm(self, _: web.Request) -> web.Response:
         return web.json_response({"confirmed": self.confirm()})
@@ -184,17 +141,8 @@ class CinetPaySandbox:
         self.ip_allowed = msgspec.json.decode(await request.read(), type=dict[str, bool]).get("allowed", True)
         return web.json_response({"allowed": self.ip_allowed})
 
-    def _handler(self, endpoint: str, work: _Work) -> Callable[[web.Request], Any]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
-                return self._refusal(endpoint, request, fault) or work(request, body, fault)
-
-            return await self._endpoints.answer(endpoint, request, process)
-
-        return handle
-
-    def _refusal(self, endpoint: str, request: web.Request, fault: Fault | None) -> web.Response | None:
-        """What is said of a call before it is processed."""
+    def refusal(self, endpoint: str, request: web.Request, _: bytes, fault: Fault | None) -> web.Response | None:
+        """See `ProviderSandbox.refusal`."""
         if request.query.get("lang") not in ("en", "fr"):
             return refused("704")
         if endpoint == "login":
@@ -252,10 +200,11 @@ class CinetPaySandbox:
         if not all(item.get("notify_url") for item in items):
             return refused("725")
         codes = [self._transfer_code(item) for item in items]
-        late_seconds = fault.seconds if fault is not None and fault.kind is FaultKind.LATE else 0.0
         lot = _new_lot()
+        hidden_seconds = late_seconds(fault)
         made = [
-            self._new(item, lot, late_seconds) if code == "0" else None for item, code in zip(items, codes, strict=True)
+            self._new(item, lot, hidden_seconds) if code == "0" else None
+            for item, code in zip(items, codes, strict=True)
         ]
         transfers = [transfer for transfer in made if transfer is not None]
         low = fault is not None and fault.kind is FaultKind.LOW_BALANCE
@@ -298,7 +247,7 @@ class CinetPaySandbox:
                 return f"Fonds Insuffisant :{shown}"
         return ""
 
-    def _new(self, item: Item, lot: str, late_seconds: float) -> NewTransfer:
+    def _new(self, item: Item, lot: str, hidden_seconds: float) -> NewTransfer:
         now, country = clock.now(), _country(item)
         assert country is not None
         fate = FATES.get(item["phone"][-6:], Fate.SUCCEEDS)
@@ -319,7 +268,7 @@ class CinetPaySandbox:
             created_at=now,
             settle_seconds=settle_seconds,
             settles_at=NEVER if self.confirmation else now + settle_seconds,
-            visible_at=NEVER if fate is Fate.NOT_SHOWN else now + late_seconds,
+            visible_at=NEVER if fate is Fate.NOT_SHOWN else now + hidden_seconds,
             confirmed=int(not self.confirmation),
         )
 
@@ -348,14 +297,14 @@ class CinetPaySandbox:
 
 def succeeded(data: object) -> web.Response:
     """An answer that says success."""
-    return _answer({"code": 0, "message": "OPERATION_SUCCES", "data": data})
+    return json_answer({"code": 0, "message": "OPERATION_SUCCES", "data": data})
 
 
 def refused(code: str, description: str = "") -> web.Response:
     """An answer that says anything else, under HTTP 200: no other status is documented."""
     number: object = code if code in TEXT_CODES else int(code)
     description = description or DESCRIPTIONS.get(code, "")
-    return _answer({"code": number, "message": word_of(code), "description": description, "data": []})
+    return json_answer({"code": number, "message": word_of(code), "description": description, "data": []})
 
 
 def word_of(code: str) -> str:
@@ -390,10 +339,6 @@ def told(transfer: LedgerTransfer, at: float) -> dict[str, str]:
     names = ("transaction_id", "client_transaction_id", "lot", "amount", "receiver", "sending_status", "comment")
     fields = {name: str(shown[name] or "") for name in (*names, "treatment_status", "validated_at")}
     return {**fields, "operator_transaction_id": transfer.transaction_id[::-1]}
-
-
-def _answer(document: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(document), content_type="application/json")
 
 
 def _item_words(code: str) -> dict[str, object]:
@@ -477,22 +422,14 @@ async def sandbox(
         faults: what goes wrong, in order.
     """
     held = dict.fromkeys(COUNTRIES, BALANCE_DEFAULT) | {k: v for k, v in (balances or {}).items() if k in COUNTRIES}
-    truth = Ledger(ledger, held)
-    try:
-        server = CinetPaySandbox(
-            truth,
-            settle_seconds=settle_seconds,
-            token_seconds=token_seconds,
-            limit=calls_per_second,
-            confirmation=confirmation,
-            duplicates_refused=duplicates_refused,
-            faults=faults,
-        )
-        async with serving(server.app(), host, port) as served:
-            server.attach(served)
-            try:
-                yield server
-            finally:
-                await server.aclose()
-    finally:
-        truth.close()
+    server = CinetPaySandbox(
+        Ledger(ledger, held),
+        settle_seconds=settle_seconds,
+        token_seconds=token_seconds,
+        limit=calls_per_second,
+        confirmation=confirmation,
+        duplicates_refused=duplicates_refused,
+        faults=faults,
+    )
+    async with running(server, host, port):
+        yield server

@@ -13,10 +13,7 @@ from pathlib import Path
 import msgspec
 
 from payout_engine.domain import clock
-from payout_engine.providers._sandbox import open_ledger
-
-NEVER = 1e18
-"""A time that does not come."""
+from payout_engine.providers._sandbox import LedgerFile
 
 _SCHEMA = """
 create table if not exists payments (
@@ -72,15 +69,11 @@ class LedgerPayment(msgspec.Struct, frozen=True):
         return found.get(self.fate, (2, "completed"))
 
 
-class Ledger:
+class Ledger(LedgerFile):
     """Open or create a ledger in a file, or in memory."""
 
     def __init__(self, path: Path | None) -> None:
-        self._connection = open_ledger(path, _SCHEMA)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        super().__init__(path, _SCHEMA)
 
     def add(self, payment: LedgerPayment) -> None:
         """Record a payment that is asked for."""

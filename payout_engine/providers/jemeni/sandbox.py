@@ -15,28 +15,28 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
 from payout_engine.providers._sandbox import (
-    BODY_BYTES_MAX,
+    LATE_SETTLE_FACTOR,
+    NEVER,
+    SETTLE_SECONDS_DEFAULT,
     Fault,
-    Faults,
-    FaultyEndpoints,
-    Served,
+    ProviderSandbox,
     SlidingWindow,
-    add_control,
-    serving,
+    json_answer,
+    json_object,
+    running,
 )
 from payout_engine.providers.jemeni.client import SANDBOX_PREFIX
-from payout_engine.providers.jemeni.ledger import NEVER, Fate, Ledger, LedgerPayment
+from payout_engine.providers.jemeni.ledger import Fate, Ledger, LedgerPayment
 from payout_engine.providers.jemeni.signing import Keys, Scheme, Signable, signature, written
 
 SANDBOX_KEYS = Keys("pk_sandbox", "sk_sandbox", "tk_sandbox")
@@ -45,10 +45,6 @@ an account for real money can be rehearsed as it is."""
 
 CLOCK_SECONDS_MAX = 300.0
 """How far the caller's clock may be off. Source: jemeni.net/docs, by way of the notes."""
-
-SETTLE_SECONDS_DEFAULT = 0.3
-LATE_SETTLE_FACTOR = 10
-"""How much later than others the late ones settle."""
 
 FATES: Mapping[str, Fate] = {
     "000001": Fate.NEVER_CONFIRMED,
@@ -67,18 +63,9 @@ PLANS: Sequence[Mapping[str, Any]] = (
 _MERCHANT = {"id": "01jwvrvjswcex8n3ajv0njfpx6", "name": "KTM SHOP", "client_type_code": "shop", "location": "Segou"}
 _PHONE = re.compile(r"(?:\+?223)?([2-9]\d{7})")
 
-Answering = Callable[[web.Request, dict[str, Any]], web.Response]
 
-
-class JemeniSandbox:
-    """One running sandbox. See `registration.SandboxServer`.
-
-    Attributes:
-        base_url: where it listens.
-        ledger: the truth; see `Ledger`.
-        faults: what is going to go wrong.
-        calls: how many calls each endpoint (payment, state, subscribe, plans, disable) has had.
-    """
+class JemeniSandbox(ProviderSandbox[Ledger]):
+    """One running sandbox. See `ProviderSandbox`. Its endpoints are payment, state, subscribe, plans and disable."""
 
     paying_endpoint = "payment"
     asking_endpoints: Sequence[str] = ("state",)
@@ -95,64 +82,26 @@ class JemeniSandbox:
         calls_per_second: int | None,
         faults: Sequence[Fault],
     ) -> None:
-        self.base_url = ""
-        self.ledger = ledger
-        self.faults = Faults(tuple(faults))
-        self._endpoints = FaultyEndpoints(self.faults)
-        self.calls: Mapping[str, int] = self._endpoints.calls
+        super().__init__(ledger, faults)
         self._keys = keys
         self._schemes = frozenset(schemes)
         self._settle_seconds = settle_seconds
         self._limiter = None if calls_per_second is None else SlidingWindow(calls_per_second)
-        self._served: Served | None = None
 
-    def __repr__(self) -> str:
-        return f"JemeniSandbox({self.base_url!r})"
-
-    def attach(self, served: Served) -> None:
-        """Learn where it is served."""
-        self._served = served
-        self.base_url = served.base_url
-
-    def paid(self) -> Mapping[str, tuple[int, int]]:
-        """Return how often and how much money moves for each request id. See `registration.SandboxServer.paid`."""
-        return self.ledger.paid()
-
-    async def aclose(self) -> None:
-        """Stop serving. The ledger can still be read."""
-        if self._served is not None:
-            await self._served.aclose()
-
-    def app(self) -> web.Application:
-        """Return the API as an application, paths as printed, behind any prefix."""
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app.router.add_post("/{prefix:.+}/send/payment", self._handler("payment", self._send_payment))
-        app.router.add_get("/{prefix:.+}/payment/verify/state", self._handler("state", self._verify_state))
-        app.router.add_post("/{prefix:.+}/subscriptions/create", self._handler("subscribe", self._subscribe))
-        app.router.add_post("/{prefix:.+}/subscriptions/plans", self._handler("plans", self._plans))
-        app.router.add_post("/{prefix:.+}/subscriptions/disable", self._handler("disable", self._disable))
-        add_control(app, self.faults, self.summary)
-        return app
-
-    def summary(self) -> dict[str, object]:
-        """Return the ledger's totals and the counts of calls."""
-        return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
-
-    def _handler(self, endpoint: str, work: Answering) -> Callable[[web.Request], Any]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            async def process(body: bytes, _: Fault | None) -> web.StreamResponse:
-                if self._limiter is not None and not self._limiter.admit(time.monotonic()):
-                    return _refusal(429, "Too Many Requests")
-                return self._stranger(request, body) or work(request, _json_object(body))
-
-            return await self._endpoints.answer(endpoint, request, process)
-
-        return handle
+    def add_calls(self, app: web.Application) -> None:
+        """Add the calls of the API, paths as printed, behind any prefix."""
+        app.router.add_post("/{prefix:.+}/send/payment", self.handler("payment", self._send_payment))
+        app.router.add_get("/{prefix:.+}/payment/verify/state", self.handler("state", self._verify_state))
+        app.router.add_post("/{prefix:.+}/subscriptions/create", self.handler("subscribe", self._subscribe))
+        app.router.add_post("/{prefix:.+}/subscriptions/plans", self.handler("plans", self._plans))
+        app.router.add_post("/{prefix:.+}/subscriptions/disable", self.handler("disable", self._disable))
 
     # -- who asks
 
-    def _stranger(self, request: web.Request, body: bytes) -> web.Response | None:
-        """The refusal of a caller who does not authenticate, by any of the schemes that are served."""
+    def refusal(self, _: str, request: web.Request, body: bytes, __: Fault | None) -> web.Response | None:
+        """See `ProviderSandbox.refusal`: of a caller who does not sign by any of the schemes that are served."""
+        if self._limiter is not None and not self._limiter.admit(time.monotonic()):
+            return _refusal(429, "Too Many Requests")
         headers = request.headers
         if "Authorization" in headers:
             scheme, timestamp = Scheme.INTRODUCTION, headers.get("Timestamp", "")
@@ -173,7 +122,8 @@ class JemeniSandbox:
 
     # -- payments
 
-    def _send_payment(self, request: web.Request, asked: dict[str, Any]) -> web.Response:
+    def _send_payment(self, request: web.Request, body: bytes, _: Fault | None) -> web.Response:
+        asked = json_object(body) or {}
         phone = _PHONE.fullmatch(str(asked.get("customer_phone")))
         amount, country = asked.get("amount"), str(asked.get("country_code")).lower()
         fate = FATES.get(str(asked.get("customer_phone"))[-6:], Fate.PAID)
@@ -207,7 +157,7 @@ class JemeniSandbox:
         }
         return _success("Payment initiated successfully.", shown)
 
-    def _verify_state(self, request: web.Request, _: dict[str, Any]) -> web.Response:
+    def _verify_state(self, request: web.Request, _: bytes, __: Fault | None) -> web.Response:
         payment = self.ledger.fetch(request.query.get("transaction_id", ""))
         if payment is None or payment.fate is Fate.NOT_SHOWN:
             return _refusal(404, "Not Found")
@@ -226,7 +176,8 @@ class JemeniSandbox:
 
     # -- subscriptions
 
-    def _subscribe(self, _: web.Request, asked: dict[str, Any]) -> web.Response:
+    def _subscribe(self, _: web.Request, body: bytes, __: Fault | None) -> web.Response:
+        asked = json_object(body) or {}
         start, phone = _day(asked.get("start_at")), str(asked.get("phone"))
         plan, frequency = asked.get("plan_id"), asked.get("frequency_id")
         if start is None or not _PHONE.fullmatch(phone) or not isinstance(plan, int) or not isinstance(frequency, int):
@@ -247,12 +198,12 @@ class JemeniSandbox:
         }
         return _success("Subscription created successfully", shown)
 
-    def _plans(self, _: web.Request, __: dict[str, Any]) -> web.Response:
+    def _plans(self, _: web.Request, __: bytes, ___: Fault | None) -> web.Response:
         plans = [{**plan, "client_id": "01sdsd3123sdsdsdsd", "archived": False} for plan in PLANS]
         return _success("List of subscription plans", plans)
 
-    def _disable(self, _: web.Request, asked: dict[str, Any]) -> web.Response:
-        phone = str(asked.get("phone"))
+    def _disable(self, _: web.Request, body: bytes, __: Fault | None) -> web.Response:
+        phone = str((json_object(body) or {}).get("phone"))
         if not self.ledger.disable(phone):
             return _refusal(404, "Not Found")
         return _success("Customer subscription disabled successfully", {**_customer(phone), "country_code": "ml"})
@@ -262,27 +213,16 @@ class JemeniSandbox:
 
 
 def _success(message: str, data: object) -> web.Response:
-    body = msgspec.json.encode({"status": "success", "message": message, "data": data})
-    return web.Response(body=body, content_type="application/json")
+    return json_answer({"status": "success", "message": message, "data": data})
 
 
 def _refusal(status: int, message: str, code: int | None = None) -> web.Response:
-    body = {"status": "error", "message": message, **({} if code is None else {"code": code})}
-    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+    return json_answer({"status": "error", "message": message, **({} if code is None else {"code": code})}, status)
 
 
 def _invalid() -> web.Response:
     """The document's code for invalid data, in a place of our choosing: it names none."""
     return _refusal(400, "Invalid Input Data", 4001)
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body holds; anything else holds nothing."""
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _options_are_texts(asked: dict[str, Any]) -> bool:
@@ -361,18 +301,13 @@ async def sandbox(
         schemes: the ways of signing that are accepted.
         faults: what goes wrong, in order.
     """
-    truth = Ledger(ledger)
-    try:
-        server = JemeniSandbox(
-            truth,
-            keys=keys,
-            schemes=schemes,
-            settle_seconds=settle_seconds,
-            calls_per_second=calls_per_second,
-            faults=faults,
-        )
-        async with serving(server.app(), host, port) as served:
-            server.attach(served)
-            yield server
-    finally:
-        truth.close()
+    server = JemeniSandbox(
+        Ledger(ledger),
+        keys=keys,
+        schemes=schemes,
+        settle_seconds=settle_seconds,
+        calls_per_second=calls_per_second,
+        faults=faults,
+    )
+    async with running(server, host, port):
+        yield server

@@ -14,10 +14,7 @@ from pathlib import Path
 import msgspec
 
 from payout_engine.domain import clock
-from payout_engine.providers._sandbox import open_ledger
-
-NEVER = 1e18
-"""A time that does not come."""
+from payout_engine.providers._sandbox import NEVER, LedgerFile
 
 STATUS_UNDOCUMENTED = "in_review"
 """A status word that the document does not list, for the credits that get one."""
@@ -84,7 +81,7 @@ class StoredCredit(msgspec.Struct, frozen=True):
     moved: int
 
 
-class Ledger:
+class Ledger(LedgerFile):
     """Open or create a ledger.
 
     Args:
@@ -93,12 +90,8 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None, balances: Mapping[str, int]) -> None:
-        self._connection = open_ledger(path, _SCHEMA)
+        super().__init__(path, _SCHEMA)
         self._connection.executemany("insert or ignore into balances values (?, ?)", list(balances.items()))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
 
     # -- what the API does
 

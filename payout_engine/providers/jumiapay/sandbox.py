@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,30 +24,26 @@ from aiohttp import web
 
 from payout_engine.domain import clock
 from payout_engine.domain.money import DECIMALS, to_major
-from payout_engine.providers._http import UNREADABLE
 from payout_engine.providers._sandbox import (
-    BODY_BYTES_MAX,
+    LATE_SETTLE_FACTOR,
+    NEVER,
+    SETTLE_SECONDS_DEFAULT,
     Fault,
     FaultKind,
-    Faults,
-    FaultyEndpoints,
-    Served,
+    ProviderSandbox,
     SlidingWindow,
-    add_control,
-    serving,
+    json_answer,
+    json_object,
+    late_seconds,
+    running,
 )
 from payout_engine.providers.jumiapay.adapter import may_be_called, wallet_code
-from payout_engine.providers.jumiapay.ledger import NEVER, Fate, Ledger, StoredCredit
+from payout_engine.providers.jumiapay.ledger import Fate, Ledger, StoredCredit
 from payout_engine.providers.jumiapay.sandbox_callbacks import Teller
 from payout_engine.providers.jumiapay.wire import DESCRIPTION_CHARS_MAX, MARKETS, NAME_CHARS_MAX, moment_of
 
 BALANCE_DEFAULT = 1_000_000
 """What the Credit account of each currency holds, in whole units."""
-
-SETTLE_SECONDS_DEFAULT = 0.3
-
-LATE_SETTLE_FACTOR = 10
-"""How much later than others the late ones settle."""
 
 KEYS_BEGIN = "jumiapay_test_"
 """The API keys that are accepted unless some are named begin so."""
@@ -69,15 +65,8 @@ _AMOUNT = re.compile(r"[0-9]{1,12}(?:\.[0-9]+)?")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 
 
-class JumiaPaySandbox:
-    """One running sandbox. See `registration.SandboxServer`.
-
-    Attributes:
-        base_url: where it listens.
-        ledger: the truth; see `Ledger`.
-        faults: what is going to go wrong.
-        calls: how many calls each endpoint (create, fetch, find, cancel) has had.
-    """
+class JumiaPaySandbox(ProviderSandbox[Ledger]):
+    """One running sandbox. See `ProviderSandbox`. Its endpoints are create, fetch, find and cancel."""
 
     paying_endpoint = "create"
     asking_endpoints: Sequence[str] = ("find",)
@@ -93,67 +82,26 @@ class JumiaPaySandbox:
         limit: int | None,
         faults: Sequence[Fault],
     ) -> None:
-        self.base_url = ""
-        self.ledger = ledger
-        self.faults = Faults(tuple(faults))
-        self._endpoints = FaultyEndpoints(self.faults)
-        self.calls: Mapping[str, int] = self._endpoints.calls
+        super().__init__(ledger, faults)
         self._settle_seconds = settle_seconds
         self._keys = frozenset(keys)
         self._limiter = None if limit is None else SlidingWindow(limit)
-        self._teller = Teller(_document, retry_seconds=max(0.05, settle_seconds))
-        self._served: Served | None = None
-
-    def __repr__(self) -> str:
-        return f"JumiaPaySandbox({self.base_url!r})"
-
-    def attach(self, served: Served) -> None:
-        """Learn where it is served."""
-        self._served = served
-        self.base_url = served.base_url
-
-    def paid(self) -> Mapping[str, tuple[int, int]]:
-        """Return how often and how much money moves for each key. See `registration.SandboxServer.paid`."""
-        return self.ledger.paid()
-
-    async def aclose(self) -> None:
-        """Stop serving, and call nobody any more. The ledger can still be read."""
-        await self._teller.aclose()
-        if self._served is not None:
-            await self._served.aclose()
+        self._teller = Teller(_document, self._callbacks, retry_seconds=max(0.05, settle_seconds))
 
     # -- the API
 
-    def app(self) -> web.Application:
-        """Return the API as an application, below the root: the prefix `/b2ccredits` is part of a real address."""
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
+    def add_calls(self, app: web.Application) -> None:
+        """Add the calls of the API, below the root, since the prefix `/b2ccredits` is part of a real address."""
         credits = "/api/v1/single-credits/{account}"
-        app.router.add_post(credits, self._handler("create", self._create))
-        app.router.add_get(credits + "/{uuid}", self._handler("fetch", self._fetch))
-        app.router.add_get(credits + "/partner-id/{partner_credit_id}", self._handler("find", self._find))
-        app.router.add_post(credits + "/{uuid}/cancel", self._handler("cancel", self._cancel))
+        app.router.add_post(credits, self.handler("create", self._create))
+        app.router.add_get(credits + "/{uuid}", self.handler("fetch", self._fetch))
+        app.router.add_get(credits + "/partner-id/{partner_credit_id}", self.handler("find", self._find))
+        app.router.add_post(credits + "/{uuid}/cancel", self.handler("cancel", self._cancel))
         app.router.add_post("/_sandbox/usage", self._use)
         app.router.add_post("/_sandbox/expire", self._expire)
-        add_control(app, self.faults, self.summary)
-        return app
 
-    def summary(self) -> dict[str, object]:
-        """Return the ledger's totals and the counts of calls."""
-        return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
-
-    def _handler(
-        self, endpoint: str, work: Callable[[web.Request, bytes, Fault | None], web.Response]
-    ) -> Callable[[web.Request], Any]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
-                return self._refusal(request, endpoint) or work(request, body, fault)
-
-            return await self._endpoints.answer(endpoint, request, process)
-
-        return handle
-
-    def _refusal(self, request: web.Request, endpoint: str) -> web.Response | None:
-        """What is said of any call before it is processed."""
+    def refusal(self, endpoint: str, request: web.Request, _: bytes, __: Fault | None) -> web.Response | None:
+        """See `ProviderSandbox.refusal`."""
         key = request.headers.get("apikey", "")
         accepted = key in self._keys if self._keys else key.startswith(KEYS_BEGIN)
         if not accepted or not request.headers.get("X-Business-Area"):
@@ -163,7 +111,7 @@ class JumiaPaySandbox:
         return None
 
     def _create(self, request: web.Request, body: bytes, fault: Fault | None) -> web.Response:
-        wanted = _json_object(body)
+        wanted = json_object(body)
         fields = None if wanted is None else _fields(wanted)
         if fields is None:
             return web.Response(status=400)
@@ -171,7 +119,6 @@ class JumiaPaySandbox:
         name, _, _ = str(fields["customer_email"]).partition("@")
         fate = next((fate for ending, fate in FATES.items() if name.endswith(ending)), Fate.SUCCEEDS)
         factor = LATE_SETTLE_FACTOR if fate is Fate.SETTLES_LATE else 1
-        late_seconds = fault.seconds if fault is not None and fault.kind is FaultKind.LATE else 0.0
         made = None
         if fate is not Fate.REFUSED:
             made = self.ledger.add(
@@ -181,7 +128,7 @@ class JumiaPaySandbox:
                     "account": request.match_info["account"],
                     "fate": fate,
                     "due_at": NEVER if fate is Fate.STAYS_PROCESSING else now + self._settle_seconds * factor,
-                    "visible_at": NEVER if fate is Fate.NOT_SHOWN else now + late_seconds,
+                    "visible_at": NEVER if fate is Fate.NOT_SHOWN else now + late_seconds(fault),
                 }
             )
         if made is None:
@@ -215,7 +162,7 @@ class JumiaPaySandbox:
 
     async def _use(self, request: web.Request) -> web.Response:
         """The customer has spent so much in all: {"partner_credit_id": ..., "usage_minor": ...}."""
-        wanted = _json_object(await request.read()) or {}
+        wanted = json_object(await request.read()) or {}
         usage_minor, key = wanted.get("usage_minor"), str(wanted.get("partner_credit_id"))
         before = self._delivered(key)
         if before is None or not isinstance(usage_minor, int) or not self.ledger.use(key, usage_minor):
@@ -225,7 +172,7 @@ class JumiaPaySandbox:
 
     async def _expire(self, request: web.Request) -> web.Response:
         """A credit expires now: {"partner_credit_id": ...}."""
-        key = str((_json_object(await request.read()) or {}).get("partner_credit_id"))
+        key = str((json_object(await request.read()) or {}).get("partner_credit_id"))
         before = self._delivered(key)
         if before is None or not self.ledger.expire(key):
             return web.Response(status=404)
@@ -235,14 +182,6 @@ class JumiaPaySandbox:
     def _delivered(self, partner_credit_id: str) -> StoredCredit | None:
         found = (one for one in self.ledger.credits() if one.partner_credit_id == partner_credit_id)
         return next((one for one in found if one.status == "delivered"), None)
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        document = msgspec.json.decode(body)
-    except UNREADABLE:
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _fields(wanted: Mapping[str, Any]) -> dict[str, str | float | None] | None:
@@ -291,7 +230,7 @@ def _shown(credit: StoredCredit | None) -> web.Response:
 
 
 def _answer(credit: StoredCredit, status: int) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(_document(credit)), content_type="application/json")
+    return json_answer(_document(credit), status)
 
 
 def _document(credit: StoredCredit) -> dict[str, Any]:
@@ -359,13 +298,6 @@ async def sandbox(
         for currency in MARKETS
     }
     truth = Ledger(ledger, held)
-    try:
-        server = JumiaPaySandbox(truth, settle_seconds=settle_seconds, keys=keys, limit=calls_per_second, faults=faults)
-        async with serving(server.app(), host, port) as served:
-            server.attach(served)
-            try:
-                yield server
-            finally:
-                await server.aclose()
-    finally:
-        truth.close()
+    server = JumiaPaySandbox(truth, settle_seconds=settle_seconds, keys=keys, limit=calls_per_second, faults=faults)
+    async with running(server, host, port):
+        yield server

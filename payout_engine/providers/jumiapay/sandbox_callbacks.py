@@ -35,18 +35,15 @@ class Teller:
 
     Args:
         shown: how answers show a credit.
+        callbacks: those of the sandbox.
         retry_seconds: how long after a failed call it is repeated.
     """
 
-    def __init__(self, shown: Shown, retry_seconds: float) -> None:
+    def __init__(self, shown: Shown, callbacks: Callbacks, retry_seconds: float) -> None:
         self._shown = shown
         self._retry_seconds = retry_seconds
-        self._callbacks = Callbacks()
+        self._callbacks = callbacks
         self._known: dict[str, str] = {}
-
-    async def aclose(self) -> None:
-        """Tell nobody any more."""
-        await self._callbacks.aclose()
 
     def watch(self, credit: StoredCredit, seconds: float, current: Callable[[str], StoredCredit | None]) -> None:
         """Look in so many seconds whether a credit has another status than was told last, and tell of it."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from payout_engine.domain import clock
-from payout_engine.providers._sandbox import open_ledger
+from payout_engine.providers._sandbox import LedgerFile
 
 _SCHEMA = """
 create table if not exists checkouts (id integer primary key, reference text not null unique, entry blob not null);
@@ -93,7 +93,7 @@ Kept = TypeVar("Kept", LedgerCheckout, LedgerCharge, LedgerSettlement)
 _TABLES = {LedgerCheckout: "checkouts", LedgerCharge: "charges", LedgerSettlement: "settlements"}
 
 
-class CollectionLedger:
+class CollectionLedger(LedgerFile):
     """Open or create it.
 
     Args:
@@ -101,11 +101,7 @@ class CollectionLedger:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._connection = open_ledger(path, _SCHEMA)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        super().__init__(path, _SCHEMA)
 
     def put(self, entry: LedgerCheckout | LedgerCharge | LedgerSettlement) -> None:
         """Record something new, or what became of something known."""

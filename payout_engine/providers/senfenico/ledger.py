@@ -14,13 +14,10 @@ from pathlib import Path
 import msgspec
 
 from payout_engine.domain import clock
-from payout_engine.providers._sandbox import open_ledger
+from payout_engine.providers._sandbox import NEVER, LedgerFile
 
 PAGE_TRANSFERS = 2_000
 """Transfers read at a time, so that a ledger of any size can be listed."""
-
-NEVER = 1e18
-"""A time that does not come."""
 
 _SCHEMA = """
 create table if not exists transfers (
@@ -94,7 +91,7 @@ class LedgerTransfer(msgspec.Struct, frozen=True):
         return self.verdict if self.settles_at <= at else "pending"
 
 
-class Ledger:
+class Ledger(LedgerFile):
     """Open or create a ledger.
 
     Args:
@@ -103,12 +100,8 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None, balances: Mapping[str, int]) -> None:
-        self._connection = open_ledger(path, _SCHEMA)
+        super().__init__(path, _SCHEMA)
         self._connection.executemany("insert or ignore into balances values (?, ?)", list(balances.items()))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
 
     # -- what the API does
 

@@ -14,57 +14,48 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
 
 import anyio
 import msgspec
 from aiohttp import web
 
 from payout_engine.providers._sandbox import (
-    BODY_BYTES_MAX,
+    SETTLE_SECONDS_DEFAULT,
     Fault,
     FaultKind,
-    Faults,
-    FaultyEndpoints,
+    ProviderSandbox,
     Served,
     SlidingWindow,
-    add_control,
+    Working,
     cut,
-    serving,
+    json_answer,
+    json_object,
+    running,
 )
 from payout_engine.providers.senfenico.collection_ledger import CollectionLedger
 from payout_engine.providers.senfenico.figures import fee_basis_points
 from payout_engine.providers.senfenico.ledger import Ledger
-from payout_engine.providers.senfenico.sandbox_answers import error, json_answer, json_object, money, success
+from payout_engine.providers.senfenico.sandbox_answers import error, money, success
 from payout_engine.providers.senfenico.sandbox_collections import CollectionDesk
 from payout_engine.providers.senfenico.sandbox_transfers import FATES as FATES
-from payout_engine.providers.senfenico.sandbox_transfers import LATE_SETTLE_FACTOR as LATE_SETTLE_FACTOR
 from payout_engine.providers.senfenico.sandbox_transfers import TransferDesk
 from payout_engine.providers.senfenico.wire import BALANCE_KEYS, CALLS_PER_SECOND
 
 BALANCE_DEFAULT = 100_000
 """What each wallet of a test account holds. Source: section "Tester votre intégration"."""
 
-SETTLE_SECONDS_DEFAULT = 0.3
 OTP_SECONDS_DEFAULT = 300.0
 
 
-_Work = Callable[[web.Request, bytes, Fault | None], web.Response]
-
-
-class SenfenicoSandbox:
-    """One running sandbox. See `registration.SandboxServer`.
+class SenfenicoSandbox(ProviderSandbox[Ledger]):
+    """One running sandbox. See `ProviderSandbox`. NOTES.md, section 8, has the names of its endpoints.
 
     Attributes:
-        base_url: where it listens.
-        ledger: the truth about transfers; see `Ledger`.
         collections: checkouts, charges and settlements, with their own truth in its `ledger`.
-        faults: what is going to go wrong.
         limiter: the bulk calls of the last second; `refused` counts those over the limit.
-        calls: how many calls each endpoint has had; NOTES.md, section 8, has their names.
     """
 
     paying_endpoint = "bulk"
@@ -83,60 +74,40 @@ class SenfenicoSandbox:
         jitter_seconds: float,
         faults: Sequence[Fault],
     ) -> None:
-        self.base_url = ""
-        self.ledger = ledger
-        self.faults = Faults(tuple(faults))
+        super().__init__(ledger, faults)
         self.limiter = SlidingWindow(limit)
-        self._endpoints = FaultyEndpoints(self.faults)
-        self.calls: Mapping[str, int] = self._endpoints.calls
         self._keys = frozenset(keys)
         self._jitter_seconds = jitter_seconds
         self._transfers = transfers
         self.collections = collections
-        self._served: Served | None = None
-
-    def __repr__(self) -> str:
-        return f"SenfenicoSandbox({self.base_url!r})"
 
     def attach(self, served: Served) -> None:
-        """Learn where it is served."""
-        self._served = served
-        self.base_url = self.collections.base_url = served.base_url
-
-    def paid(self) -> Mapping[str, tuple[int, int]]:
-        """Return how often and how much money moves for each ext_id. See `registration.SandboxServer.paid`."""
-        return self.ledger.paid()
-
-    async def aclose(self) -> None:
-        """Stop serving. The ledger can still be read."""
-        if self._served is not None:
-            await self._served.aclose()
+        """See `ProviderSandbox.attach`."""
+        super().attach(served)
+        self.collections.base_url = served.base_url
 
     # -- the API
 
-    def app(self) -> web.Application:
-        """Return the API as an application, slashes as printed; the PHP client lists without one."""
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app.router.add_post("/v1/payment/transfers/", self._handler("create", self._transfers.create))
+    def add_calls(self, app: web.Application) -> None:
+        """Add the calls of the API, slashes as printed; the PHP client lists without one."""
+        app.router.add_post("/v1/payment/transfers/", self.handler("create", self._transfers.create))
         app.router.add_post("/v1/payment/transfers/bulk/", self._bulk)
         app.router.add_get("/v1/payment/transfers/", self._list)
         app.router.add_get("/v1/payment/transfers", self._list)
-        app.router.add_get("/v1/payment/transfers/{reference}", self._handler("fetch", self._transfers.fetch))
-        app.router.add_get("/v1/payment/balances", self._handler("balances", self._balances))
+        app.router.add_get("/v1/payment/transfers/{reference}", self.handler("fetch", self._transfers.fetch))
+        app.router.add_get("/v1/payment/balances", self.handler("balances", self._balances))
         self._add_collecting(app, self.collections)
-        add_control(app, self.faults, self.summary)
-        return app
 
     def _add_collecting(self, app: web.Application, desk: CollectionDesk) -> None:
         """Add what collects money or brings it home, and the control by which a customer pays a checkout."""
         base = "/v1/payment"
-        posts: Mapping[str, tuple[str, _Work]] = {
+        posts: Mapping[str, tuple[str, Working]] = {
             "/checkouts/initialize/": ("checkout_initialize", desk.initialize),
             "/charges/": ("charge_create", desk.create_charge),
             "/charges/submit": ("charge_submit", desk.submit),
             "/settlements/": ("settlement_create", desk.settle),
         }
-        gets: Mapping[str, tuple[str, _Work]] = {
+        gets: Mapping[str, tuple[str, Working]] = {
             "/checkouts": ("checkout_list", desk.list_checkouts),
             "/checkouts/{reference}": ("checkout_fetch", desk.fetch_checkout),
             "/charges": ("charge_list", desk.list_charges),
@@ -146,9 +117,9 @@ class SenfenicoSandbox:
             "/settlements/{reference}/cancel/": ("settlement_cancel", desk.cancel),
         }
         for path, (endpoint, work) in posts.items():
-            app.router.add_post(base + path, self._handler(endpoint, work))
+            app.router.add_post(base + path, self.handler(endpoint, work))
         for path, (endpoint, work) in gets.items():
-            app.router.add_get(base + path, self._handler(endpoint, work))
+            app.router.add_get(base + path, self.handler(endpoint, work))
         app.router.add_post("/_sandbox/checkouts/{reference}/pay", self._pay_checkout)
 
     async def _pay_checkout(self, request: web.Request) -> web.Response:
@@ -157,19 +128,6 @@ class SenfenicoSandbox:
         charge = self.collections.pay_checkout(reference, str(told.get("provider")), str(told.get("phone")))
         return json_answer({"charge_reference": charge}, 200 if charge else 400)
 
-    def summary(self) -> dict[str, object]:
-        """Return the ledger's totals and the counts of calls."""
-        return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
-
-    def _handler(self, endpoint: str, work: _Work) -> Callable[[web.Request], Any]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
-                return self._refusal(request, fault) or work(request, body, fault)
-
-            return await self._endpoints.answer(endpoint, request, process)
-
-        return handle
-
     async def _bulk(self, request: web.Request) -> web.StreamResponse:
         if self._jitter_seconds:
             # Stands for the network: calls that left evenly arrive unevenly.
@@ -177,7 +135,7 @@ class SenfenicoSandbox:
         arrived = time.monotonic()
 
         async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
-            refusal = self._refusal(request, fault)
+            refusal = self.refusal("bulk", request, body, fault)
             if refusal is not None:
                 return refusal
             if not self.limiter.admit(arrived):
@@ -188,8 +146,8 @@ class SenfenicoSandbox:
         return await self._endpoints.answer("bulk", request, process)
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
-        async def process(_: bytes, fault: Fault | None) -> web.StreamResponse:
-            refusal = self._refusal(request, fault)
+        async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
+            refusal = self.refusal("list", request, body, fault)
             if refusal is not None:
                 return refusal
             broken = fault is not None and fault.kind is FaultKind.TRUNCATED
@@ -232,8 +190,8 @@ class SenfenicoSandbox:
         data = {"collection_balances": collected, "transfer_balances": {**totals, **held}}
         return success("Balance retrieved", data)
 
-    def _refusal(self, request: web.Request, fault: Fault | None) -> web.Response | None:
-        """What is said of any call before it is processed."""
+    def refusal(self, _: str, request: web.Request, __: bytes, fault: Fault | None) -> web.Response | None:
+        """See `ProviderSandbox.refusal`."""
         key = request.headers.get("X-API-KEY", "")
         accepted = key in self._keys if self._keys else key.startswith("sk_test_")
         if not accepted:
@@ -282,34 +240,30 @@ async def sandbox(
     """
     truth = Ledger(ledger, {**dict.fromkeys(BALANCE_KEYS, BALANCE_DEFAULT), **(balances or {})})
     collected = CollectionLedger(ledger)
-    try:
-        transfers = TransferDesk(
-            truth,
-            settle_seconds=settle_seconds,
-            fee_basis_points=fee_basis_points(fee_percent),
-            extra_prefixes=extra_prefixes,
-            live_mode=live_mode,
-        )
-        collections = CollectionDesk(
-            collected,
-            settle_seconds=settle_seconds,
-            fee_basis_points=fee_basis_points(charge_fee_percent),
-            otp_seconds=otp_seconds,
-            offline_providers=offline_providers,
-            live_mode=live_mode,
-        )
-        server = SenfenicoSandbox(
-            truth,
-            transfers,
-            collections,
-            keys=keys,
-            limit=calls_per_second,
-            jitter_seconds=jitter_seconds,
-            faults=faults,
-        )
-        async with serving(server.app(), host, port) as served:
-            server.attach(served)
+    transfers = TransferDesk(
+        truth,
+        settle_seconds=settle_seconds,
+        fee_basis_points=fee_basis_points(fee_percent),
+        extra_prefixes=extra_prefixes,
+        live_mode=live_mode,
+    )
+    collections = CollectionDesk(
+        collected,
+        settle_seconds=settle_seconds,
+        fee_basis_points=fee_basis_points(charge_fee_percent),
+        otp_seconds=otp_seconds,
+        offline_providers=offline_providers,
+        live_mode=live_mode,
+    )
+    server = SenfenicoSandbox(
+        truth,
+        transfers,
+        collections,
+        keys=keys,
+        limit=calls_per_second,
+        jitter_seconds=jitter_seconds,
+        faults=faults,
+    )
+    with closing(collected):
+        async with running(server, host, port):
             yield server
-    finally:
-        truth.close()
-        collected.close()

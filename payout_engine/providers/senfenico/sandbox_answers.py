@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
+from payout_engine.providers._sandbox import json_answer
 from payout_engine.providers.senfenico.codes import DESCRIPTIONS
 from payout_engine.providers.senfenico.ledger import LedgerTransfer, created_text
 from payout_engine.providers.senfenico.wire import BALANCE_KEYS
@@ -29,15 +30,6 @@ _STATUSES: Mapping[str, int] = {"RATE_LIMIT_EXCEEDED": 429, "TRANSACTION_NOT_FOU
 """The HTTP statuses we chose, since none is documented; 400 for the other codes."""
 
 Errors = dict[str, list[str]]
-
-
-def json_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that `body` holds, or None."""
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def field_errors(item: dict[str, Any], extra_prefixes: Mapping[str, Sequence[str]]) -> tuple[Errors, str]:
@@ -136,7 +128,3 @@ def success(message: str, data: object) -> web.Response:
 def is_live(request: web.Request, configured: bool | None) -> bool:
     """The mode that is shown: the configured one, or that of the key that asks."""
     return request.headers.get("X-API-KEY", "").startswith("sk_live_") if configured is None else configured
-
-
-def json_answer(document: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/json")

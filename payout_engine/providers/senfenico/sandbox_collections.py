@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
-from payout_engine.providers._sandbox import Fault
+from payout_engine.providers._sandbox import Fault, json_answer, json_object
 from payout_engine.providers.senfenico.collecting import CHARGE_PROVIDERS
 from payout_engine.providers.senfenico.collection_ledger import (
     CollectionLedger,
@@ -29,8 +29,6 @@ from payout_engine.providers.senfenico.sandbox_answers import (
     Errors,
     error,
     is_live,
-    json_answer,
-    json_object,
     percent,
     success,
 )

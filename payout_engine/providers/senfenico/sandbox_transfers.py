@@ -13,16 +13,22 @@ import msgspec
 from aiohttp import web
 
 from payout_engine.domain import clock
-from payout_engine.providers._sandbox import Fault, FaultKind
-from payout_engine.providers.senfenico.ledger import NEVER, Fate, Ledger, LedgerTransfer, NewTransfer
+from payout_engine.providers._sandbox import (
+    LATE_SETTLE_FACTOR,
+    NEVER,
+    Fault,
+    FaultKind,
+    json_answer,
+    json_object,
+    late_seconds,
+)
+from payout_engine.providers.senfenico.ledger import Fate, Ledger, LedgerTransfer, NewTransfer
 from payout_engine.providers.senfenico.sandbox_answers import (
     WALLET_TITLES,
     Errors,
     error,
     field_errors,
     is_live,
-    json_answer,
-    json_object,
     percent,
     repeated,
     shown,
@@ -30,9 +36,6 @@ from payout_engine.providers.senfenico.sandbox_answers import (
     success,
 )
 from payout_engine.providers.senfenico.wire import BALANCE_KEYS, BATCH_LIMIT
-
-LATE_SETTLE_FACTOR = 10
-"""How much later than others the late ones settle."""
 
 STATUS_UNDOCUMENTED = "in_review"
 """A status word that the document does not list, for the numbers that get one."""
@@ -122,7 +125,7 @@ class TransferDesk:
     ) -> tuple[list[NewTransfer], list[Errors]]:
         """Return the transfers that can be made, and the errors of each item, empty for those."""
         drained = fault is not None and fault.kind is FaultKind.LOW_BALANCE
-        late_seconds = fault.seconds if fault is not None and fault.kind is FaultKind.LATE else 0.0
+        hidden_seconds = late_seconds(fault)
         available = dict.fromkeys(BALANCE_KEYS, 0) if drained else self.ledger.available()
         made: list[NewTransfer] = []
         errors: list[Errors] = []
@@ -137,11 +140,11 @@ class TransferDesk:
                     found = {"non_field_errors": [text]}
                 else:
                     available[wallet] -= cost
-                    made.append(self._new(request, item, wallet, late_seconds))
+                    made.append(self._new(request, item, wallet, hidden_seconds))
             errors.append(found)
         return made, errors
 
-    def _new(self, request: web.Request, item: dict[str, Any], wallet: str, late_seconds: float) -> NewTransfer:
+    def _new(self, request: web.Request, item: dict[str, Any], wallet: str, hidden_seconds: float) -> NewTransfer:
         now = clock.now()
         fate = FATES.get(item["recipient_phone"][-6:], Fate.SUCCEEDS)
         factor = LATE_SETTLE_FACTOR if fate is Fate.SETTLES_LATE else 1
@@ -158,7 +161,7 @@ class TransferDesk:
             verdict=verdicts.get(fate, "success"),
             created_at=now,
             settles_at=NEVER if fate is Fate.STAYS_PENDING else now + self._settle_seconds * factor,
-            visible_at=NEVER if fate is Fate.NOT_LISTED else now + late_seconds,
+            visible_at=NEVER if fate is Fate.NOT_LISTED else now + hidden_seconds,
         )
 
     def _fee(self, amount: int) -> int:

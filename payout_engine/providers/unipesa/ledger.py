@@ -14,10 +14,7 @@ import msgspec
 
 from payout_engine.domain import clock
 from payout_engine.domain.money import DECIMALS
-from payout_engine.providers._sandbox import open_ledger
-
-NEVER = 1e18
-"""A time that does not come."""
+from payout_engine.providers._sandbox import NEVER, LedgerFile
 
 _SCHEMA = """
 create table if not exists orders (
@@ -83,7 +80,7 @@ class LedgerOrder(msgspec.Struct, frozen=True, array_like=True):
         return FINAL.get(self.fate, 2) if self.settles_at <= at else 1
 
 
-class Ledger:
+class Ledger(LedgerFile):
     """Open or create a ledger.
 
     Args:
@@ -93,14 +90,10 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None, balances: Mapping[str, int], balance_default: int) -> None:
-        self._connection = open_ledger(path, _SCHEMA)
+        super().__init__(path, _SCHEMA)
         self._balance_default = balance_default
         for place, units in balances.items():
             self._connection.execute("insert or ignore into balances values (?, ?)", (place, units * 100))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
 
     def find(self, order_id: str) -> LedgerOrder | None:
         """Return an order."""

@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,22 @@ from aiohttp import web
 
 from payout_engine.domain import clock
 from payout_engine.domain.countries import COUNTRIES
-from payout_engine.providers._callbacks import CallBack, Callbacks
+from payout_engine.providers._callbacks import CallBack
 from payout_engine.providers._sandbox import (
-    BODY_BYTES_MAX,
+    LATE_SETTLE_FACTOR,
+    NEVER,
+    SETTLE_SECONDS_DEFAULT,
     Fault,
     FaultKind,
-    Faults,
-    FaultyEndpoints,
-    Served,
+    ProviderSandbox,
     SlidingWindow,
-    add_control,
     html,
-    serving,
+    json_answer,
+    json_object,
+    late_seconds,
+    running,
 )
-from payout_engine.providers.unipesa.ledger import NEVER, Fate, Ledger, LedgerOrder
+from payout_engine.providers.unipesa.ledger import Fate, Ledger, LedgerOrder
 from payout_engine.providers.unipesa.signature import SIGNATURE, sign, verify_callback
 from payout_engine.providers.unipesa.tables import B2C, C2B, IDS, SIMULATOR, Place, place, takes
 from payout_engine.providers.unipesa.wire import ORDER_ID
@@ -50,9 +53,6 @@ MERCHANT_ID = "e0fecd91fcb24f348048193b3fb34875ba3722b4"
 SECRET_KEY = "unipesa_test_secret_key"  # noqa: S105 - the sandbox's own
 
 BALANCE_DEFAULT = 1_000_000_000
-SETTLE_SECONDS_DEFAULT = 0.3
-LATE_SETTLE_FACTOR = 10
-"""How much later than others the late ones settle."""
 
 FATES: Mapping[str, Fate] = {
     "000001": Fate.FAILS,
@@ -79,84 +79,35 @@ _REDIRECTS = frozenset({"RW", "UG", "EG"})
 """Countries whose payers are sent to a page, which a status call names."""
 
 
-class UnipesaSandbox:
-    """One running sandbox. See `registration.SandboxServer`.
-
-    Attributes:
-        base_url: where it listens.
-        ledger: the truth; see `Ledger`.
-        faults: what is going to go wrong.
-        calls: how many calls each endpoint (payment_b2c, payment_c2b, payment, status) has had.
-    """
+class UnipesaSandbox(ProviderSandbox[Ledger]):
+    """One running sandbox. See `ProviderSandbox`. Its endpoints are payment, which both calls are, and status."""
 
     paying_endpoint = "payment"
     asking_endpoints: Sequence[str] = ("status",)
     own_faults: frozenset[str] = frozenset({FaultKind.LATE})
     fates: Mapping[str, str] = FATES
 
-    def __init__(self, ledger: Ledger, *, settle_seconds: float, limit: int, secret_key: str) -> None:
-        self.base_url = ""
-        self.ledger = ledger
-        self.faults = Faults()
-        self._endpoints = FaultyEndpoints(self.faults)
-        self.calls: Mapping[str, int] = self._endpoints.calls
+    def __init__(
+        self, ledger: Ledger, *, settle_seconds: float, limit: int, secret_key: str, faults: Sequence[Fault]
+    ) -> None:
+        super().__init__(ledger, faults)
         self._settle_seconds = settle_seconds
         self._limiter = SlidingWindow(limit)
         self._secret_key = secret_key
-        self._callbacks = Callbacks()
-        self._served: Served | None = None
 
-    def __repr__(self) -> str:
-        return f"UnipesaSandbox({self.base_url!r})"
-
-    def attach(self, served: Served) -> None:
-        """Learn where it is served."""
-        self._served = served
-        self.base_url = served.base_url
-
-    def paid(self) -> Mapping[str, tuple[int, int]]:
-        """Return how often and how much money moves for each order id. See `registration.SandboxServer.paid`."""
-        return self.ledger.paid()
-
-    async def aclose(self) -> None:
-        """Stop serving and calling. The ledger can still be read."""
-        await self._callbacks.aclose()
-        if self._served is not None:
-            await self._served.aclose()
-
-    def app(self) -> web.Application:
-        """Return the API as an application."""
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
+    def add_calls(self, app: web.Application) -> None:
+        """Add the calls of the API."""
         for call in _CALLS:
-            app.router.add_post(f"/{{public_id}}/{call}", self._handler("payment", self._payment, call))
-        app.router.add_post("/{public_id}/status", self._handler("status", self._status, "status"))
-        add_control(app, self.faults, self.summary)
-        return app
+            app.router.add_post(f"/{{public_id}}/{call}", self.handler("payment", partial(self._payment, call)))
+        app.router.add_post("/{public_id}/status", self.handler("status", self._status))
 
-    def summary(self) -> dict[str, object]:
-        """Return the ledger's totals and the counts of calls."""
-        return {**self.ledger.totals(), "calls": dict(self.calls), "waiting_faults": len(self.faults)}
-
-    def _handler(
-        self, endpoint: str, work: Callable[[str, dict[str, Any], Fault | None], web.Response], call: str
-    ) -> Callable[[web.Request], Any]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            arrived = time.monotonic()
-
-            async def process(body: bytes, fault: Fault | None) -> web.StreamResponse:
-                if endpoint == "payment" and not self._limiter.admit(arrived):
-                    return html(429)
-                document = _json_object(body)
-                if document is None:
-                    return _refused("", WRONG_FIELD, "NOT A JSON OBJECT")
-                return self._stranger(request, document) or work(call, document, fault)
-
-            return await self._endpoints.answer(endpoint, request, process)
-
-        return handle
-
-    def _stranger(self, request: web.Request, document: dict[str, Any]) -> web.Response | None:
-        """What is said to whoever is not the merchant."""
+    def refusal(self, endpoint: str, request: web.Request, body: bytes, _: Fault | None) -> web.Response | None:
+        """See `ProviderSandbox.refusal`: of whoever is not the merchant."""
+        if endpoint == "payment" and not self._limiter.admit(time.monotonic()):
+            return html(429)
+        document = json_object(body)
+        if document is None:
+            return _refused("", WRONG_FIELD, "NOT A JSON OBJECT")
         order_id = str(document.get("order_id", ""))
         if request.match_info["public_id"] != PUBLIC_ID or document.get("merchant_id") != MERCHANT_ID:
             return _refused(order_id, *WRONG_MERCHANT)
@@ -164,14 +115,15 @@ class UnipesaSandbox:
 
     # ------------------------------------------------------------------------------------------------------- payments
 
-    def _payment(self, call: str, document: dict[str, Any], fault: Fault | None) -> web.Response:
+    def _payment(self, call: str, _: web.Request, body: bytes, fault: Fault | None) -> web.Response:
+        document = msgspec.json.decode(body, type=dict[str, Any])
         order_id = document.get("order_id")
         if not isinstance(order_id, str) or not ORDER_ID.fullmatch(order_id):
             return _refused(str(order_id), WRONG_FIELD, "ORDER_ID")
         known = self.ledger.find(order_id)
         if known is not None:
             self.ledger.count("repeated")
-            return _json(known.answer)
+            return json_answer(msgspec.Raw(known.answer))
         of, wrong = _judged(call, document)
         if of is None or wrong:
             return _refused(order_id, *(WRONG_CUSTOMER if wrong == "customer_id" else (WRONG_FIELD, wrong.upper())))
@@ -182,7 +134,7 @@ class UnipesaSandbox:
         self.ledger.add(order)
         if order.callback_url and order.settles_at < NEVER:
             self._callbacks.after(order.settles_at - clock.now(), order.callback_url, self._call(order))
-        return _json(order.answer)
+        return json_answer(msgspec.Raw(order.answer))
 
     def _call(self, order: LedgerOrder) -> CallBack:
         async def call(session: aiohttp.ClientSession) -> None:
@@ -201,7 +153,6 @@ class UnipesaSandbox:
             fate = Fate.FAILS
         never = fate in (Fate.STAYS_IN_PROGRESS, Fate.WAITS_FOR_CONFIRMATION)
         delay = 0.0 if fate is Fate.AT_ONCE else self._settle_seconds
-        late_seconds = fault.seconds if fault is not None and fault.kind is FaultKind.LATE else 0.0
         order = LedgerOrder(
             order_id=document["order_id"],
             call=call,
@@ -216,7 +167,7 @@ class UnipesaSandbox:
             fate=fate,
             answer=b"",
             settles_at=NEVER if never else now + delay * (LATE_SETTLE_FACTOR if fate is Fate.SETTLES_LATE else 1),
-            visible_at=NEVER if fate is Fate.NOT_FOUND else now + late_seconds,
+            visible_at=NEVER if fate is Fate.NOT_FOUND else now + late_seconds(fault),
         )
         answer = _shown(order, 2 if fate is Fate.AT_ONCE else 1)
         if call == "payment_b2c":
@@ -228,8 +179,8 @@ class UnipesaSandbox:
 
     # --------------------------------------------------------------------------------------------------------- status
 
-    def _status(self, _: str, document: dict[str, Any], __: Fault | None) -> web.Response:
-        order_id = str(document.get("order_id", ""))
+    def _status(self, _: web.Request, body: bytes, __: Fault | None) -> web.Response:
+        order_id = str(msgspec.json.decode(body, type=dict[str, Any]).get("order_id", ""))
         order, now = self.ledger.find(order_id), clock.now()
         if order is None or order.visible_at > now:
             return _refused(order_id, -1, "PARENT OPERATION NOT FOUND")
@@ -237,7 +188,7 @@ class UnipesaSandbox:
         answer = _shown(order, status)
         if status == 1 and order.call == "payment_c2b" and order.country in _REDIRECTS:
             answer["extra"] = {"customer_redirect": f"https://pay.example/{order.transaction_id}"}
-        return _json(msgspec.json.encode(answer))
+        return json_answer(answer)
 
 
 def _judged(call: str, document: dict[str, Any]) -> tuple[Place | None, str]:
@@ -343,19 +294,7 @@ def _refused(order_id: str, code: int, message: str) -> web.Response:
         "result": {"code": code, "message": message},
         "provider_result": {"code": -8888, "message": ""},
     }
-    return _json(msgspec.json.encode(document))
-
-
-def _json(body: bytes) -> web.Response:
-    return web.Response(body=body, content_type="application/json")
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
+    return json_answer(document)
 
 
 @asynccontextmanager
@@ -368,6 +307,7 @@ async def sandbox(
     settle_seconds: float = SETTLE_SECONDS_DEFAULT,
     calls_per_second: int = 100_000,
     secret_key: str = SECRET_KEY,
+    faults: Sequence[Fault] = (),
 ) -> AsyncIterator[UnipesaSandbox]:
     """Serve Unipesa's API on this machine until the block ends.
 
@@ -379,15 +319,14 @@ async def sandbox(
         settle_seconds: how long an order stays in progress.
         calls_per_second: payments in any sliding second; more are answered HTTP 429, which the document does not know.
         secret_key: what calls have to be signed with.
+        faults: what goes wrong, in order.
     """
-    truth = Ledger(ledger, balances or {}, BALANCE_DEFAULT)
-    try:
-        server = UnipesaSandbox(truth, settle_seconds=settle_seconds, limit=calls_per_second, secret_key=secret_key)
-        async with serving(server.app(), host, port) as served:
-            server.attach(served)
-            try:
-                yield server
-            finally:
-                await server.aclose()
-    finally:
-        truth.close()
+    server = UnipesaSandbox(
+        Ledger(ledger, balances or {}, BALANCE_DEFAULT),
+        settle_seconds=settle_seconds,
+        limit=calls_per_second,
+        secret_key=secret_key,
+        faults=faults,
+    )
+    async with running(server, host, port):
+        yield server
